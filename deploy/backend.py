@@ -1,0 +1,65 @@
+"""The door to an engine: how a graph is lowered for a backend, built by it and run on it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Feed = Mapping[str, NDArray[np.generic]]
+Run = Callable[[Feed], dict[str, NDArray[np.generic]]]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Least, usual and greatest size of each named dimension."""
+
+    dims: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building gave: the engine's files, and facts for the report (JSON values)."""
+
+    files: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+class Backend(Protocol):
+    """One kind of engine. Stateless; made without arguments by the registry."""
+
+    name: ClassVar[str]
+    #: Precisions it can build.
+    precisions: ClassVar[frozenset[str]]
+
+    def missing(self) -> str | None:
+        """Why an engine cannot be built here with the mend, None when it can."""
+        ...
+
+    def unexecutable(self) -> str | None:
+        """Why an engine cannot be executed here, None when it can."""
+        ...
+
+    def lowering(self, precision: str) -> Sequence[ir.passes.PassBase]:
+        """Passes from the neutral graph to this backend's fastest form of the same numbers."""
+        ...
+
+    def build(
+        self, model: Path, folder: Path, profile: Profile, options: Mapping[str, object]
+    ) -> Built:
+        """Build `folder`'s engine from a lowered ONNX file.
+
+        Raises:
+            MissingError: something needed is not on this machine.
+            ConfigError: an option this backend does not honour.
+            BuildError: the engine could not be built.
+        """
+        ...
+
+    def runner(self, folder: Path) -> AbstractContextManager[Run]:
+        """Open a built engine; raises MissingError where it cannot be executed."""
+        ...
