@@ -1,6 +1,43 @@
 """The report of a release: report.json, report.html, junit.xml, report.md."""
 
-from .record import Report, judge
+from .ground import Record
+from .making import (
+    Calibration,
+    Engine,
+    Layer,
+    Model,
+    Quantization,
+    Stage,
+    StageParity,
+    Step,
+)
+from .proof import Bundle, Gate, Latency, OutputParity, Parity, Score
+from .record import Environment, Report, Tool, Verdict, judge
+from .table import table
 from .writing import FILES, write
 
-__all__ = ["FILES", "Report", "judge", "write"]
+__all__ = [
+    "FILES",
+    "Bundle",
+    "Calibration",
+    "Engine",
+    "Environment",
+    "Gate",
+    "Latency",
+    "Layer",
+    "Model",
+    "OutputParity",
+    "Parity",
+    "Quantization",
+    "Record",
+    "Report",
+    "Score",
+    "Stage",
+    "StageParity",
+    "Step",
+    "Tool",
+    "Verdict",
+    "judge",
+    "table",
+    "write",
+]

@@ -3,7 +3,8 @@
 import re
 from xml.etree import ElementTree as ET
 
-from .record import Gate, Parity, Report
+from .proof import Gate, Parity
+from .record import Report
 from .summary import value
 
 #: What XML 1.0 cannot hold, escaped or not.

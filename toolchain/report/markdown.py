@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from . import figures
-from .record import Gate, Report
+from .proof import Gate
+from .record import Report
 from .summary import COLUMNS, cells, value
 
 _ICONS = {"pass": "✅", "fail": "❌", "incomplete": "⚠️", "not-executed": "⚪"}

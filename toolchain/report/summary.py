@@ -1,7 +1,7 @@
 """The line of a stage, as the terminal and the job summary both write it."""
 
 from . import figures
-from .record import Stage
+from .making import Stage
 
 COLUMNS = ("stage", "seconds", "peak memory", "size", "parity", "score", "latency ratio")
 

@@ -4,7 +4,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .record import Gate, Report
+from .proof import Gate
+from .record import Report
 from .summary import COLUMNS, cells, value
 
 _COLOURS = {"pass": "green", "fail": "red", "incomplete": "yellow", "not-executed": "yellow"}

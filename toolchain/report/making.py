@@ -1,0 +1,131 @@
+"""How a release was made: checkpoint, stages, passes, calibration, precision, engines."""
+
+from typing import Any, Self
+
+from pydantic import JsonValue, model_validator
+
+from .ground import Figure, Record
+
+
+class Model(Record):
+    """The checkpoint; `parameters` counts elements, `digest` is that of the folder."""
+
+    checkpoint: str
+    revision: str | None = None
+    task: str
+    architecture: str
+    digest: str
+    parameters: int | None = None
+    parameters_reason: str | None = None
+
+
+class StageParity(Record):
+    """A stage's worst output beside what it came from: relative error, mean cosine."""
+
+    max_rel: Figure = None
+    cosine_mean: Figure = None
+    against: str
+
+
+class Stage(Record):
+    """One line of the release: seconds, peak resident bytes, bytes on disk, and how right it is.
+
+    `inputs` are the digests it was made from; `score` is the task's metric; `latency_ratio` is
+    float's median over this stage's, above 1 when this one is faster.
+    """
+
+    name: str
+    seconds: float
+    peak_memory_bytes: int
+    size_bytes: int
+    fresh: bool = False
+    digest: str
+    inputs: dict[str, str] = {}
+    parity: StageParity | None = None
+    parity_reason: str | None = None
+    score: Figure = None
+    score_reason: str | None = None
+    latency_ratio: Figure = None
+    latency_ratio_reason: str | None = None
+
+
+class Step(Record):
+    """What one pass did; `applications` counts by rule, `max_error` is relative to its input."""
+
+    name: str
+    modified: bool
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int
+    bytes_after: int
+    applications: dict[str, int] = {}
+    max_error: Figure = None
+    max_error_reason: str | None = None
+    seconds: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unmodified(cls, data: Any) -> Any:
+        """A pass that changed nothing needs no other reason for not being compared."""
+        if isinstance(data, dict) and data.get("modified") is False:
+            return {"max_error_reason": "the pass changed nothing", **data}
+        return data
+
+
+class Calibration(Record):
+    """What the ranges were taken from; `tokens` leaves padding out, `digest` is of the samples."""
+
+    samples: int
+    source: str = ""
+    digest: str
+    texts: int | None = None
+    tokens: int | None = None
+    seed: int | None = None
+    method: str
+    notes: tuple[str, ...] = ()
+
+
+class Layer(Record):
+    """A weight MatMul [k, n]: INT8 or float and why, and the error that INT8 causes or would.
+
+    `macs` are multiply-adds a token, `range` is the activation's [low, high], `snr_db` that of
+    the layer's output, `error_share` its part (0 to 1) of all layers' error.
+    """
+
+    node: str
+    k: int
+    n: int
+    macs: int
+    int8: bool
+    reason: str = ""
+    smoothing: Figure = None
+    observer: str | None = None
+    range: tuple[float, float] | None = None
+    snr_db: Figure = None
+    error_share: Figure = None
+
+
+class Quantization(Record):
+    """The precision of the weight MatMuls; `int8_share` is of their multiply-adds, 0 to 1."""
+
+    precision: str = "int8"
+    int8_share: float
+    layers: tuple[Layer, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Engine(Record):
+    """An engine that was built; `executed` is false with a reason where it only compiled."""
+
+    backend: str
+    precision: str
+    size_bytes: int
+    executed: bool
+    reason: str | None = None
+    facts: dict[str, JsonValue] = {}
+
+    @model_validator(mode="after")
+    def _honest(self) -> Self:
+        if not self.executed and not self.reason:
+            raise ValueError("an engine that was not executed needs a reason")
+        return self
