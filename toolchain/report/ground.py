@@ -1,14 +1,18 @@
 """What every record of report.json obeys: frozen, finite, and no null without a reason."""
 
 import math
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
 def _finite(value: object) -> object:
     """JSON has neither NaN nor infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+#: A measured number, or null: what is not finite becomes null too.
+Figure = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class Record(BaseModel):

@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from .ground import Figure, Record
 
@@ -40,7 +40,7 @@ class Stage(Record):
     size_bytes: int
     fresh: bool = False
     digest: str
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = Field(default_factory=dict)
     parity: StageParity | None = None
     parity_reason: str | None = None
     score: Figure = None
@@ -58,7 +58,7 @@ class Step(Record):
     nodes_after: int
     bytes_before: int
     bytes_after: int
-    applications: dict[str, int] = {}
+    applications: dict[str, int] = Field(default_factory=dict)
     max_error: Figure = None
     max_error_reason: str | None = None
     seconds: float
@@ -122,7 +122,7 @@ class Engine(Record):
     size_bytes: int
     executed: bool
     reason: str | None = None
-    facts: dict[str, JsonValue] = {}
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _honest(self) -> Self:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from .ground import Record
 from .making import Calibration, Engine, Model, Quantization, Stage, Step
 from .proof import Bundle, Gate, Latency, Parity, Score
@@ -27,7 +29,7 @@ class Environment(Record):
     memory_bytes: int
     os: str
     python: str
-    packages: dict[str, str] = {}
+    packages: dict[str, str] = Field(default_factory=dict)
     threads: int
     seed: int
 
