@@ -1,0 +1,140 @@
+"""The structure every pass must leave: valid ONNX, same inputs and outputs, nothing dangling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from .. import PassError
+
+#: Weights above this many bytes are not handed to the checker, only their dtype and shape.
+WEIGHTLESS = 1024
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What of a model must survive a pass."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    typed: frozenset[str]
+
+    @classmethod
+    def of(cls, model: ir.Model) -> "Facts":
+        """The facts of a model as it stands."""
+        values = [value for node in model.graph for value in node.outputs]
+        return cls(
+            tuple(_signature(value) for value in model.graph.inputs),
+            tuple(_signature(value) for value in model.graph.outputs),
+            frozenset(value.name or "" for value in values if value.dtype and value.shape),
+        )
+
+
+def _signature(value: ir.Value) -> str:
+    return f"{value.name}: {value.dtype}{value.shape}"
+
+
+def check(model: ir.Model, before: Facts | None = None, *, where: str = "") -> None:
+    """Check a model's structure, and, given the facts before a pass, that they survived it.
+
+    Weights are not read.
+
+    Raises:
+        PassError: a value is used before it is made, a name is made twice, the ONNX checker
+            refuses the graph, inputs or outputs changed, or a known type or shape was lost.
+    """
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        _check_values(graph, set(), where)
+    try:
+        onnx.checker.check_model(skeleton(model), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise PassError(f"not valid ONNX: {_line(error)}", where=where) from error
+    if before is not None:
+        _check_facts(model, before, where)
+
+
+def _check_values(graph: ir.Graph, outer: set[ir.Value], where: str) -> None:
+    known = outer | set(graph.inputs) | set(graph.initializers.values())
+    names = {value.name for value in known}
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value not in known:
+                raise PassError(
+                    f"node {node.name or node.op_type} reads {value.name!r}, which nothing"
+                    " before it makes",
+                    where=where,
+                    mend="the graph has a cycle or a missing initializer",
+                )
+        for inner in subgraphs(node):
+            _check_values(inner, known, where)
+        for value in node.outputs:
+            if value.name and value.name in names:
+                raise PassError(f"two values are called {value.name!r}", where=where)
+            names.add(value.name)
+            known.add(value)
+    for value in graph.outputs:
+        if value not in known:
+            raise PassError(f"nothing makes the output {value.name!r}", where=where)
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs in a node's attributes: bodies of If, Loop, Scan."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def skeleton(model: ir.Model) -> onnx.ModelProto:
+    """The model as protobuf without its weights: they become inputs, so nothing big is copied."""
+    initializers = model.graph.initializers
+    everything = dict(initializers)
+    heavy = [
+        value
+        for value in everything.values()
+        if value.const_value is None or value.const_value.nbytes > WEIGHTLESS
+    ]
+    try:
+        for value in heavy:
+            del initializers[value.name or ""]
+        proto = ir.serde.serialize_model(model)
+    finally:
+        initializers.clear()
+        initializers.update(everything)
+    inputs = {value.name for value in proto.graph.input}
+    proto.graph.input.extend(
+        ir.serde.serialize_value(_typed(value)) for value in heavy if value.name not in inputs
+    )
+    return proto
+
+
+def _typed(value: ir.Value) -> ir.Value:
+    tensor = value.const_value
+    if tensor is None:
+        return value
+    return ir.Value(
+        name=value.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
+    )
+
+
+def _check_facts(model: ir.Model, before: Facts, where: str) -> None:
+    after = Facts.of(model)
+    for what, old, new in (
+        ("inputs", before.inputs, after.inputs),
+        ("outputs", before.outputs, after.outputs),
+    ):
+        if old != new:
+            changed = sorted(set(old) ^ set(new)) or list(new)
+            raise PassError(f"the {what} changed: {'; '.join(changed)}", where=where)
+    alive = {value.name for node in model.graph for value in node.outputs}
+    lost = sorted((before.typed - after.typed) & alive)
+    if lost:
+        raise PassError(f"type or shape of {lost[0]!r} is no longer known", where=where)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

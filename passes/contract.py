@@ -1,0 +1,89 @@
+"""What a pass promises about numbers, and how the promise is checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Outputs = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """`exact`: equal bits. `close`: within a tolerance. `lossy`: within a budget.
+
+    `tolerance` is the greatest allowed |after - before| / max|before| of one output, by numpy's
+    dtype name; a dtype that is not listed (integers, booleans) must stay equal.
+    """
+
+    kind: Literal["exact", "close", "lossy"]
+    tolerance: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def allowed(self, dtype: np.dtype[np.generic]) -> float:
+        """The tolerance for outputs of this dtype."""
+        return 0.0 if self.kind == "exact" else self.tolerance.get(dtype.name, 0.0)
+
+
+EXACT = Contract("exact")
+#: Other order of the same sums: some units in the last place, grown through the layers.
+CLOSE = Contract("close", {"float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2, "float64": 1e-12})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The worst output of a comparison; `error` is |after - before| / max|before|."""
+
+    tensor: str
+    error: float
+    allowed: float
+
+    @property
+    def broken(self) -> bool:
+        """Whether the contract does not hold; an error that is not a number breaks it."""
+        return not self.error <= self.allowed
+
+
+def compare(contract: Contract, before: Outputs, after: Outputs) -> Difference:
+    """The output that strays the furthest beyond (or nearest to) its tolerance."""
+    missing = [name for name in before if name not in after]
+    if missing:
+        return Difference(missing[0], float("inf"), 0.0)
+    found = [
+        Difference(name, error(array, after[name]), contract.allowed(array.dtype))
+        for name, array in before.items()
+    ]
+    if not found:
+        return Difference("", 0.0, 0.0)
+    return max(found, key=lambda item: (item.broken, item.error))
+
+
+def error(before: NDArray[np.generic], after: NDArray[np.generic]) -> float:
+    """max|after - before| / max|before| over the finite elements of one array.
+
+    Infinite when shapes, dtypes or the places of NaN and infinities differ; 0.0 only when every
+    element is equal.
+    """
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return float("inf")
+    if np.array_equal(before, after):
+        return 0.0
+    if not _floating(before):
+        return float("inf")
+    one, two = before.astype(np.float64), after.astype(np.float64)
+    finite = np.isfinite(one)
+    if not np.array_equal(one[~finite], two[~finite], equal_nan=True) or not np.all(
+        np.isfinite(two[finite])
+    ):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = float(np.abs(one[finite]).max())
+    worst = float(np.abs(two[finite] - one[finite]).max())
+    return worst / scale if scale else (0.0 if worst == 0 else float("inf"))
+
+
+def _floating(array: NDArray[np.generic]) -> bool:
+    # ml_dtypes' bfloat16 and float8 are of kind V: numpy does not know them as floating.
+    return array.dtype.kind in "fV"

@@ -1,0 +1,149 @@
+"""Rules: small rewrites of one place in a graph, each with a name and an equation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .contract import EXACT, Contract
+
+Attribute = int | float | str | Sequence[int] | Sequence[float]
+
+
+class Builder:
+    """Records the nodes and constants that a rewrite puts in place of others."""
+
+    def __init__(self, node: ir.Node, *, in_function: bool = False) -> None:
+        graph = node.graph
+        self.opset = 0 if graph is None else opset(graph)
+        self.in_function = in_function
+        self.nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        outputs: int = 1,
+        like: ir.Value | None = None,
+        **attributes: Attribute,
+    ) -> ir.Value:
+        """A node of the standard domain; gives its first output, of `like`'s type and shape."""
+        node = ir.node(op_type, inputs, attributes, num_outputs=outputs)
+        self.nodes.append(node)
+        value = node.outputs[0]
+        if like is not None:
+            value.type, value.shape = like.type, like.shape
+        return value
+
+    def again(self, node: ir.Node, *inputs: ir.Value | None, **changed: Attribute) -> ir.Value:
+        """The same operation on other inputs; gives its first output."""
+        attributes = {
+            **node.attributes,
+            **{k: ir.convenience.convert_attribute(k, v) for k, v in changed.items()},
+        }
+        twin = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            tuple(attributes.values()),
+            num_outputs=len(node.outputs),
+            version=node.version,
+        )
+        self.nodes.append(twin)
+        return twin.outputs[0]
+
+    def constant(self, array: NDArray[np.generic], name: str = "") -> ir.Value:
+        """A small constant."""
+        return self.weight(ir.tensor(array), name)
+
+    def ints(self, *values: int) -> ir.Value:
+        """A 1-D int64 constant: a shape, axes."""
+        return self.constant(np.array(values, dtype=np.int64), "ints")
+
+    def weight(self, tensor: ir.TensorProtocol, name: str = "") -> ir.Value:
+        """A constant whose bytes may be made only when it is saved."""
+        if self.in_function:  # functions have no initializers
+            node = ir.node("Constant", [], {"value": ir.AttrTensor("value", tensor)})
+            self.nodes.append(node)
+            value = node.outputs[0]
+            value.const_value = tensor
+        else:
+            value = ir.Value(name=name or None, const_value=tensor)
+            self.initializers.append(value)
+        value.type = ir.TensorType(tensor.dtype)
+        value.shape = ir.Shape(tensor.shape.numpy())
+        return value
+
+
+def opset(graph: ir.Graph) -> int:
+    """The version of the standard operators that holds in a graph, 0 when none is imported."""
+    return graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0))
+
+
+#: What a rule gives: the value that takes the place of its node's first output (or one for each
+#: output), or in words why it does not apply.
+Outcome = ir.Value | Sequence[ir.Value] | str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A named rewrite of nodes of these op types, of the standard domain."""
+
+    name: str
+    ops: frozenset[str]
+    equation: str
+    propose: Callable[[Builder, ir.Node], Outcome]
+    contract: Contract = EXACT
+
+
+def rule(
+    *ops: str, contract: Contract = EXACT
+) -> Callable[[Callable[[Builder, ir.Node], Outcome]], Rule]:
+    """Make a function of (builder, node) a rule; its docstring is its equation."""
+
+    def make(function: Callable[[Builder, ir.Node], Outcome]) -> Rule:
+        name = function.__name__.strip("_").replace("_", "-")
+        return Rule(name, frozenset(ops), (function.__doc__ or "").strip(), function, contract)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application of one rule: where, and the op types it took and gave."""
+
+    rule: str
+    site: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+class Ledger:
+    """Which applications were made, and which may not be, when one is sought or taken back."""
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        refused: frozenset[tuple[str, str]] = frozenset(),
+        *,
+        explain: bool = False,
+    ) -> None:
+        self.limit = limit
+        self.refused = refused
+        self.explain = explain
+        self.applications: list[Application] = []
+        self.reasons: dict[tuple[str, str], str] = {}
+
+    def permits(self, rule: str, site: str) -> bool:
+        """Whether this rule may rewrite this site."""
+        if self.limit is not None and len(self.applications) >= self.limit:
+            return False
+        return (rule, site) not in self.refused
+
+    def refuse(self, rule: str, site: str, reason: str) -> None:
+        """Write down why a rule did not apply, when somebody asked for reasons."""
+        if self.explain:
+            self.reasons[rule, site] = reason

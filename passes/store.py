@@ -1,0 +1,139 @@
+"""ONNX files in and out: weights stay on disk on the way in, and go tensor by tensor out."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from .. import ConfigError, PassError
+
+MODEL = "model.onnx"
+WEIGHTS = "model.onnx.data"
+#: Tensors of this many bytes or less are kept inside the .onnx file.
+INLINE = 1024
+#: A page: what mmap wants, and a multiple of every alignment a kernel asks for.
+ALIGNMENT = 4096
+
+
+def load(path: Path) -> ir.Model:
+    """Read an ONNX file, or the model.onnx of a folder; external weights stay on disk.
+
+    Raises:
+        ConfigError: there is no such file.
+        PassError: it is not a whole ONNX model, or its external data leaves its folder, is
+            missing or is too short.
+    """
+    path = path / MODEL if path.is_dir() else path
+    if not path.is_file():
+        raise ConfigError("no ONNX model", where=path, mend="give the path of an .onnx file")
+    model = _read(path)
+    if not model.graph.outputs:
+        raise PassError("not an ONNX model", where=path, mend="export it again")
+    for tensor in external_tensors(model):
+        tensor.base_dir = path.parent
+        _verify(tensor, path)
+    return model
+
+
+def _read(path: Path) -> ir.Model:
+    try:
+        return ir.load(path)
+    except (DecodeError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise PassError(
+            f"not a whole ONNX model ({type(error).__name__}: {error})",
+            where=path,
+            mend="it is cut off, larger than protobuf's 2 GB, or not ONNX: export it again",
+        ) from error
+
+
+def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Every tensor of a model: initializers and tensor attributes, in subgraphs and functions."""
+    for graph in (*model.graphs(), *(f.graph for f in model.functions.values())):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+        for node in graph:
+            yield from _attribute_tensors(node)
+
+
+def _attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.TENSOR:
+            yield attribute.as_tensor()
+        elif attribute.type == ir.AttributeType.TENSORS:
+            yield from attribute.as_tensors()
+
+
+def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """Every tensor whose bytes lie in another file."""
+    return (tensor for tensor in tensors(model) if isinstance(tensor, ir.ExternalTensor))
+
+
+def _verify(tensor: ir.ExternalTensor, model: Path) -> None:
+    """Refuse data outside the model's folder, and ranges its file does not have."""
+    folder = Path(os.path.realpath(model.parent))
+    location = os.fspath(tensor.location)
+    file = Path(os.path.realpath(folder / location))
+    where = f"tensor {tensor.name} of {model}"
+    if os.path.isabs(location) or ".." in Path(location).parts or not file.is_relative_to(folder):
+        raise PassError(
+            f"external data at {location!r} leaves the model's folder",
+            where=where,
+            mend="keep model and weights in one folder; this file may be hostile",
+        )
+    if not file.is_file():
+        raise PassError(f"no external data {location!r}", where=where, mend="copy it beside it")
+    status = file.stat()
+    if status.st_nlink > 1:
+        raise PassError(
+            f"external data {location!r} has other hard links", where=where, mend="copy the file"
+        )
+    offset, length = tensor.offset or 0, tensor.length
+    length = tensor.nbytes if length is None else length
+    if offset < 0 or length != tensor.nbytes or offset + length > status.st_size:
+        raise PassError(
+            f"external data {location!r} holds no {tensor.nbytes} bytes at offset {offset}",
+            where=where,
+            mend="it is cut off, or of another model: export it again",
+        )
+
+
+def save(model: ir.Model, folder: Path) -> None:
+    """Write model.onnx, and model.onnx.data page-aligned, holding one tensor in memory at a time.
+
+    The same model gives the same bytes. `model` itself is left as it was.
+
+    Raises:
+        PassError: the graph alone exceeds protobuf's 2 GB, or a weight's bytes cannot be had.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with_inline_attributes(model)
+        ir.save(
+            model,
+            folder / MODEL,
+            external_data=WEIGHTS,
+            size_threshold_bytes=INLINE,
+            alignment=ALIGNMENT,
+            align_threshold=INLINE,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        raise PassError(f"cannot be saved: {error}", where=folder / MODEL) from error
+
+
+def with_inline_attributes(model: ir.Model) -> None:
+    """Take external tensors of attributes into memory: only initializers are written beside."""
+    graphs = (*model.graphs(), *(f.graph for f in model.functions.values()))
+    for node in (node for graph in graphs for node in graph):
+        for name, attribute in list(node.attributes.items()):
+            if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+                continue
+            tensor = attribute.as_tensor()
+            if isinstance(tensor, ir.ExternalTensor):
+                copy = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+                node.attributes[name] = ir.AttrTensor(name, copy)
