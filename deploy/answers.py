@@ -1,0 +1,67 @@
+"""One text's outputs as an answer in JSON values: an embedding, labels with scores, or arrays."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+
+from .signature import Signature
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def answer(
+    signature: Signature, outputs: Arrays, encoding: Encoding, *, multi_label: bool = False
+) -> dict[str, Any]:
+    """The answer that the graph's outputs mean; each array is of one text, padding taken off.
+
+    A sentence embedding is `embedding`; logits over named classes are `label`, `score` and
+    `scores`, logits over classes a token are `tokens`; anything else is each output's numbers.
+    """
+    embedding = signature.output("sentence_embedding")
+    if embedding is not None:
+        return {"embedding": outputs[embedding.name].astype(np.float32).tolist()}
+    logits = signature.output("logits")
+    if logits is not None and signature.labels:
+        values = outputs[logits.name].astype(np.float64)
+        if values.ndim == 1:
+            return _classes(values, signature.labels, multi_label)
+        return {"tokens": _tokens(values, signature.labels, encoding)}
+    return {name: array.tolist() for name, array in outputs.items()}
+
+
+def _classes(logits: NDArray[Any], labels: tuple[str, ...], multi_label: bool) -> dict[str, Any]:
+    if len(logits) == 1:
+        return {"label": labels[0], "score": float(logits[0])}
+    scores = 1 / (1 + np.exp(-logits)) if multi_label else softmax(logits)
+    best = int(np.argmax(scores))
+    named = {label: float(score) for label, score in zip(labels, scores, strict=True)}
+    return {"label": labels[best], "score": float(scores[best]), "scores": named}
+
+
+def _tokens(
+    logits: NDArray[Any], labels: tuple[str, ...], encoding: Encoding
+) -> list[dict[str, Any]]:
+    """Label of each token of [tokens, classes]; `start` and `end` are characters of the text."""
+    tokens: list[dict[str, Any]] = []
+    for index, scores in enumerate(softmax(logits)):
+        if not encoding.special_tokens_mask[index]:
+            best = int(np.argmax(scores))
+            start, end = encoding.offsets[index]
+            tokens.append(
+                {
+                    "token": encoding.tokens[index],
+                    "label": labels[best],
+                    "score": float(scores[best]),
+                    "start": start,
+                    "end": end,
+                }
+            )
+    return tokens
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """exp(x) / sum(exp(x)) over the last axis, in float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

@@ -1,0 +1,184 @@
+"""Reproducible tar.zst archives of plain files, and reading those of strangers.
+
+An archive is one Zstandard stream of the plainest tar there is: regular files in a fixed order,
+no folders, no links, no extension headers. `tar --zstd -x` reads it, and there is little in it
+that a hostile writer could use.
+"""
+
+import os
+import tarfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from .. import BundleError
+from .names import Names, problem
+
+BLOCK = tarfile.BLOCKSIZE
+CHUNK = 1 << 20
+LEVEL = 9
+#: Zstandard's window: how far back the stream may refer, and so the memory that reading takes.
+WINDOW_LOG = 27
+
+Source = Path | bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that is unpacked: entries, bytes in all, and bytes for each byte of the archive."""
+
+    entries: int = 10_000
+    bytes: int = 1 << 40
+    ratio: int = 200
+
+
+def pack(files: Mapping[str, Source], archive: Path, *, first: Sequence[str] = ()) -> None:
+    """Write `files` by name: those of `first` first, the others sorted; time 0, owner 0, mode 644.
+
+    The same files give the same bytes with one version of Zstandard. The archive is written
+    aside and renamed.
+
+    Raises:
+        BundleError: a name is not fit for a bundle, a file is not a plain file or changes while
+            it is read, or the archive cannot be written.
+    """
+    order = [*first, *sorted(files.keys() - set(first))]
+    _refuse(order, archive)
+    aside = archive.with_name(f".{archive.name}.part")
+    try:
+        with aside.open("wb") as raw:
+            with _compressor().stream_writer(raw, closefd=False) as stream:
+                for name in order:
+                    _write(stream, name, files[name])
+                stream.write(bytes(2 * BLOCK))
+            raw.flush()
+            os.fsync(raw.fileno())
+        aside.replace(archive)
+    except OSError as error:
+        what = f"cannot write the archive: {error.strerror or error}"
+        raise BundleError(what, where=error.filename or archive) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _refuse(names: Sequence[str], archive: Path) -> None:
+    known = Names()
+    for name in names:
+        refuse(name, known, archive)
+
+
+def refuse(name: str, known: Names, archive: Path) -> None:
+    """Raise a BundleError when a name is not fit for a bundle, or is one file with a known one."""
+    why = problem(name)
+    if why:
+        raise BundleError(f"the name {name[:120]!r} {why}", where=archive)
+    other = known.add(name)
+    if other:
+        raise BundleError(f"{other!r} and {name!r} would be one file", where=archive)
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        LEVEL, window_log=WINDOW_LOG, enable_ldm=True, write_checksum=False
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters)
+
+
+def _write(stream: zstandard.ZstdCompressionWriter, name: str, source: Source) -> None:
+    if isinstance(source, bytes):
+        stream.write(_header(name, len(source)) + source + _padding(len(source)))
+        return
+    if source.is_symlink() or not source.is_file():
+        raise BundleError("only plain files are packed", where=source)
+    size = left = source.stat().st_size
+    stream.write(_header(name, size))
+    with source.open("rb") as file:
+        while left and (chunk := file.read(min(CHUNK, left))):
+            stream.write(chunk)
+            left -= len(chunk)
+        if left or file.read(1):
+            raise BundleError("the file changed while it was packed", where=source)
+    stream.write(_padding(size))
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)
+
+
+@dataclass
+class Entry:
+    """One file of an archive; its bytes are read before the next entry is asked for."""
+
+    name: str
+    size: int
+    stream: BinaryIO
+    archive: Path
+
+    def chunks(self) -> Generator[bytes]:
+        """Its bytes, a mebibyte at a time.
+
+        Raises:
+            BundleError: the archive ends before they do.
+        """
+        left = self.size
+        while left:
+            chunk = _exactly(self.stream, min(CHUNK, left), self.archive)
+            left -= len(chunk)
+            yield chunk
+        if any(_exactly(self.stream, -self.size % BLOCK, self.archive)):
+            raise BundleError(
+                "something is hidden behind a file", where=f"{self.archive}: {self.name}"
+            )
+
+
+@contextmanager
+def reading(archive: Path) -> Generator[Generator[Entry]]:
+    """Open an archive; its entries come in order, and each must be read to its end.
+
+    Raises:
+        BundleError: it is no such archive, is cut short, or holds anything but plain files.
+    """
+    try:
+        with archive.open("rb") as raw:
+            decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
+            with decompressor.stream_reader(raw, read_across_frames=True) as stream:
+                yield _entries(stream, archive)
+    except zstandard.ZstdError as error:
+        raise BundleError(f"not a sound archive: {error}", where=archive) from error
+    except OSError as error:
+        raise BundleError(f"cannot read: {error.strerror or error}", where=archive) from error
+
+
+def _entries(stream: BinaryIO, archive: Path) -> Generator[Entry]:
+    while any(block := _exactly(stream, BLOCK, archive)):
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeError, ValueError) as error:
+            raise BundleError(f"not a tar header: {error}", where=archive) from error
+        if info.type != tarfile.REGTYPE or info.size < 0:
+            what = f"{info.name[:120]!r} is not a plain file (type {info.type!r})"
+            raise BundleError(what, where=archive)
+        yield Entry(info.name, info.size, stream, archive)
+    if any(_exactly(stream, BLOCK, archive)) or stream.read(1):
+        raise BundleError("data after the end of the archive", where=archive)
+
+
+def _exactly(stream: BinaryIO, size: int, archive: Path) -> bytes:
+    parts: list[bytes] = []
+    while size:
+        part = stream.read(size)
+        if not part:
+            raise BundleError("the archive is cut short", where=archive)
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

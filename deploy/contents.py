@@ -1,0 +1,49 @@
+"""What a packager is given: the files of a release, and golden runs of its engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .bundle import Lineage, Requires, Tolerance
+from .text import Text
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One golden run: what went in, what the real engine gave, and the texts it was made from."""
+
+    feed: Arrays
+    outputs: Arrays
+    texts: Sequence[Text] = ()
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle.
+
+    `assets` is the folder of io.json, the tokenizer and the configuration; `portable` that of the
+    ONNX graph an engine can be built from again. `engines` are folders by backend, `executed`
+    the backends that ran where `golden` was made. `created` is a date to state, by default
+    SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same bytes.
+    """
+
+    name: str
+    version: str
+    engines: Mapping[str, Path]
+    assets: Path
+    golden: Sequence[Case]
+    tolerance: Tolerance
+    lineage: Lineage
+    portable: Path | None = None
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    requires: Mapping[str, Requires] = field(default_factory=dict[str, Requires])
+    executed: frozenset[str] = frozenset(["onnxruntime"])
+    licences: Sequence[Path] = ()
+    reports: Sequence[Path] = ()
+    created: str | None = None

@@ -1,0 +1,97 @@
+"""Where a path's engine and its io.json lie: a bundle, an engine's folder, or a workspace."""
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import BundleError, ConfigError
+from .signature import FILE
+
+BACKEND = "onnxruntime"
+#: An engine's file, by the name it is stored under.
+MODELS = ("model.onnx", "model.ort")
+ARCHIVE = ".tar.zst"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The engine's file, the folder of io.json and tokenizer.json, and what to clean up."""
+
+    model: Path
+    assets: Path
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Remove what was unpacked."""
+        self.stack.close()
+
+
+def locate(path: Path) -> Places:
+    """Find an ONNX Runtime engine at `path`.
+
+    An archive is unpacked into a temporary folder, which `Places.close` removes; its digests are
+    checked on the way, its golden outputs are not.
+
+    Raises:
+        ConfigError: there is no such engine.
+        BundleError: the archive or its manifest is not what it should be.
+    """
+    if path.is_file() and path.name.endswith(ARCHIVE):
+        return _archive(path)
+    found = next((place for place in _candidates(path) if place is not None), None)
+    if found is None:
+        raise ConfigError(
+            f"nothing at {path} can be run here",
+            mend="give a bundle, a folder with io.json and model.onnx, or a workspace with an "
+            f"{BACKEND} engine",
+        )
+    return found
+
+
+def _candidates(path: Path) -> tuple[Places | None, ...]:
+    return (
+        _bundle(path),
+        _engine(path, path),
+        _engine(path / "engine" / BACKEND, path / "engine" / BACKEND),
+        _engine(path / BACKEND, path / BACKEND),
+        _only_archive(path),
+        _bundle(path / "current"),
+    )
+
+
+def _engine(folder: Path, assets: Path) -> Places | None:
+    model = next((folder / name for name in MODELS if (folder / name).is_file()), None)
+    return Places(model, assets) if model and (assets / FILE).is_file() else None
+
+
+def _bundle(folder: Path) -> Places | None:
+    from .bundle import ASSETS, MANIFEST, Manifest
+
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = Manifest.load(folder)
+    for engine in manifest.engines:
+        if engine.backend == BACKEND:
+            root = folder / engine.path
+            found = _engine(root, root) or _engine(root, folder / ASSETS)
+            if found:
+                return found
+    names = ", ".join(engine.backend for engine in manifest.engines) or "none"
+    raise BundleError(f"no {BACKEND} engine in the bundle, only {names}", where=folder)
+
+
+def _only_archive(folder: Path) -> Places | None:
+    archives = sorted(folder.glob(f"*{ARCHIVE}")) if folder.is_dir() else []
+    return _archive(archives[0]) if len(archives) == 1 else None
+
+
+def _archive(path: Path) -> Places:
+    from .bundle import unpack
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmdeploy-")))
+        found = _bundle(unpack(path, folder / "bundle"))
+        if found is None:
+            raise BundleError("no manifest in the archive", where=path)
+        return Places(found.model, found.assets, stack.pop_all())

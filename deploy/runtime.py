@@ -1,0 +1,184 @@
+"""What runs on the device: an ONNX Runtime engine or a bundle, texts or arrays in, answers out.
+
+Only numpy, pydantic, tokenizers and onnxruntime are imported.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+
+from .. import BundleError, ConfigError, MissingError
+from .answers import answer
+from .places import Places, locate
+from .signature import Signature
+from .text import Arrays, Encoder, Text
+
+#: Tokens a text is cut after where neither the caller nor the graph says.
+MAX_LENGTH = 512
+
+
+def load(
+    path: Path, *, threads: int = 0, batch: int = 16, max_length: int | None = None
+) -> "Session":
+    """Load a bundle (folder or archive), an engine's folder, or the engine of a workspace.
+
+    `threads` 0 leaves their number to ONNX Runtime; a text is cut after `max_length` tokens.
+
+    Raises:
+        ConfigError: nothing at `path` can be run.
+        BundleError: the bundle or its engine cannot be read.
+        MissingError: onnxruntime is not installed.
+    """
+    return Session(locate(path), threads=threads, batch=batch, max_length=max_length)
+
+
+def run_texts(path: Path, texts: Sequence[Text], **options: Any) -> list[dict[str, Any]]:
+    """Load what is at `path`, and give an answer a text as JSON values; see `load`."""
+    with load(path, **options) as session:
+        return session(texts)
+
+
+class Session:
+    """An engine that is loaded: close it, or use it in a `with` block."""
+
+    def __init__(self, found: Places, *, threads: int, batch: int, max_length: int | None) -> None:
+        self.signature = Signature.load(found.assets)
+        self._places = found
+        self._batch = batch
+        self._max_length = max_length
+        self._encoder: Encoder | None = None
+        self._engine: Any = _open(found.model, threads)
+
+    def __call__(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
+        """An answer a text, in order, as JSON values: what it holds depends on the task."""
+        multi = _multi_label(self._places.assets)
+        answers: list[dict[str, Any]] = [{} for _ in texts]
+        for place, encoding, outputs in self._each(texts):
+            answers[place] = answer(self.signature, outputs, encoding, multi_label=multi)
+        return answers
+
+    def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Sentence embeddings [texts, width].
+
+        Raises:
+            ConfigError: the graph gives none.
+        """
+        output = self.signature.output("sentence_embedding")
+        if output is None:
+            raise ConfigError(f"a graph for {self.signature.task} gives no sentence embedding")
+        rows = [outputs[output.name] for outputs in self.outputs(texts)]
+        return np.stack(rows).astype(np.float32) if rows else np.empty((0, 0), np.float32)
+
+    def outputs(self, texts: Sequence[Text]) -> list[Arrays]:
+        """Each text's outputs, in order, without the batch dimension and without padding."""
+        results: list[Arrays] = [{} for _ in texts]
+        for place, _, outputs in self._each(texts):
+            results[place] = outputs
+        return results
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Arrays by input name to arrays by output name, as they are.
+
+        Raises:
+            ConfigError: an input is missing, unknown, or of another dtype or rank.
+            BundleError: the engine failed on them.
+        """
+        _check(self.signature, feed)
+        names = [tensor.name for tensor in self.signature.outputs]
+        try:
+            return dict(zip(names, self._engine.run(names, dict(feed)), strict=True))
+        except Exception as error:
+            raise _failure("the engine failed", error, self._places.model) from error
+
+    @property
+    def encoder(self) -> Encoder:
+        """The engine's tokenizer, read when it is first asked for."""
+        if self._encoder is None:
+            self._encoder = Encoder(self._places.assets)
+        return self._encoder
+
+    def close(self) -> None:
+        """Let go of the engine, and of what was unpacked for it."""
+        self._engine = None
+        self._places.close()
+
+    def __enter__(self) -> Self:
+        """The session itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _each(self, texts: Sequence[Text]) -> Iterator[tuple[int, Encoding, Arrays]]:
+        """Place, encoding and outputs of each text, in batches of like length: less padding."""
+        limit = self._max_length or self.encoder.max_length or MAX_LENGTH
+        encodings = self.encoder.encodings(texts, max_length=limit) if texts else []
+        order = sorted(range(len(encodings)), key=lambda place: len(encodings[place].ids))
+        size = self.encoder.batch or self._batch
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            filled = places + places[-1:] * ((self.encoder.batch or 0) - len(places))
+            outputs = self.run(self.encoder.arrays([encodings[place] for place in filled]))
+            for row, place in enumerate(places):
+                yield place, encodings[place], self._row(outputs, row, encodings[place])
+
+    def _row(self, outputs: Arrays, row: int, encoding: Encoding) -> Arrays:
+        return {
+            tensor.name: self.encoder.unpad(tensor, outputs[tensor.name][row], encoding)
+            for tensor in self.signature.outputs
+        }
+
+
+def _open(model: Path, threads: int) -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingError(
+            "onnxruntime is not installed", mend="pip install 'llmdeploy[cpu]'"
+        ) from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _failure("the engine cannot be loaded", error, model) from error
+
+
+def _failure(what: str, error: Exception, model: Path) -> BundleError:
+    return BundleError(f"{what}: {' '.join(str(error).split())[:200]}", where=model)
+
+
+def _check(signature: Signature, feed: Mapping[str, NDArray[Any]]) -> None:
+    wanted = {tensor.name: tensor for tensor in signature.inputs}
+    for name in sorted(wanted.keys() ^ feed.keys()):
+        what = "is missing" if name in wanted else "is unknown"
+        raise ConfigError(f"input {name!r} {what}", mend=f"the graph takes {', '.join(wanted)}")
+    for name, tensor in wanted.items():
+        array = feed[name]
+        if array.dtype != tensor.dtype or array.ndim != len(tensor.shape):
+            raise ConfigError(
+                f"input {name!r} is {array.dtype} of rank {array.ndim}",
+                mend=f"give {tensor.dtype} of shape [{', '.join(map(str, tensor.shape))}]",
+            )
+
+
+def _multi_label(assets: Path) -> bool:
+    """Whether classes do not exclude each other, by the checkpoint's own config.json."""
+    try:
+        config = json.loads((assets / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("problem_type") == "multi_label_classification"

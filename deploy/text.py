@@ -1,0 +1,173 @@
+"""Texts to the arrays a graph takes: tokenizer.json and io.json are all that is read."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from .. import ConfigError
+from .signature import FILE, Signature, Tensor
+
+TOKENIZER = "tokenizer.json"
+#: Greatest tokenizer.json that is read; Gemma's, one of the largest, takes 33 MB.
+MAX_BYTES = 256 << 20
+
+Text = str | tuple[str, str]
+Arrays = dict[str, NDArray[Any]]
+Row = Callable[[Encoding], Sequence[int]]
+
+#: What each role takes from the encoding of one text.
+_ROWS: dict[str, Row] = {
+    "input_ids": lambda encoding: encoding.ids,
+    "attention_mask": lambda encoding: encoding.attention_mask,
+    "token_type_ids": lambda encoding: encoding.type_ids,
+    "position_ids": lambda encoding: range(len(encoding.ids)),
+}
+
+
+class Encoder:
+    """A graph's tokenizer: texts in, the graph's own inputs out.
+
+    Raises:
+        ConfigError: io.json or tokenizer.json is missing, too large or not what it should be, or
+            the graph has an input that no text gives.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.signature = Signature.load(folder)
+        self._tokenizer = _read(folder / TOKENIZER)
+        self._tokenizer.no_padding()
+        self._lock = Lock()
+        self._ids = _ids(self.signature, folder)
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens the graph takes of one text, None when nothing limits it."""
+        size = self._ids.shape[-1]
+        return size if isinstance(size, int) else self._bounds(size)[1]
+
+    @property
+    def batch(self) -> int | None:
+        """How many texts the graph takes at a time, None when that is free."""
+        size = self._ids.shape[0]
+        return size if isinstance(size, int) else None
+
+    def encode(self, texts: Sequence[Text], *, max_length: int) -> Arrays:
+        """Input arrays of shape [texts, tokens], padded to the longest text.
+
+        A text is a string or a pair of strings; it is cut after `max_length` tokens, special
+        tokens among them. A cache (`past_...`) is given with nothing in it.
+
+        Raises:
+            ConfigError: `texts` is empty, or `max_length` leaves no room for a token.
+        """
+        if not texts:
+            raise ConfigError("no text to encode", mend="give at least one")
+        return self.arrays(self.encodings(texts, max_length=max_length))
+
+    def encodings(self, texts: Sequence[Text], *, max_length: int) -> list[Encoding]:
+        """What the tokenizer says of each text: tokens, offsets, special tokens; no padding."""
+        pair = any(not isinstance(text, str) for text in texts)
+        special = self._tokenizer.num_special_tokens_to_add(pair)
+        if max_length <= special:
+            raise ConfigError(
+                f"max_length {max_length} leaves no room beside {special} special tokens",
+                mend=f"set at least {special + 1}",
+            )
+        limit = min(max_length, self.max_length or max_length)
+        try:
+            with self._lock:  # truncation is a state of the tokenizer
+                self._tokenizer.enable_truncation(limit)
+                return self._tokenizer.encode_batch(list(texts))
+        except Exception as error:
+            raise ConfigError(f"cannot encode the texts: {error}", where=TOKENIZER) from error
+
+    def arrays(self, encodings: Sequence[Encoding]) -> Arrays:
+        """Input arrays of texts that `encodings` tokenised, padded to the longest of them."""
+        width = self._width(encodings)
+        return {
+            tensor.name: self._array(tensor, encodings, width) for tensor in self.signature.inputs
+        }
+
+    def unpad(self, tensor: Tensor, row: NDArray[Any], encoding: Encoding) -> NDArray[Any]:
+        """One text's part of an output, without its padded tokens when it has a token axis."""
+        sequence = self._ids.shape[1]
+        if len(tensor.shape) < 2 or tensor.shape[1] != sequence:
+            return row
+        count = len(encoding.ids)
+        return row[len(row) - count :] if self.signature.padding_side == "left" else row[:count]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Token ids back to text."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token, None when the vocabulary lacks it."""
+        return self._tokenizer.token_to_id(token)
+
+    def _width(self, encodings: Sequence[Encoding]) -> int:
+        size = self._ids.shape[-1]
+        if isinstance(size, int):
+            return size
+        return max(self._bounds(size)[0], *(len(encoding.ids) for encoding in encodings))
+
+    def _bounds(self, dim: str) -> tuple[int, int | None]:
+        bounds = self.signature.dims.get(dim)
+        return (bounds.min, bounds.max) if bounds else (1, None)
+
+    def _array(self, tensor: Tensor, encodings: Sequence[Encoding], width: int) -> NDArray[Any]:
+        if tensor.role.startswith("past_"):
+            return np.zeros(self._empty(tensor, len(encodings)), dtype=tensor.dtype)
+        row = _ROWS[tensor.role]
+        array = np.full((len(encodings), width), tensor.pad or 0, dtype=tensor.dtype)
+        for line, encoding in zip(array, encodings, strict=True):
+            values = row(encoding)
+            start = width - len(values) if self.signature.padding_side == "left" else 0
+            line[start : start + len(values)] = values
+        return array
+
+    def _empty(self, tensor: Tensor, batch: int) -> tuple[int, ...]:
+        """The shape of an empty cache: its first symbol is the batch, the others are zero."""
+        first = self._ids.shape[0]
+        sizes = {first: batch} if isinstance(first, str) else {}
+        return tuple(dim if isinstance(dim, int) else sizes.get(dim, 0) for dim in tensor.shape)
+
+
+def _read(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise ConfigError(
+            "no tokenizer.json", where=path.parent, mend="export a checkpoint that has one"
+        )
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(f"tokenizer.json has more than {MAX_BYTES:,} bytes", where=path)
+    try:
+        return Tokenizer.from_buffer(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read: {error.strerror}", where=path) from error
+    except BaseException as error:  # a panic in the Rust library is not an Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        what = " ".join(str(error).split())[:200]
+        raise ConfigError(f"tokenizer.json cannot be read: {what}", where=path) from error
+
+
+def _ids(signature: Signature, folder: Path) -> Tensor:
+    for tensor in signature.inputs:
+        if tensor.role not in _ROWS and not tensor.role.startswith("past_"):
+            raise ConfigError(
+                f"no text gives the input {tensor.name!r} ({tensor.role})",
+                where=folder / FILE,
+                mend="give arrays instead of texts",
+            )
+    ids = signature.input("input_ids")
+    if ids is None or len(ids.shape) != 2:
+        raise ConfigError(
+            "the graph takes no input_ids [batch, sequence]",
+            where=folder / FILE,
+            mend="give arrays instead of texts",
+        )
+    return ids

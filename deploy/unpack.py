@@ -1,0 +1,84 @@
+"""Unpacking a stranger's archive: inside one new folder, within limits, whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import BundleError
+from .archive import Entry, Limits, reading, refuse
+from .names import Names
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    limits: Limits | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> None:
+    """Unpack into `folder`, which must not exist: written aside, flushed to disk, then renamed.
+
+    `check` is given the folder before it has its name, and raises if it must not have it.
+
+    Raises:
+        BundleError: the archive is unsound or beyond `limits`, an entry's name leaves the folder
+            or collides with another's, or the disk is full. Nothing is left at `folder`.
+    """
+    if folder.exists():
+        raise BundleError("the folder exists already", where=folder, mend="name a new one")
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True, mode=0o755)
+        _extract(archive, aside, limits or Limits())
+        if check:
+            check(aside)
+        _flush(aside)
+        aside.rename(folder)
+        sync(folder.parent)
+    except OSError as error:
+        what = f"cannot unpack: {error.strerror or error}"
+        raise BundleError(what, where=folder, mend="free space or mend the permissions") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path, limits: Limits) -> None:
+    allowed = min(limits.bytes, max(64 << 20, limits.ratio * archive.stat().st_size))
+    count, known = 0, Names()
+    with reading(archive) as entries:
+        for entry in entries:
+            refuse(entry.name, known, archive)
+            count += 1
+            allowed -= entry.size
+            if allowed < 0:
+                what = f"{entry.name!r} makes it larger than allowed"
+                raise BundleError(what, where=archive)
+            if count > limits.entries:
+                raise BundleError(f"more than {limits.entries} entries", where=archive)
+            _write(entry, folder / entry.name)
+
+
+def _write(entry: Entry, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        for chunk in entry.chunks():
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync(path)
+    sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

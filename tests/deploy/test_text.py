@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llmdeploy import ConfigError
+from llmdeploy.deploy.signature import Bounds, Tensor
+from llmdeploy.deploy.text import Encoder
+
+from .conftest import SIGNATURE, ids, write_tokenizer
+
+
+def encoder(folder: Path, **changes: object) -> Encoder:
+    SIGNATURE.model_copy(update=changes).save(folder)
+    write_tokenizer(folder)
+    return Encoder(folder)
+
+
+def test_pads_to_the_longest_and_not_to_what_the_tokenizer_fixes(tmp_path: Path) -> None:
+    feed = encoder(tmp_path).encode(["the train", "today"], max_length=64)
+    assert feed["input_ids"].tolist() == [[2, 4, 5, 3], [2, 9, 3, 0]]
+    assert feed["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+
+
+def test_pads_where_and_with_what_io_json_says(tmp_path: Path) -> None:
+    inputs = (
+        ids("input_ids", pad=7),
+        Tensor(
+            name="mask", dtype="float32", shape=("batch", "sequence"), role="attention_mask", pad=0
+        ),
+        ids("position_ids", pad=1),
+    )
+    feed = encoder(tmp_path, inputs=inputs, padding_side="left").encode(
+        ["the train", "today"], max_length=64
+    )
+    assert feed["input_ids"].tolist() == [[2, 4, 5, 3], [7, 2, 9, 3]]
+    assert feed["position_ids"].tolist() == [[0, 1, 2, 3], [1, 0, 1, 2]]
+    assert feed["mask"].dtype == np.float32
+    assert set(feed) == {"input_ids", "mask", "position_ids"}
+
+
+def test_pairs_have_token_types(tmp_path: Path) -> None:
+    inputs = (ids("input_ids"), ids("token_type_ids"))
+    feed = encoder(tmp_path, inputs=inputs).encode([("the train", "today")], max_length=64)
+    assert feed["input_ids"].tolist() == [[2, 4, 5, 3, 9, 3]]
+    assert feed["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1]]
+
+
+def test_cuts_after_max_length_with_the_special_tokens_kept(tmp_path: Path) -> None:
+    feed = encoder(tmp_path).encode(["the train to geneva leaves today"], max_length=4)
+    assert feed["input_ids"].tolist() == [[2, 4, 5, 3]]
+
+
+def test_never_longer_than_the_graph_takes(tmp_path: Path) -> None:
+    made = encoder(tmp_path, dims={"sequence": Bounds(min=4, max=5)})
+    assert made.max_length == 5
+    assert made.encode(["the train to geneva leaves"], max_length=64)["input_ids"].shape == (1, 5)
+    assert made.encode(["today"], max_length=64)["input_ids"].shape == (1, 4)
+
+
+def test_a_fixed_length_is_kept(tmp_path: Path) -> None:
+    shape = (2, 8)
+    inputs = (ids("input_ids", shape=shape), ids("attention_mask", shape=shape))
+    made = encoder(tmp_path, inputs=inputs)
+    assert made.batch == 2
+    assert made.encode(["today"], max_length=64)["input_ids"].shape == (1, 8)
+
+
+def test_a_cache_is_given_empty(tmp_path: Path) -> None:
+    cache = Tensor(
+        name="past_key.0", dtype="float32", shape=("batch", 3, "past", 8), role="past_key.0"
+    )
+    feed = encoder(tmp_path, inputs=(ids("input_ids"), cache)).encode(["a", "b"], max_length=64)
+    assert feed["past_key.0"].shape == (2, 3, 0, 8)
+
+
+@pytest.mark.parametrize(
+    ("texts", "length", "says"),
+    [([], 8, "no text"), (["today"], 2, "set at least 3"), ([("a", "b")], 3, "set at least 4")],
+)
+def test_refuses(tmp_path: Path, texts: list[str], length: int, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        encoder(tmp_path).encode(texts, max_length=length)
+
+
+def test_an_input_that_no_text_gives_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="pixel_values"):
+        encoder(tmp_path, inputs=(ids("input_ids"), ids("pixel_values")))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"model": {"type": "WordLevel", "vocab": {"a": -1}, "unk_token": "a"}}',
+        json.dumps({"version": "1.0", "model": {"type": "Nothing"}}).encode(),
+    ],
+)
+def test_a_hostile_tokenizer_is_one_line(tmp_path: Path, hostile: bytes) -> None:
+    SIGNATURE.save(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(hostile)
+    with pytest.raises(ConfigError) as caught:
+        Encoder(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "tokenizer.json" in str(caught.value)
+
+
+def test_a_huge_tokenizer_is_not_read(tmp_path: Path) -> None:
+    SIGNATURE.save(tmp_path)
+    with (tmp_path / "tokenizer.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match="more than"):
+        Encoder(tmp_path)
+
+
+def test_a_missing_tokenizer_says_so(tmp_path: Path) -> None:
+    SIGNATURE.save(tmp_path)
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
+        Encoder(tmp_path)
