@@ -1,0 +1,53 @@
+"""The real model in torch, run on feeds: what every later stage is compared with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import pooling
+from .export_task import Target
+
+Feed = Mapping[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def outputs(source: Path, target: Target, feeds: Sequence[Feed], trust: bool) -> list[Arrays]:
+    """Load the checkpoint in float32 and run it on each feed, without gradients."""
+    model = target.model_class.from_pretrained(
+        str(source), dtype=torch.float32, trust_remote_code=trust
+    ).eval()
+    pool = pooling.read(source) if target.task == "feature-extraction" else None
+    with torch.no_grad():
+        return [_run(model, pool, feed) for feed in feeds]
+
+
+def _run(model: Any, pool: pooling.Pooling | None, feed: Feed) -> Arrays:
+    inputs = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in feed.items()}
+    flags = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+    made = model(**inputs, **flags, return_dict=True)
+    if pool:
+        embedding = _pool(made["last_hidden_state"], inputs["attention_mask"], pool)
+        return {pooling.OUTPUT: embedding.numpy()}
+    return {name: one.numpy() for name, one in made.items() if isinstance(one, torch.Tensor)}
+
+
+def _pool(state: torch.Tensor, mask: torch.Tensor, pool: pooling.Pooling) -> torch.Tensor:
+    """sentence-transformers' pooling, in torch's own words."""
+    weights = mask.unsqueeze(-1).to(state.dtype)
+    places = torch.arange(1, mask.shape[1] + 1).unsqueeze(-1) * weights
+    total, count = (state * weights).sum(1), weights.sum(1).clamp(min=1e-9)
+    last = places.argmax(1).squeeze(-1)
+    modes = {
+        "cls": lambda: state[:, 0],
+        "max": lambda: state.masked_fill(weights == 0, -1e9).max(1).values,
+        "mean": lambda: total / count,
+        "mean_sqrt_len_tokens": lambda: total / count.sqrt(),
+        "weightedmean": lambda: (state * places).sum(1) / places.sum(1).clamp(min=1e-9),
+        "lasttoken": lambda: state[torch.arange(len(state)), last],
+    }
+    made = torch.cat([modes[mode]() for mode in pool.modes], -1)
+    return torch.nn.functional.normalize(made, dim=-1) if pool.normalize else made
