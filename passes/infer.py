@@ -6,22 +6,31 @@ import onnx
 import onnx_ir as ir
 
 from .check import skeleton
+from .sizes import is_vague
 
 
-def infer(model: ir.Model) -> None:
-    """Fill in types and shapes that are not known; what is known is refined, never widened."""
+def infer(model: ir.Model) -> bool:
+    """Fill in types and shapes that are not known; whether there was anything to fill in.
+
+    What is known is kept. A dimension ONNX's inference only numbers (unk__1) is asked for again
+    every time: what was rewritten since may tell it.
+    """
     unknown = [value for value in _values(model.graph) if not _known(value)]
+    for value in unknown:
+        if value.shape is not None:
+            value.shape = ir.Shape([None if is_vague(dim) else dim for dim in value.shape])
     if not unknown:
-        return
+        return False
     try:
         proto = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return  # what cannot be inferred stays unknown; the checker judges the graph
+        return False  # what cannot be inferred stays unknown; the checker judges the graph
     found = {info.name: info for info in (*proto.graph.value_info, *proto.graph.output)}
     for value in unknown:
         info = found.get(value.name or "")
         if info is not None:
-            refine(value, info)
+            _refine(value, info)
+    return True
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -30,11 +39,10 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _known(value: ir.Value) -> bool:
     shape = value.shape
-    return value.type is not None and shape is not None and not shape.has_unknown_dim()
+    return value.type is not None and shape is not None and not any(map(is_vague, shape))
 
 
-def refine(value: ir.Value, info: onnx.ValueInfoProto) -> None:
-    """Take over the type and the dimensions that `value` does not know."""
+def _refine(value: ir.Value, info: onnx.ValueInfoProto) -> None:
     found = ir.serde.deserialize_value_info_proto(info, None)
     value.type = value.type or found.type
     if found.shape is None:
@@ -43,8 +51,4 @@ def refine(value: ir.Value, info: onnx.ValueInfoProto) -> None:
         value.shape = found.shape.copy()
     elif len(value.shape) == len(found.shape):
         pairs = zip(value.shape, found.shape, strict=True)
-        value.shape = ir.Shape([new if _vague(old) else old for old, new in pairs])
-
-
-def _vague(dim: int | ir.SymbolicDim) -> bool:
-    return not isinstance(dim, int) and dim.value is None
+        value.shape = ir.Shape([new if is_vague(old) else old for old, new in pairs])

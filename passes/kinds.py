@@ -11,6 +11,9 @@ from .infer import infer
 from .rules import Ledger, Rule
 from .sweep import apply_rules
 
+#: Inference learns from rewrites, and rewrites from inference: this often at most.
+MAX_ROUNDS = 6
+
 
 class Pass(ir.passes.InPlacePass):
     """A pass with a contract: a frozen pydantic dataclass whose fields are its options.
@@ -39,8 +42,13 @@ class RulePass(Pass):
 
     def apply(self, model: ir.Model, ledger: Ledger) -> ir.passes.PassResult:
         """Apply the rules until none finds work, each application on the ledger's record."""
+        modified = False
+        for _ in range(MAX_ROUNDS):
+            learned = infer(model)
+            if not apply_rules(model, self.table, ledger):
+                break
+            modified = True
+            if not learned:
+                break
         infer(model)
-        modified = apply_rules(model, self.table(), ledger)
-        if modified:
-            infer(model)
         return ir.passes.PassResult(model, modified)

@@ -21,6 +21,8 @@ class Builder:
         self.in_function = in_function
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
+        #: The weight whose name a new one takes over when it is gone.
+        self.stems: dict[ir.Value, str] = {}
 
     def op(
         self,
@@ -73,6 +75,7 @@ class Builder:
         else:
             value = ir.Value(name=name or None, const_value=tensor)
             self.initializers.append(value)
+            self.stems[value] = name if tensor.size > 1 else ""
         value.type = ir.TensorType(tensor.dtype)
         value.shape = ir.Shape(tensor.shape.numpy())
         return value

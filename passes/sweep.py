@@ -1,12 +1,13 @@
 """Applies rules over a model until none finds work, one application at a time."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import onnx_ir as ir
 
 from .check import subgraphs
 from .rules import Application, Builder, Ledger, Rule
+from .sizes import is_vague
 
 #: Rules that still find work after so many sweeps undo each other's.
 MAX_SWEEPS = 64
@@ -39,15 +40,15 @@ def graphs(model: ir.Model) -> Iterator[ir.Graph]:
         yield from graph.subgraphs()
 
 
-def apply_rules(model: ir.Model, rules: Sequence[Rule], ledger: Ledger) -> bool:
-    """Apply rules everywhere until none finds work; whether anything changed."""
-    by_op: dict[str, list[Rule]] = defaultdict(list)
-    for item in rules:
-        for op_type in sorted(item.ops):
-            by_op[op_type].append(item)
+def apply_rules(model: ir.Model, table: Callable[[], Sequence[Rule]], ledger: Ledger) -> bool:
+    """Apply a table's rules everywhere until none finds work; whether anything changed.
+
+    `table` is asked anew for every sweep: a rule may remember what it saw in one.
+    """
     names, start = Names(model), len(ledger.applications)
     for _ in range(MAX_SWEEPS):
         made = len(ledger.applications)
+        by_op = _by_op(table())
         for graph in [model.graph, *model.graph.subgraphs()]:
             _sweep(graph, by_op, ledger, names, in_function=False)
         for function in model.functions.values():
@@ -58,9 +59,19 @@ def apply_rules(model: ir.Model, rules: Sequence[Rule], ledger: Ledger) -> bool:
     return len(ledger.applications) > start
 
 
+def _by_op(rules: Sequence[Rule]) -> Callable[[str], Sequence[Rule]]:
+    """The rules to try at a node of an op type, in the table's order; `*` is every type."""
+
+    @cache
+    def find(op_type: str) -> Sequence[Rule]:
+        return [item for item in rules if op_type in item.ops or "*" in item.ops]
+
+    return find
+
+
 def _sweep(
     graph: ir.Graph,
-    by_op: Mapping[str, Sequence[Rule]],
+    by_op: Callable[[str], Sequence[Rule]],
     ledger: Ledger,
     names: Names,
     *,
@@ -69,7 +80,7 @@ def _sweep(
     for node in graph:
         if node.domain not in ("", "ai.onnx") or _is_abstract(node):
             continue
-        for item in by_op.get(node.op_type, ()):
+        for item in by_op(node.op_type):
             if node.graph is not graph:
                 break
             build = Builder(node, in_function=in_function)
@@ -117,7 +128,18 @@ def replace(
     graph.insert_before(node, build.nodes)
     for before, after in zip(node.outputs, new, strict=False):
         _substitute(graph, node, before, after, names)
-    return drop(node)
+    removed = drop(node)
+    _take_over_names(graph, build, names)
+    return removed
+
+
+def _take_over_names(graph: ir.Graph, build: Builder, names: Names) -> None:
+    """Let a changed weight bear the name of the one it replaced, if that one is gone."""
+    for value in build.initializers:
+        stem = build.stems.get(value)
+        if stem and stem != value.name and stem not in graph.initializers:
+            names.taken.add(stem)
+            value.name = stem
 
 
 def _inherit(before: ir.Value, after: ir.Value) -> None:
@@ -130,7 +152,12 @@ def _inherit(before: ir.Value, after: ir.Value) -> None:
         after.shape = before.shape.copy()
     elif len(after.shape) == len(before.shape) and not after.is_initializer():
         dims = zip(after.shape, before.shape, strict=True)
-        after.shape = ir.Shape([a if isinstance(a, int) else b for a, b in dims])
+        after.shape = ir.Shape([_sharper(new, old) for new, old in dims])
+
+
+def _sharper(new: int | ir.SymbolicDim, old: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+    """The dimension of which more is known."""
+    return old if is_vague(new) or (isinstance(old, int) and not isinstance(new, int)) else new
 
 
 def _substitute(

@@ -1,0 +1,217 @@
+"""What is known of a value without running the model: constants, attributes, shape arithmetic."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .sizes import Size, product, sizes
+
+#: Constants above this many elements are weights: they are not looked into.
+SMALL = 1024
+#: Shape arithmetic deeper than this is left alone.
+DEPTH = 64
+
+Content = tuple[Size, ...]
+
+
+def constant(value: ir.Value | None, limit: int = SMALL) -> NDArray[np.generic] | None:
+    """The array of a small constant, None for all else; never reads a weight."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size > limit or tensor.dtype == ir.DataType.STRING:
+        return None
+    return tensor.numpy()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is a weight or a constant of any size."""
+    if value is None or value.is_graph_input():
+        return False
+    return ir.convenience.get_const_tensor(value) is not None
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number in a constant of one element."""
+    array = constant(value)
+    if array is None or array.size != 1 or array.dtype.kind not in "fiubV":
+        return None
+    return float(array.reshape(()).astype(np.float64))
+
+
+def ints(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The integers in a constant of rank 0 or 1."""
+    array = constant(value)
+    if array is None or array.ndim > 1 or array.dtype.kind not in "iu":
+        return None
+    return tuple(int(item) for item in array.reshape(-1))
+
+
+def attribute_int(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute, or the operator's default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def attribute_ints(node: ir.Node, name: str) -> tuple[int, ...] | None:
+    """A list of integers in an attribute, None where it is left out."""
+    attribute = node.attributes.get(name)
+    return None if attribute is None else tuple(attribute.as_ints())
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """An input, None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def axes_of(node: ir.Node, index: int = 1) -> tuple[int, ...] | None:
+    """The axes of Squeeze, Unsqueeze, Reduce*: an attribute before, an input since opset 13/18."""
+    return attribute_ints(node, "axes") or ints(input_of(node, index))
+
+
+def perm_of(node: ir.Node) -> tuple[int, ...] | None:
+    """A Transpose's permutation; reversed axes where it is left out."""
+    perm = attribute_ints(node, "perm")
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if perm is None and shape is not None:
+        return tuple(reversed(range(len(shape))))
+    return perm
+
+
+def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The standard node of one of these types that makes a value."""
+    node = value.producer() if value is not None else None
+    if node is None or node.domain not in ("", "ai.onnx") or node.op_type not in op_types:
+        return None
+    return node
+
+
+def only_use(value: ir.Value) -> bool:
+    """Whether exactly one input of one node reads the value, and no output of the graph is it."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def content(value: ir.Value | None) -> Content | None:
+    """The elements of an integer value of rank 0 or 1, as sizes: what shape arithmetic computes."""
+    return _content(value, {}, DEPTH) if value is not None else None
+
+
+def _content(
+    value: ir.Value | None, memo: dict[ir.Value, Content | None], depth: int
+) -> Content | None:
+    if value is None or depth == 0:
+        return None
+    if value in memo:
+        return memo[value]
+    memo[value] = None
+    number = ints(value)
+    if number is not None:
+        memo[value] = tuple(Size.of(item) for item in number)
+        return memo[value]
+    node = value.producer()
+    if node is None or node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
+        return None
+    evaluate = _CONTENT.get(node.op_type)
+    if evaluate is not None and _is_shape_like(value):
+        memo[value] = evaluate(node, lambda item: _content(item, memo, depth - 1))
+    return memo[value]
+
+
+def _is_shape_like(value: ir.Value) -> bool:
+    integral = value.dtype in (ir.DataType.INT64, ir.DataType.INT32)
+    return integral and value.shape is not None and len(value.shape) <= 1
+
+
+_Ask = Callable[[ir.Value | None], Content | None]
+
+
+def _shape(node: ir.Node, ask: _Ask) -> Content | None:
+    del ask
+    source = node.inputs[0]
+    found = sizes(source) if source is not None else None
+    if found is None:
+        return None
+    end = attribute_int(node, "end", len(found))
+    return found[attribute_int(node, "start", 0) : end]
+
+
+def _same(node: ir.Node, ask: _Ask) -> Content | None:
+    return ask(node.inputs[0])
+
+
+def _gather(node: ir.Node, ask: _Ask) -> Content | None:
+    data, picked = ask(node.inputs[0]), ints(node.inputs[1])
+    if data is None or picked is None or not all(-len(data) <= i < len(data) for i in picked):
+        return None
+    return tuple(data[index] for index in picked)
+
+
+def _slice(node: ir.Node, ask: _Ask) -> Content | None:
+    data = ask(node.inputs[0])
+    starts, ends = ints(input_of(node, 1)), ints(input_of(node, 2))
+    steps = ints(input_of(node, 4)) if input_of(node, 4) is not None else (1,)
+    if data is None or not starts or not ends or not steps or steps[0] <= 0:
+        return None
+    return data[starts[0] : ends[0] : steps[0]]
+
+
+def _concat(node: ir.Node, ask: _Ask) -> Content | None:
+    parts = [ask(value) for value in node.inputs]
+    known = [part for part in parts if part is not None]
+    return tuple(item for part in known for item in part) if len(known) == len(parts) else None
+
+
+def _elementwise(combine: Callable[[Size, Size], Size | None]) -> Callable[..., Content | None]:
+    def evaluate(node: ir.Node, ask: _Ask) -> Content | None:
+        one, two = ask(node.inputs[0]), ask(node.inputs[1])
+        if one is None or two is None or 0 in (len(one), len(two)):
+            return None
+        length = max(len(one), len(two))
+        if len(one) not in (1, length) or len(two) not in (1, length):
+            return None
+        one, two = one * (length // len(one)), two * (length // len(two))
+        made = [combine(a, b) for a, b in zip(one, two, strict=True)]
+        known = tuple(item for item in made if item is not None)
+        return known if len(known) == length else None
+
+    return evaluate
+
+
+def _reduce_prod(node: ir.Node, ask: _Ask) -> Content | None:
+    data = ask(node.inputs[0])
+    return None if data is None else (product(data),)
+
+
+_CONTENT: dict[str, Callable[[ir.Node, _Ask], Content | None]] = {
+    "Shape": _shape,
+    "Identity": _same,
+    "Cast": _same,
+    "CastLike": _same,
+    "Reshape": _same,
+    "Squeeze": _same,
+    "Unsqueeze": _same,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Add": _elementwise(lambda a, b: a + b),
+    "Sub": _elementwise(lambda a, b: a - b),
+    "Mul": _elementwise(lambda a, b: a * b),
+    "Div": _elementwise(lambda a, b: a.over(b)),
+    "ReduceProd": _reduce_prod,
+}
+
+
+def broadcast(shapes: Sequence[tuple[Size, ...] | None]) -> tuple[Size, ...] | None:
+    """The shape that shapes broadcast to by numpy's rule, None where it cannot be told."""
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) != len(shapes) or not known:
+        return None
+    rank, result = max(map(len, known)), list[Size]()
+    for axis in range(-rank, 0):
+        found = {shape[axis] for shape in known if -axis <= len(shape)} - {Size.of(1)}
+        if len(found) > 1:
+            return None
+        result.append(found.pop() if found else Size.of(1))
+    return tuple(result)
