@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Feed = Mapping[str, NDArray[np.generic]]
 Run = Callable[[Feed], dict[str, NDArray[np.generic]]]
@@ -44,7 +46,7 @@ class Backend(Protocol):
         """Why an engine cannot be executed here, None when it can."""
         ...
 
-    def lowering(self, precision: str) -> Sequence[ir.passes.PassBase]:
+    def lowering(self, precision: str) -> Sequence["ir.passes.PassBase"]:
         """Passes from the neutral graph to this backend's fastest form of the same numbers."""
         ...
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from .. import BundleError, ConfigError, MissingError
+from .. import BuildError, BundleError, ConfigError
 from .answers import answer
+from .ort_session import Settings, open_session
 from .places import Places, locate
 from .signature import Signature
 from .text import Arrays, Encoder, Text
@@ -142,19 +143,14 @@ class Session:
 
 
 def _open(model: Path, threads: int) -> Any:
+    """The session as its engine.json says; `threads`, where given, before what it says."""
+    settings = Settings.load(model.parent)
+    if threads:
+        settings = settings.model_copy(update={"threads": threads})
     try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise MissingError(
-            "onnxruntime is not installed", mend="pip install 'llmdeploy[cpu]'"
-        ) from error
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise _failure("the engine cannot be loaded", error, model) from error
+        return open_session(model, settings)
+    except BuildError as error:
+        raise BundleError(error.what, where=error.where) from error
 
 
 def _failure(what: str, error: Exception, model: Path) -> BundleError:

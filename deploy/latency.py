@@ -1,0 +1,140 @@
+"""Latency of several runners side by side: warmed up, interleaved, with intervals."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ConfigError
+
+Feed = Mapping[str, NDArray[Any]]
+Run = Callable[[Feed], object]
+Call = Literal["faster", "slower", "within noise"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one runner on one feed, in milliseconds.
+
+    `low_ms` and `high_ms` bound the median, `speedup_low` and `speedup_high` the ratio of the
+    first runner's median to this one's, both at 95 %. `call` says whether that ratio tells.
+    """
+
+    name: str
+    shape: str
+    runs: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    p90_ms: float
+    p99_ms: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    call: Call
+
+
+def measure(
+    runners: Mapping[str, Run],
+    feeds: Mapping[str, Feed],
+    *,
+    rounds: int = 10,
+    burst: int = 5,
+    budget_s: float = 10.0,
+    seed: int = 0,
+) -> tuple[Timing, ...]:
+    """Time every runner on every feed; the first runner is the reference of the ratios.
+
+    A round gives each runner, in an order drawn anew, one untimed run (which refills caches and
+    outlasts the spinning threads of the one before) and `burst` timed ones. Rounds stop at
+    `rounds`, or when a feed has used `budget_s` seconds and three rounds are done.
+
+    Raises:
+        ConfigError: nothing to time.
+    """
+    if not runners or not feeds or rounds < 1 or burst < 1:
+        raise ConfigError("nothing to time", mend="give a runner, a feed, a round and a run")
+    random = np.random.default_rng(seed)
+    timings: list[Timing] = []
+    for shape, feed in feeds.items():
+        seconds = _rounds(runners, feed, rounds, burst, budget_s, random)
+        first = seconds[next(iter(runners))]
+        timings += [_timing(name, shape, seconds[name], first, random) for name in runners]
+    return tuple(timings)
+
+
+def _rounds(
+    runners: Mapping[str, Run],
+    feed: Feed,
+    rounds: int,
+    burst: int,
+    budget_s: float,
+    random: np.random.Generator,
+) -> dict[str, NDArray[np.float64]]:
+    names = list(runners)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        _burst(runners[name], feed, 2)
+    started = time.perf_counter()
+    for done in range(rounds):
+        if done >= min(3, rounds) and time.perf_counter() - started > budget_s:
+            break
+        for index in random.permutation(len(names)):
+            runners[names[index]](feed)
+            seconds[names[index]] += _burst(runners[names[index]], feed, burst)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def _burst(run: Run, feed: Feed, count: int) -> list[float]:
+    seconds: list[float] = []
+    for _ in range(count):
+        started = time.perf_counter()
+        run(feed)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _timing(
+    name: str,
+    shape: str,
+    seconds: NDArray[np.float64],
+    first: NDArray[np.float64],
+    random: np.random.Generator,
+) -> Timing:
+    medians, reference = _medians(seconds, random), _medians(first, random)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    itself = seconds is first
+    ratios = np.ones(1) if itself else reference / medians
+    slow, fast = np.percentile(ratios, [2.5, 97.5])
+    return Timing(
+        name=name,
+        shape=shape,
+        runs=len(seconds),
+        median_ms=_ms(np.median(seconds)),
+        low_ms=_ms(low),
+        high_ms=_ms(high),
+        p90_ms=_ms(np.percentile(seconds, 90)),
+        p99_ms=_ms(np.percentile(seconds, 99)),
+        speedup=float(np.median(first) / np.median(seconds)),
+        speedup_low=float(slow),
+        speedup_high=float(fast),
+        call="faster" if slow > 1 else "slower" if fast < 1 else "within noise",
+    )
+
+
+def _medians(seconds: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """Medians of a thousand resamples (Efron's bootstrap)."""
+    draws = random.integers(0, len(seconds), (1000, len(seconds)))
+    return np.median(seconds[draws], axis=1)
+
+
+def _ms(seconds: Any) -> float:
+    return round(float(seconds) * 1e3, 4)
+
+
+def cells(timings: Sequence[Timing], name: str) -> tuple[Timing, ...]:
+    """The timings of one runner, in the order of the feeds."""
+    return tuple(timing for timing in timings if timing.name == name)

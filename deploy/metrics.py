@@ -1,0 +1,168 @@
+"""What a release is scored by: labelled data and outputs in, one number out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ParityError
+from . import labelled
+from .labelled import Labelled
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Metric(ABC):
+    """A score of a model's primary output against labels; higher is better.
+
+    `read` gives the texts to run, in order; `score` takes their outputs as arrays [rows, ...]
+    in that order, one array a batch (or one [...] a text).
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def read(
+        self,
+        samples: Path,
+        labels: Path | None = None,
+        encoding: str = "utf-8",
+        names: Sequence[str] = (),
+    ) -> Labelled:
+        """Read texts and gold; `names` are the model's labels, when it has them.
+
+        Raises:
+            ConfigError: a file is missing, empty or not of the format the metric needs.
+        """
+
+    @abstractmethod
+    def predictions(self, data: Labelled, outputs: Sequence[Array]) -> Array:
+        """One prediction an item of `data.gold`, from the outputs of `data.texts`."""
+
+    @abstractmethod
+    def statistic(self, predictions: Array, gold: Array) -> float:
+        """The score of predictions [items] against gold [items]."""
+
+    def score(self, data: Labelled, outputs: Sequence[Array]) -> float:
+        """The score of the outputs of `data.texts`."""
+        return self.statistic(self.predictions(data, outputs), data.gold)
+
+
+class Similarity(Metric):
+    """Correlation of the cosine of two texts' embeddings with judgements of their similarity."""
+
+    def read(
+        self,
+        samples: Path,
+        labels: Path | None = None,
+        encoding: str = "utf-8",
+        names: Sequence[str] = (),
+    ) -> Labelled:
+        """Read `gold<TAB>a<TAB>b` lines, or a text a line beside a matrix of judgements."""
+        if labels is None:
+            return labelled.pairs(samples, encoding)
+        return labelled.matrix(samples, labels, encoding)
+
+    def predictions(self, data: Labelled, outputs: Sequence[Array]) -> Array:
+        """Cosine of each pair's embeddings; outputs are [rows, width]."""
+        rows = stack(outputs, len(data.texts)).astype(np.float64)
+        rows = rows.reshape(len(rows), -1)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        left, right = data.pairs.T
+        return np.einsum("ij,ij->i", rows[left], rows[right])
+
+
+class Pearson(Similarity):
+    """Pearson's correlation with human judgements of similarity."""
+
+    name: ClassVar[str] = "pearson"
+
+    def statistic(self, predictions: Array, gold: Array) -> float:
+        """Pearson's r; 0 where one side is constant."""
+        return _pearson(predictions, gold)
+
+
+class Spearman(Similarity):
+    """Spearman's rank correlation with human judgements of similarity, ties sharing their rank."""
+
+    name: ClassVar[str] = "spearman"
+
+    def statistic(self, predictions: Array, gold: Array) -> float:
+        """Spearman's rho; 0 where one side is constant."""
+        return _pearson(_ranks(predictions), _ranks(gold))
+
+
+class Classification(Metric):
+    """A classifier's argmax against the class of each text."""
+
+    def read(
+        self,
+        samples: Path,
+        labels: Path | None = None,
+        encoding: str = "utf-8",
+        names: Sequence[str] = (),
+    ) -> Labelled:
+        """Read `text<TAB>class` lines (or a CSV of them), or texts beside a class a line."""
+        return labelled.classes(samples, labels, encoding, names)
+
+    def predictions(self, data: Labelled, outputs: Sequence[Array]) -> Array:
+        """Argmax over the last axis of logits [rows, classes]."""
+        return stack(outputs, len(data.texts)).argmax(axis=-1)
+
+
+class Accuracy(Classification):
+    """Share of texts whose class is right."""
+
+    name: ClassVar[str] = "accuracy"
+
+    def statistic(self, predictions: Array, gold: Array) -> float:
+        """Share of equal items."""
+        return float(np.mean(predictions == gold))
+
+
+class F1(Classification):
+    """Macro F1: the mean over classes of the harmonic mean of precision and recall."""
+
+    name: ClassVar[str] = "f1"
+
+    def statistic(self, predictions: Array, gold: Array) -> float:
+        """Macro F1 over the classes that occur in `gold`."""
+        return float(np.mean([_f1(predictions == each, gold == each) for each in np.unique(gold)]))
+
+
+def stack(outputs: Sequence[Array], count: int) -> Array:
+    """Join batches [rows, ...], or single rows [...], into [count, ...].
+
+    Raises:
+        ParityError: there are not `count` rows, or their widths differ.
+    """
+    try:
+        single = len(outputs) == count and all(array.ndim == 1 for array in outputs)
+        rows = np.stack(outputs) if single else np.concatenate(outputs)
+    except ValueError as error:
+        raise ParityError("outputs of the evaluation do not fit together", where=error) from error
+    if len(rows) != count:
+        raise ParityError(f"{len(rows)} outputs for {count} texts of the evaluation")
+    return rows
+
+
+def _pearson(left: Array, right: Array) -> float:
+    left, right = left - left.mean(), right - right.mean()
+    scale = float(np.sqrt((left @ left) * (right @ right)))
+    return float(left @ right) / scale if scale > 0 else 0.0
+
+
+def _ranks(values: Array) -> Array:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def _f1(predicted: Array, true: Array) -> float:
+    hits = float(np.sum(predicted & true))
+    return 2 * hits / max(float(predicted.sum() + true.sum()), 1.0)

@@ -1,0 +1,146 @@
+"""The `onnxruntime` backend: lowered and optimised once, saved so, opened as it is."""
+
+import importlib.util
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .. import BuildError, ConfigError
+from .backend import Built, Feed, Profile, Run
+from .ort_session import Settings, onnxruntime, open_session, options
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Weights smaller than this stay in the graph.
+INLINE_BYTES = 1024
+
+
+class Options(BaseModel):
+    """What `[build.options.onnxruntime]` may say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    threads: int = Field(default=0, ge=0)
+    spinning: bool = True
+    arena: bool = True
+    prepacking: bool = True
+
+
+class OnnxRuntime:
+    """ONNX Runtime, on the CPU unless a GPU provider is asked for."""
+
+    name: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16", "int8", "int4"})
+
+    def missing(self) -> str | None:
+        """Why no engine can be built here: onnxruntime is not installed."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "onnxruntime is not installed, pip install 'llmdeploy[cpu]'"
+        return None
+
+    def unexecutable(self) -> str | None:
+        """What can be built can be executed, on the CPU."""
+        return self.missing()
+
+    def lowering(self, precision: str) -> Sequence["ir.passes.PassBase"]:
+        """Q/DQ to integer kernels, attention to the standard operator's one kernel."""
+        from .ort_attention import FuseAttention
+        from .ort_int8 import IntegerMatMul
+
+        return (IntegerMatMul(), FuseAttention())
+
+    def build(
+        self, model: Path, folder: Path, profile: Profile, options: Mapping[str, object]
+    ) -> Built:
+        """Let ONNX Runtime optimise a lowered file and save it with its settings.
+
+        Raises:
+            MissingError: onnxruntime is not here, or the asked provider fell back to the CPU.
+            ConfigError: an unknown option.
+            BuildError: ONNX Runtime cannot load the file.
+        """
+        chosen = _options(options)
+        settings = Settings(**chosen.model_dump(), optimized=chosen.provider == "cpu")
+        folder.mkdir(parents=True, exist_ok=True)
+        providers = _optimize(model, folder, settings)
+        settings.save(folder)
+        files = tuple(sorted(path.name for path in folder.iterdir() if path.is_file()))
+        size = sum((folder / name).stat().st_size for name in files)
+        facts = {
+            "ort_version": onnxruntime().__version__,
+            "providers": providers,
+            "threads": settings.threads,
+            "optimised": settings.optimized,
+            "bytes": size,
+            "executed": True,
+        }
+        return Built(files, facts)
+
+    @contextmanager
+    def runner(self, folder: Path) -> Generator[Run]:
+        """Open the engine as it was built; a feed of other names or dtypes is a BuildError."""
+        settings = Settings.load(folder)
+        session = open_session(folder / settings.file, settings)
+        names = [output.name for output in session.get_outputs()]
+
+        def run(feed: Feed) -> dict[str, NDArray[np.generic]]:
+            try:
+                results: list[Any] = session.run(names, dict(feed))
+            except Exception as error:
+                what = f"the engine failed: {' '.join(str(error).split())[:300]}"
+                raise BuildError(what, where=folder) from error
+            return dict(zip(names, results, strict=True))
+
+        yield run
+
+
+def _options(given: Mapping[str, object]) -> Options:
+    try:
+        return Options.model_validate({key.replace("-", "_"): given[key] for key in given})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise ConfigError(
+            f"{problem['msg']}: {key}",
+            where="[build.options.onnxruntime]",
+            mend=f"it takes {', '.join(Options.model_fields)}",
+        ) from error
+
+
+def _optimize(model: Path, folder: Path, settings: Settings) -> list[str]:
+    """Write ONNX Runtime's optimised form of `model`; the providers that ran."""
+    first = settings.model_copy(update={"optimized": False})
+    if settings.provider != "cpu":
+        return _as_it_is(model, folder, settings)
+    made = options(first)
+    made.optimized_model_filepath = str(folder / settings.file)
+    entries = {
+        "file_name": f"{settings.file}.data",
+        "min_size_in_bytes": str(INLINE_BYTES),
+    }
+    for key, value in entries.items():
+        made.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
+    return list(open_session(model, first, made).get_providers())
+
+
+def _as_it_is(model: Path, folder: Path, settings: Settings) -> list[str]:
+    """Copy the graph and its weights: what a GPU provider compiles cannot be saved as ONNX."""
+    from onnx import load
+    from onnx.external_data_helper import ExternalDataInfo
+
+    graph = load(str(model), load_external_data=False).graph
+    places = {
+        ExternalDataInfo(tensor).location for tensor in graph.initializer if tensor.external_data
+    }
+    for name in sorted(places):
+        shutil.copyfile(model.parent / name, folder / name)
+    shutil.copyfile(model, folder / settings.file)
+    return list(open_session(folder / settings.file, settings).get_providers())

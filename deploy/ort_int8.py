@@ -1,0 +1,195 @@
+"""Lower Q/DQ around MatMul and Gemm to ONNX Runtime's integer kernels, with the same numbers.
+
+The neutral graph is symmetric and signed, as TensorRT wants it. ONNX Runtime's fast CPU kernels
+take unsigned activations, so that q becomes q + 128 with zero point 128: the same grid, clamped
+at the same places.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from .graph import array, constant, insert, integer, made_by, only_use, replace, scalar
+
+MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A quantised activation as uint8: what is quantised, its scale (one) and its zero point."""
+
+    source: ir.Value
+    scale: ir.Value
+    zero: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A quantised weight [K, N], its scale [N] or [], its zero point unless 0, its bias [N]."""
+
+    values: ir.Value
+    scale: ir.Value
+    zero: ir.Value | None
+    bias: ir.Value | None
+
+
+@dataclass
+class Shared:
+    """What a graph needs once: zero points, and one QuantizeLinear a tensor and scale."""
+
+    zeros: dict[int, ir.Value] = field(default_factory=dict[int, ir.Value])
+    quantized: dict[tuple[int, float | None, int], ir.Value] = field(
+        default_factory=dict[tuple[int, float | None, int], ir.Value]
+    )
+
+
+class IntegerMatMul(ir.passes.InPlacePass):
+    """`DQ(Q(x)) @ DQ(w) [+ b]` becomes com.microsoft `MatMulIntegerToFloat`, float32 out."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Lower every such MatMul and Gemm of the main graph; QuantizeLinears are shared."""
+        shared = Shared()
+        count = sum(_lower(model.graph, node, shared) for node in list(model.graph))
+        if count:
+            model.opset_imports.setdefault(MICROSOFT, 1)
+            RemoveUnusedNodesPass()(model)
+        return ir.passes.PassResult(model, modified=count > 0)
+
+
+def _lower(graph: ir.Graph, node: ir.Node, shared: Shared) -> bool:
+    if node.domain or node.op_type not in ("MatMul", "Gemm") or not _plain(node):
+        return False
+    activation, weight = _activation(node.inputs[0]), _weight(graph, node)
+    if activation is None or weight is None:
+        return False
+    last = node if weight.bias is None else _adder(node)
+    inputs = [
+        _quantized(graph, node, activation, shared),
+        weight.values,
+        activation.scale,
+        weight.scale,
+        _zero(graph, activation.zero, shared),
+        weight.zero,
+        weight.bias,
+    ]
+    out = last.outputs[0]
+    name = f"{out.name}.integer"
+    new = insert(node, "MatMulIntegerToFloat", inputs, name=name, domain=MICROSOFT, like=out)
+    replace(out, new)
+    return True
+
+
+def _plain(node: ir.Node) -> bool:
+    """Whether a Gemm is no more than `x @ w + b`, w transposed or not, b a constant [N]."""
+    if node.op_type == "MatMul":
+        return True
+    factors = (node.attributes.get(name) for name in ("alpha", "beta"))
+    ones = all(factor is None or factor.as_float() == 1.0 for factor in factors)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    flat = bias is None or _is_vector(bias)
+    return ones and flat and integer(node, "transA", 0) == 0
+
+
+def _activation(value: ir.Value | None) -> Activation | None:
+    back = made_by(value, "DequantizeLinear")
+    there = made_by(back.inputs[0], "QuantizeLinear") if back else None
+    if back is None or there is None:
+        return None
+    source, scale = there.inputs[0], there.inputs[1]
+    kind, zeros = _kind(there), (_zero_point(there), _zero_point(back))
+    step = constant(scale)
+    if source is None or scale is None or step is None or step.dtype != np.float32:
+        return None
+    if step.size != 1 or scalar(back.inputs[1]) != scalar(scale) or zeros[0] != zeros[1]:
+        return None
+    if zeros[0] is None or kind not in ("int8", "uint8"):
+        return None
+    return Activation(source, scale, zeros[0] + (128 if kind == "int8" else 0))
+
+
+def _zero_point(node: ir.Node) -> int | None:
+    """The zero point of a Q or DQ, 0 when it is left out, None when it is not one number."""
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    if given is None:
+        return 0
+    number = scalar(given)
+    return None if number is None else int(number)
+
+
+def _kind(node: ir.Node) -> str:
+    """What a QuantizeLinear makes; ONNX says uint8 where neither zero point nor dtype does."""
+    given = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if given is not None:
+        return given.dtype.name
+    stated = integer(node, "output_dtype", 0)
+    return ir.DataType(stated).name.lower() if stated else "uint8"
+
+
+def _weight(graph: ir.Graph, node: ir.Node) -> Weight | None:
+    """The constant weight of a MatMul or Gemm; its scale is per column or per tensor."""
+    back = made_by(node.inputs[1], "DequantizeLinear")
+    values = constant(back.inputs[0]) if back else None
+    if (
+        back is None
+        or values is None
+        or values.ndim != 2
+        or values.dtype.name not in ("int8", "uint8")
+    ):
+        return None
+    source, scale = back.inputs[0], back.inputs[1]
+    steps, zeros = constant(scale), constant(back.inputs[2]) if len(back.inputs) > 2 else None
+    turned = node.op_type == "Gemm" and integer(node, "transB", 0) == 1
+    column = 0 if turned else 1
+    if source is None or scale is None or steps is None or steps.dtype != np.float32:
+        return None
+    if steps.ndim > 1 or steps.size not in (1, values.shape[column]):
+        return None
+    if steps.size > 1 and integer(back, "axis", 1) % 2 != column:
+        return None
+    if turned:
+        source = array(graph, f"{source.name}.transposed", values.T)
+    zero = back.inputs[2] if zeros is not None and zeros.any() else None
+    return Weight(source, scale, zero, _bias(node, values.shape[column]))
+
+
+def _bias(node: ir.Node, columns: int) -> ir.Value | None:
+    """The constant [N] that a Gemm, or an Add and nothing else after a MatMul, adds."""
+    if node.op_type == "Gemm":
+        return node.inputs[2] if len(node.inputs) > 2 else None
+    after = _adder(node)
+    if after is node:
+        return None
+    other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
+    return other if _is_vector(other, columns) else None
+
+
+def _adder(node: ir.Node) -> ir.Node:
+    """The Add that alone reads a MatMul's output, else the node itself."""
+    after = only_use(node.outputs[0]) if node.op_type == "MatMul" else None
+    return after if after is not None and after.op_type == "Add" and not after.domain else node
+
+
+def _is_vector(value: ir.Value | None, columns: int | None = None) -> bool:
+    values = constant(value)
+    flat = values is not None and values.ndim == 1 and values.dtype == np.float32
+    return flat and columns in (None, values.size if values is not None else None)
+
+
+def _quantized(graph: ir.Graph, node: ir.Node, activation: Activation, shared: Shared) -> ir.Value:
+    key = (id(activation.source), scalar(activation.scale), activation.zero)
+    if key not in shared.quantized:
+        name = f"{activation.source.name}.quantized.{len(shared.quantized)}"
+        zero = _zero(graph, activation.zero, shared)
+        inputs = [activation.source, activation.scale, zero]
+        value = insert(node, "QuantizeLinear", inputs, name=name)
+        value.type, value.shape = ir.TensorType(ir.DataType.UINT8), activation.source.shape
+        shared.quantized[key] = value
+    return shared.quantized[key]
+
+
+def _zero(graph: ir.Graph, zero: int, shared: Shared) -> ir.Value:
+    if zero not in shared.zeros:
+        shared.zeros[zero] = array(graph, f"zero_point.{zero}", np.array(zero, np.uint8))
+    return shared.zeros[zero]

@@ -1,0 +1,122 @@
+"""An ONNX Runtime session opened as its engine was built: no second optimisation, no surprise.
+
+Only numpy, pydantic and onnxruntime are imported, so that a device can use it.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .. import BuildError, MissingError
+
+FILE = "engine.json"
+CPU = "CPUExecutionProvider"
+PROVIDERS = {
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+class Settings(BaseModel):
+    """How a session runs. `threads` 0 means as many as there are cores.
+
+    `optimized` says that the file was optimised when it was built: it is loaded as it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    file: str = "model.onnx"
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    threads: int = Field(default=0, ge=0)
+    spinning: bool = True
+    arena: bool = True
+    prepacking: bool = True
+    optimized: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Write engine.json into `folder`."""
+        text = self.model_dump_json(indent=2) + "\n"
+        (folder / FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Settings":
+        """Read `folder`'s engine.json; the defaults where there is none.
+
+        Raises:
+            BuildError: it does not fit the schema.
+        """
+        path = folder / FILE
+        if not path.exists():
+            return cls()
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            what = f"engine.json does not fit: {error.errors()[0]['msg']}"
+            raise BuildError(what, where=path, mend="build the engine again") from error
+
+
+def onnxruntime() -> Any:
+    """The module, or MissingError with the mend."""
+    try:
+        import onnxruntime as module
+    except ImportError as error:
+        mend = "pip install 'llmdeploy[cpu]'"
+        raise MissingError("onnxruntime is not installed", mend=mend) from error
+    return module
+
+
+def options(settings: Settings) -> Any:
+    """SessionOptions for these settings."""
+    ort = onnxruntime()
+    made = ort.SessionOptions()
+    made.intra_op_num_threads = settings.threads
+    made.log_severity_level = 4
+    made.enable_cpu_mem_arena = settings.arena
+    entries = {
+        "session.intra_op.allow_spinning": "1" if settings.spinning else "0",
+        "session.disable_prepacking": "0" if settings.prepacking else "1",
+    }
+    for key, value in entries.items():
+        made.add_session_config_entry(key, value)
+    levels = ort.GraphOptimizationLevel
+    made.graph_optimization_level = (
+        levels.ORT_DISABLE_ALL if settings.optimized else levels.ORT_ENABLE_EXTENDED
+    )
+    return made
+
+
+def open_session(model: Path, settings: Settings, made: Any = None) -> Any:
+    """An InferenceSession on the provider that the settings ask for.
+
+    Raises:
+        MissingError: onnxruntime is not here, or the provider fell back to the CPU.
+        BuildError: the file cannot be loaded.
+    """
+    ort = onnxruntime()
+    asked = PROVIDERS[settings.provider]
+    providers = list(dict.fromkeys([asked, CPU]))
+    try:
+        # On the CPU SkipLayerNormalization runs several times as long as the Add and the
+        # LayerNormalization that it fuses.
+        off = ["SkipLayerNormFusion"] if settings.provider == "cpu" else []
+        chosen = made if made is not None else options(settings)
+        with warnings.catch_warnings():  # an unknown provider warns here; below it is an error
+            warnings.simplefilter("ignore", UserWarning)
+            session = ort.InferenceSession(
+                str(model), chosen, providers=providers, disabled_optimizers=off
+            )
+    except Exception as error:
+        what = f"the engine cannot be loaded: {' '.join(str(error).split())[:300]}"
+        raise BuildError(what, where=model) from error
+    running = session.get_providers()[0]
+    if running != asked:
+        raise MissingError(
+            f"{asked} was asked for and {running} runs",
+            where=model,
+            mend="install onnxruntime-gpu with CUDA and cuDNN, or set provider = 'cpu'",
+        )
+    return session

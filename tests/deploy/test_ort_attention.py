@@ -1,0 +1,149 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+from llmdeploy.deploy.ort_attention import FuseAttention
+
+from .graphs import evaluate, normal, ops, parse
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
+# The kernel sums in another order than separate nodes may: some units in the last place.
+TOLERANCE = {"rtol": 2e-6, "atol": 2e-6}
+
+KEYS = {
+    "one transpose": "kt = Transpose<perm = [0, 2, 3, 1]>(k4)",
+    "two transposes": "kh = Transpose<perm = [0, 2, 1, 3]>(k4)\n kt = Transpose<perm = [0, 1, 3, 2]>(kh)",
+    "through rank 3": """kh = Transpose<perm = [0, 2, 1, 3]>(k4)
+        k3 = Reshape(kh, flat)
+        k3t = Transpose<perm = [0, 2, 1]>(k3)
+        kt = Reshape(k3t, back)""",
+}
+WEIGHTS = {
+    "plain": "w = Softmax<axis = -1>(sm)",
+    "guarded": "p = Softmax<axis = -1>(sm)\n n = IsNaN(p)\n w = Where(n, zero, p)",
+}
+
+
+def attention(
+    key: str = "one transpose", weights: str = "guarded", mask: str = "B,1,S,S", merge: str = "y"
+) -> ir.Model:
+    """Two heads of four, batch 2, sequence 5 where rank 3 needs the numbers."""
+    batch = "2" if key == "through rank 3" else "B"
+    size = "5" if key == "through rank 3" else "S"
+    mask = mask.replace("B", batch).replace("S", size)
+    shape = f"float[{batch},{size},8]"
+    text = f"""{HEAD}g ({shape} q, {shape} k, {shape} v, float[{mask}] m) => ({shape} {merge})
+      <int64[4] split = {{0, 0, 2, 4}}, int64[3] join = {{0, 0, 8}}, int64[3] flat = {{4, 5, 4}},
+       int64[4] back = {{2, 2, 4, 5}}, float half = {{0.7071}}, float zero = {{0.0}}> {{
+        q4 = Reshape(q, split)
+        k4 = Reshape(k, split)
+        v4 = Reshape(v, split)
+        qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+        {KEYS[key]}
+        vh = Transpose<perm = [0, 2, 1, 3]>(v4)
+        qs = Mul(qh, half)
+        ks = Mul(kt, half)
+        s = MatMul(qs, ks)
+        sm = Add(s, m)
+        {WEIGHTS[weights]}
+        o = MatMul(w, vh)
+        ot = Transpose<perm = [0, 2, 1, 3]>(o)
+        y = Reshape(ot, join)
+      }}"""
+    return ir.passes.common.ShapeInferencePass()(parse(text)).model
+
+
+def feed(mask: tuple[int, ...] = (2, 1, 5, 5), *, hidden: bool = False) -> dict[str, np.ndarray]:
+    bias = np.zeros(mask, np.float32)
+    bias[..., 3:] = -np.inf
+    if hidden:
+        bias[0] = -np.inf
+    q, k, v = (normal(2, 5, 8, seed=seed) for seed in range(3))
+    return {"q": q, "k": k, "v": v, "m": bias}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("key", KEYS)
+def test_every_spelling_becomes_one_attention(key: str, weights: str) -> None:
+    model = attention(key, weights)
+    before = evaluate(model, feed())
+    assert FuseAttention()(model).modified
+    assert ops(model) == ["Attention"]
+    assert model.opset_imports[""] == 23
+    np.testing.assert_allclose(evaluate(model, feed())[0], before[0], **TOLERANCE)
+
+
+def test_rows_that_are_hidden_whole_stay_zero() -> None:
+    model = attention()
+    before = evaluate(model, feed(hidden=True))
+    FuseAttention()(model)
+    after = evaluate(model, feed(hidden=True))
+    assert not before[0][0].any()
+    np.testing.assert_allclose(after[0], before[0], **TOLERANCE)
+
+
+def test_a_mask_of_one_row_is_widened() -> None:
+    model = attention(mask="B,1,1,S")
+    x = feed((2, 1, 1, 5))
+    before = evaluate(model, x)
+    FuseAttention()(model)
+    assert ops(model) == ["Shape", "Concat", "Expand", "Attention"]
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+def test_heads_that_are_not_merged_stay_split() -> None:
+    text = f"""{HEAD}g (float[B,2,S,4] q, float[B,2,T,4] k, float[B,2,T,4] v) => (float[B,2,S,4] y)
+      <float root = {{2.0}}> {{
+        kt = Transpose<perm = [0, 1, 3, 2]>(k)
+        s = MatMul(q, kt)
+        sd = Div(s, root)
+        w = Softmax<axis = -1>(sd)
+        y = MatMul(w, v)
+      }}"""
+    model = ir.passes.common.ShapeInferencePass()(parse(text)).model
+    q, k, v = normal(3, 2, 1, 4), normal(3, 2, 6, 4, seed=1), normal(3, 2, 6, 4, seed=2)
+    x = {"q": q, "k": k, "v": v}
+    before = evaluate(model, x)
+    FuseAttention()(model)
+    assert ops(model) == ["Attention"]
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("w = Softmax<axis = -1>(sm)", "w = Softmax<axis = 1>(sm)"),
+        ("o = MatMul(w, vh)", "o0 = MatMul(w, vh)\n w1 = ReduceSum(w)\n o = Mul(o0, w1)"),
+        ("kt = Transpose<perm = [0, 2, 3, 1]>(k4)", "kt = Transpose<perm = [0, 2, 1, 3]>(k4)"),
+    ],
+)
+def test_what_is_not_attention_stays(change: tuple[str, str]) -> None:
+    source = f"""{HEAD}g (float[2,4,8] q, float[2,4,8] k, float[2,4,8] v, float[2,1,4,4] m) => (float[2,4,8] y)
+      <int64[4] split = {{0, 0, 2, 4}}, int64[3] join = {{0, 0, 8}}> {{
+        q4 = Reshape(q, split)
+        k4 = Reshape(k, split)
+        v4 = Reshape(v, split)
+        qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+        kt = Transpose<perm = [0, 2, 3, 1]>(k4)
+        vh = Transpose<perm = [0, 2, 1, 3]>(v4)
+        s = MatMul(qh, kt)
+        sm = Add(s, m)
+        w = Softmax<axis = -1>(sm)
+        o = MatMul(w, vh)
+        ot = Transpose<perm = [0, 2, 1, 3]>(o)
+        y = Reshape(ot, join)
+      }}""".replace(*change)
+    model = ir.passes.common.ShapeInferencePass()(parse(source)).model
+    assert not FuseAttention()(model).modified
+    assert model.opset_imports[""] == 20
+
+
+def test_an_operator_that_changed_its_meaning_keeps_the_opset() -> None:
+    text = f"""{HEAD}g (float[1,4,3,3] x, float[2] s, float[2] b, float[1,1,4,4] t) => (float[1,4,3,3] y, float[1,1,4,4] z) {{
+        y = GroupNormalization<num_groups = 2>(x, s, b)
+        tt = Transpose<perm = [0, 1, 3, 2]>(t)
+        p = MatMul(t, tt)
+        w = Softmax(p)
+        z = MatMul(w, t)
+      }}"""
+    model = parse(text)
+    assert not FuseAttention()(model).modified

@@ -1,0 +1,144 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+from llmdeploy.deploy.ort_int8 import IntegerMatMul
+
+from .graphs import evaluate, normal, ops, parse, quantized
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
+# The integer products are exact; the float graph they are held against rounds each sum of values
+# up to 30 to float32.
+TOLERANCE = {"rtol": 1e-6, "atol": 1e-5}
+
+
+def matmul(width: int = 24, columns: int = 40, *, bias: str = "y = Add(p, b)") -> ir.Model:
+    weight, scale = quantized(normal(width, columns), axis=1)
+    text = f"""{HEAD}g (float[N,S,{width}] x, int8[{width},{columns}] w, float[{columns}] ws, float[{columns}] b)
+      => (float[N,S,{columns}] y)
+      <float s = {{0.03}}, int8 z = {{0}}> {{
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws)
+        p = MatMul(d, wd)
+        {bias}
+      }}"""
+    return parse(text, {"w": weight, "ws": scale, "b": normal(columns, seed=1)})
+
+
+def feed(width: int = 24) -> dict[str, np.ndarray]:
+    # Beyond the range on both sides, so that both clamps are seen.
+    return {"x": normal(3, 7, width, seed=2) * 3}
+
+
+def test_matmul_with_bias_becomes_one_integer_kernel() -> None:
+    model = matmul()
+    before = evaluate(model, feed())
+    assert IntegerMatMul()(model).modified
+    assert ops(model) == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    np.testing.assert_allclose(evaluate(model, feed())[0], before[0], **TOLERANCE)
+    assert not IntegerMatMul()(model).modified
+
+
+def test_a_bias_on_the_left_is_taken_too() -> None:
+    model = matmul(bias="y = Add(b, p)")
+    before = evaluate(model, feed())
+    IntegerMatMul()(model)
+    assert ops(model) == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    np.testing.assert_allclose(evaluate(model, feed())[0], before[0], **TOLERANCE)
+
+
+def test_an_add_of_something_computed_stays() -> None:
+    model = matmul(bias="t = Relu(p)\n y = Add(p, t)")
+    before = evaluate(model, feed())
+    IntegerMatMul()(model)
+    assert ops(model) == ["QuantizeLinear", "MatMulIntegerToFloat", "Relu", "Add"]
+    np.testing.assert_allclose(evaluate(model, feed())[0], before[0], **TOLERANCE)
+
+
+def test_the_grid_is_the_same_at_both_ends() -> None:
+    model = matmul()
+    edges = np.array([-3.84, -3.825, -3.855, 3.81, 3.825, 9.0, -9.0, 0.015], np.float32)
+    x = {"x": np.resize(edges, (1, 1, 24)).astype(np.float32)}
+    before = evaluate(model, x)
+    IntegerMatMul()(model)
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+def test_query_key_and_value_share_one_quantize() -> None:
+    columns = 16
+    weight, scale = quantized(normal(8, columns), axis=1)
+    branches = "\n".join(
+        f"""q{i} = QuantizeLinear(x, s, z)
+            d{i} = DequantizeLinear(q{i}, s, z)
+            w{i} = DequantizeLinear<axis = 1>(w, ws)
+            y{i} = MatMul(d{i}, w{i})"""
+        for i in range(3)
+    )
+    text = f"""{HEAD}g (float[N,8] x, int8[8,16] w, float[16] ws)
+      => (float[N,16] y0, float[N,16] y1, float[N,16] y2)
+      <float s = {{0.02}}, int8 z = {{0}}> {{ {branches} }}"""
+    model = parse(text, {"w": weight, "ws": scale})
+    x = {"x": normal(5, 8)}
+    before = evaluate(model, x)
+    IntegerMatMul()(model)
+    assert ops(model).count("QuantizeLinear") == 1
+    for old, new in zip(before, evaluate(model, x), strict=True):
+        np.testing.assert_allclose(new, old, **TOLERANCE)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gemm(transposed: bool) -> None:
+    weight, scale = quantized(normal(8, 16), axis=1)
+    stored = weight.T.copy() if transposed else weight
+    rows, columns = stored.shape
+    axis = 0 if transposed else 1
+    text = f"""{HEAD}g (float[N,8] x, int8[{rows},{columns}] w, float[16] ws, float[16] b) => (float[N,16] y)
+      <float s = {{0.02}}, int8 z = {{0}}> {{
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = {axis}>(w, ws)
+        y = Gemm<transB = {int(transposed)}>(d, wd, b)
+      }}"""
+    model = parse(text, {"w": stored, "ws": scale, "b": normal(16, seed=3)})
+    x = {"x": normal(5, 8)}
+    before = evaluate(model, x)
+    IntegerMatMul()(model)
+    assert ops(model) == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+def test_unsigned_and_asymmetric_activations_keep_their_zero_point() -> None:
+    weight, scale = quantized(normal(8, 16), axis=1)
+    text = f"""{HEAD}g (float[N,8] x, int8[8,16] w, float[16] ws) => (float[N,16] y)
+      <float s = {{0.02}}, uint8 z = {{77}}> {{
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws)
+        y = MatMul(d, wd)
+      }}"""
+    model = parse(text, {"w": weight, "ws": scale})
+    x = {"x": normal(5, 8)}
+    before = evaluate(model, x)
+    assert IntegerMatMul()(model).modified
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("DequantizeLinear(q, s, z)", "DequantizeLinear(q, t, z)"), "another scale"),
+        (("<axis = 1>", "<axis = 0>"), "a scale a row of the weight"),
+        (("MatMul(d, wd)", "MatMul(x, wd)"), "a weight alone"),
+    ],
+)
+def test_what_has_no_integer_kernel_stays(change: tuple[str, str], why: str) -> None:
+    weight, scale = quantized(normal(16, 16), axis=1)
+    text = f"""{HEAD}g (float[N,16] x, int8[16,16] w, float[16] ws) => (float[N,16] y)
+      <float s = {{0.02}}, float t = {{0.03}}, int8 z = {{0}}> {{
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws)
+        y = MatMul(d, wd)
+      }}""".replace(*change)
+    model = parse(text, {"w": weight, "ws": scale})
+    assert not IntegerMatMul()(model).modified, why
