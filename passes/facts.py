@@ -215,3 +215,27 @@ def broadcast(shapes: Sequence[tuple[Size, ...] | None]) -> tuple[Size, ...] | N
             return None
         result.append(found.pop() if found else Size.of(1))
     return tuple(result)
+
+
+def reshaped(node: ir.Node) -> tuple[Size, ...] | None:
+    """The shape a Reshape gives: from its second input, else what is known of its output."""
+    before, asked = _input_sizes(node), content(input_of(node, 1))
+    if before is None or asked is None:
+        return sizes(node.outputs[0])
+    if not attribute_int(node, "allowzero", 0):
+        zero = Size.of(0)
+        if any(size == zero and axis >= len(before) for axis, size in enumerate(asked)):
+            return None
+        asked = tuple(before[k] if size == zero else size for k, size in enumerate(asked))
+    rest = [size for size in asked if size != Size.of(-1)]
+    if any(size.value is not None and size.value < 0 for size in rest):
+        return None
+    filled = product(before).over(product(rest)) if len(rest) < len(asked) else Size.of(1)
+    if filled is None or len(asked) - len(rest) > 1:
+        return sizes(node.outputs[0])
+    return tuple(filled if size == Size.of(-1) else size for size in asked)
+
+
+def _input_sizes(node: ir.Node) -> tuple[Size, ...] | None:
+    source = node.inputs[0]
+    return sizes(source) if source is not None else None

@@ -1,12 +1,13 @@
 """Types and shapes that nobody has written down, by ONNX's own inference, weights unread."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx_ir as ir
 
 from .check import skeleton
-from .sizes import is_vague
+from .facts import reshaped
+from .sizes import is_vague, text
 
 
 def infer(model: ir.Model) -> bool:
@@ -21,6 +22,12 @@ def infer(model: ir.Model) -> bool:
             value.shape = ir.Shape([None if is_vague(dim) else dim for dim in value.shape])
     if not unknown:
         return False
+    while _infer(model, unknown) and _reshapes(unknown):
+        pass
+    return True
+
+
+def _infer(model: ir.Model, unknown: Sequence[ir.Value]) -> bool:
     try:
         proto = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
@@ -31,6 +38,21 @@ def infer(model: ir.Model) -> bool:
         if info is not None:
             _refine(value, info)
     return True
+
+
+def _reshapes(unknown: Sequence[ir.Value]) -> bool:
+    """Put names to what Reshapes merge, as 12*batch, where ONNX's inference only numbers it."""
+    found = False
+    for value in unknown:
+        node, shape = value.producer(), value.shape
+        if node is None or node.op_type != "Reshape" or shape is None or _known(value):
+            continue
+        exact = reshaped(node)
+        if exact is not None and len(exact) == len(shape):
+            pairs = list(zip(shape, map(text, exact), strict=True))
+            value.shape = ir.Shape([new if is_vague(old) else old for old, new in pairs])
+            found |= _known(value)
+    return found
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -42,13 +42,12 @@ class RulePass(Pass):
 
     def apply(self, model: ir.Model, ledger: Ledger) -> ir.passes.PassResult:
         """Apply the rules until none finds work, each application on the ledger's record."""
+        infer(model)
         modified = False
         for _ in range(MAX_ROUNDS):
-            learned = infer(model)
             if not apply_rules(model, self.table, ledger):
                 break
             modified = True
-            if not learned:
+            if not infer(model):
                 break
-        infer(model)
         return ir.passes.PassResult(model, modified)

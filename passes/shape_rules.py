@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .facts import attribute_int, axes_of, content, input_of, ints, made_by, only_use, perm_of
+from .facts import axes_of, content, input_of, ints, made_by, only_use, perm_of, reshaped
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
 from .sizes import Size, product, sizes, text
@@ -55,25 +55,6 @@ def constant_shape(build: Builder, node: ir.Node) -> Outcome:
     made = build.op("Reshape", source, build.ints(*shape))
     made.shape = ir.Shape([text(size) for size in target])
     return made
-
-
-def reshaped(node: ir.Node) -> tuple[Size, ...] | None:
-    """The shape a Reshape gives: from its second input, else what is known of its output."""
-    before, asked = sizes(first(node)), content(input_of(node, 1))
-    if before is None or asked is None:
-        return sizes(node.outputs[0])
-    if not attribute_int(node, "allowzero", 0):
-        zero = Size.of(0)
-        if any(size == zero and axis >= len(before) for axis, size in enumerate(asked)):
-            return None
-        asked = tuple(before[k] if size == zero else size for k, size in enumerate(asked))
-    rest = [size for size in asked if size != Size.of(-1)]
-    if any(size.value is not None and size.value < 0 for size in rest):
-        return None
-    filled = product(before).over(product(rest)) if len(rest) < len(asked) else Size.of(1)
-    if filled is None or len(asked) - len(rest) > 1:
-        return sizes(node.outputs[0])
-    return tuple(filled if size == Size.of(-1) else size for size in asked)
 
 
 def reshape_to(before: Sequence[Size], after: Sequence[Size]) -> tuple[int, ...] | None:
@@ -157,38 +138,29 @@ def transpose_as_reshape(build: Builder, node: ir.Node) -> Outcome:
     return build.op("Reshape", source, build.ints(*shape))
 
 
-@rule("Transpose")
-def transpose_before_merge(build: Builder, node: ir.Node) -> Outcome:
-    """Transpose(Reshape(x, merge axes), p) = Reshape(Transpose(x, axes of p), merge axes).
-
-    Only before another Reshape, with which this one then becomes one or none.
-    """
-    inner, perm = made_by(node.inputs[0], "Reshape"), perm_of(node)
-    if inner is None or perm is None:
-        return "its input is not a Reshape"
-    users = {use.node.op_type for use in node.outputs[0].uses()}
-    if users != {"Reshape"} or not only_use(first(node)):
-        return "no Reshape follows, or the Reshape before it is read elsewhere"
-    before, between, after = sizes(first(inner)), sizes(first(node)), sizes(node.outputs[0])
+@rule("Reshape")
+def reshape_around_transpose(build: Builder, node: ir.Node) -> Outcome:
+    """Reshape(Transpose(Reshape(x, merge axes), p), s) = Reshape(Transpose(x, axes of p), s)."""
+    turn = made_by(node.inputs[0], "Transpose")
+    inner = made_by(first(turn), "Reshape") if turn is not None else None
+    perm = perm_of(turn) if turn is not None else None
+    if turn is None or inner is None or perm is None:
+        return "its input is not a Transpose of a Reshape"
+    if not (only_use(first(node)) and only_use(first(turn))):
+        return "what is between is read elsewhere"
+    before, between, after = sizes(first(inner)), sizes(first(turn)), reshaped(node)
     if before is None or between is None or after is None:
         return "a shape is not known"
     groups = merged(before, between)
     if groups is None:
-        return "the Reshape does more than merge neighbours"
+        return "the first Reshape does more than merge neighbours"
     order = [axis for group in perm for axis in groups[group]]
-    moved = build.op("Transpose", first(inner), perm=order)
     shape = reshape_to([before[axis] for axis in order], after)
     if shape is None:
         return "more than one dimension is neither a number nor the input's own"
-    moved.shape = ir.Shape([_dim(first(inner), axis) for axis in order])
+    moved = build.op("Transpose", first(inner), perm=order)
+    moved.shape = ir.Shape([text(before[axis]) for axis in order])
     return build.op("Reshape", moved, build.ints(*shape))
-
-
-def _dim(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
-    assert value.shape is not None
-    dim = value.shape[axis]
-    assert isinstance(dim, int | ir.SymbolicDim)
-    return dim
 
 
 def merged(before: Sequence[Size], after: Sequence[Size]) -> list[list[int]] | None:
@@ -216,5 +188,5 @@ SHAPES: tuple[Rule, ...] = (
     unsqueeze_of_unsqueeze,
     transpose_of_transpose,
     transpose_as_reshape,
-    transpose_before_merge,
+    reshape_around_transpose,
 )
