@@ -197,19 +197,23 @@ def manifest_of(archive: Path) -> Manifest:
         return Manifest.parse(b"".join(first.chunks()), archive)
 
 
-def unpack(archive: Path, folder: Path) -> Path:
+def unpack(archive: Path, folder: Path, check: Callable[[Path], None] | None = None) -> Path:
     """Unpack a bundle into `folder` (new), where it is only put when every digest is right.
+
+    `check` may raise to refuse it for a reason of its own.
 
     Raises:
         BundleError: it is no bundle, or not what its manifest says.
     """
 
-    def check(aside: Path) -> None:
+    def right(aside: Path) -> None:
         wrong = next(differences(aside, Manifest.load(aside)), None)
         if wrong:
             raise BundleError(f"{wrong[0]!r} {wrong[1]}", where=archive)
+        if check:
+            check(aside)
 
-    return extract(archive, folder, check)
+    return extract(archive, folder, right)
 
 
 def extract(archive: Path, folder: Path, check: Callable[[Path], None] | None = None) -> Path:

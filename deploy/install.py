@@ -1,0 +1,201 @@
+"""Installing on a device: check, unpack, try, and only then switch; and going back."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import BundleError, ConfigError
+from .bundle import Manifest, differences, digest, manifest_of, unpack
+from .installed import Record, Root
+from .places import BACKEND
+from .signing import Trust, verify_signature
+from .target import lacking_space, unmet
+from .version import older
+
+#: A folder to its self-test's record, `ok` among it.
+SelfTest = Callable[[Path], dict[str, Any]]
+#: How long a self-test may take, in seconds.
+PATIENCE = 900.0
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What is current now, and what was before."""
+
+    name: str
+    version: str
+    path: str
+    previous: str | None
+    signed: bool
+    selftest: dict[str, Any]
+
+
+def selftest(folder: Path) -> dict[str, Any]:
+    """Check a bundle in a process of its own: an engine that crashes takes only that with it.
+
+    Raises:
+        BundleError: it crashed, or did not end in time.
+    """
+    command = [sys.executable, "-m", "llmdeploy.deploy.selfcheck", str(folder.absolute())]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(f"the self-test took over {PATIENCE:g} s", where=folder) from error
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        what = f"the self-test ended with {done.returncode} and no record"
+        raise BundleError(what, where=folder) from error
+
+
+def install(
+    bundle: Path,
+    root: Path,
+    *,
+    trust: Trust | None = None,
+    allow_downgrade: bool = False,
+    keep: int = 2,
+    wait: float = 600.0,
+    check: SelfTest = selftest,
+) -> Installed:
+    """Install a bundle under `root` and make it current, or leave everything as it was.
+
+    With `trust`, a bundle that it does not stand for is refused; without, so is an unsigned
+    bundle after a signed one. `keep` versions stay for `rollback`.
+
+    Raises:
+        ConfigError: it is of another model, older than what is current, or not signed.
+        BundleError: it is no sound bundle, does not fit on this machine, or its self-test fails.
+    """
+    manifest = manifest_of(bundle)
+    place = Root(root)
+    try:
+        with place.locked(wait):
+            _admit(place, manifest, trust, allow_downgrade)
+            folder = _unpacked(place, bundle, manifest, trust)
+            tested = _tried(place, folder, check)
+            before = place.current if place.current != folder else _previous(place, folder)
+            record = Record(
+                name=manifest.name,
+                version=manifest.version,
+                previous=before,
+                signed=trust is not None,
+            )
+            place.write(folder, record)
+            place.switch(folder)
+            place.prune(keep)
+    except OSError as error:
+        what = f"cannot install: {error.strerror or error}"
+        raise BundleError(what, where=error.filename or root) from error
+    return _installed(place, folder, record, tested)
+
+
+def rollback(root: Path, *, wait: float = 600.0, check: SelfTest = selftest) -> Installed:
+    """Make the version that was current before current again, once it passes its self-test.
+
+    Raises:
+        BundleError: there is none, or it is not sound any more; what is current stays so.
+    """
+    place = Root(root)
+    try:
+        with place.locked(wait):
+            chain = place.chain()
+            if len(chain) < 2:
+                raise BundleError("no version to go back to", where=root)
+            folder = chain[1]
+            record = place.record(folder)
+            tested = check(place.versions / folder)
+            if record is None or not tested.get("ok"):
+                raise BundleError(f"the version before fails: {_why(tested)}", where=folder)
+            place.switch(folder)
+    except OSError as error:
+        what = f"cannot go back: {error.strerror or error}"
+        raise BundleError(what, where=error.filename or root) from error
+    return _installed(place, folder, record, tested)
+
+
+def _admit(place: Root, manifest: Manifest, trust: Trust | None, allow_downgrade: bool) -> None:
+    """Refuse, before anything is written, what must not become current here."""
+    now = place.record(place.current or "")
+    if now and now.name != manifest.name:
+        raise ConfigError(
+            f"{now.name} is installed here, not {manifest.name}", mend="use another root"
+        )
+    if now and older(manifest.version, now.version) and not allow_downgrade:
+        what = f"{manifest.version} is older than {now.version}, which is installed"
+        raise ConfigError(what, mend="use rollback, or allow the downgrade by name")
+    if now and now.signed and trust is None:
+        raise ConfigError(
+            "what is installed was signed", mend="give the key that this one is signed by"
+        )
+    for engine in manifest.engines:
+        lack = unmet(engine.requires) if engine.backend == BACKEND else []
+        if lack:
+            raise BundleError(f"the bundle is not for this machine: {'; '.join(lack)}")
+    short = lacking_space(place.path, manifest.total_bytes)
+    if short:
+        raise BundleError(f"no room: {short}", where=place.path, mend="free space")
+
+
+def _unpacked(place: Root, bundle: Path, manifest: Manifest, trust: Trust | None) -> str:
+    """Unpack beside the other versions, or find it there whole; its folder's name."""
+    name = f"{manifest.name}-{manifest.version}-{digest(bundle)[:12]}"
+    number = 1
+    folder = name
+    while (place.versions / folder).exists():
+        if _whole(place.versions / folder, trust):
+            return folder
+        number += 1
+        folder = f"{name}.{number}"
+    unpack(bundle, place.versions / folder, lambda aside: verify_signature(aside, trust))
+    return folder
+
+
+def _whole(folder: Path, trust: Trust | None) -> bool:
+    try:
+        verify_signature(folder, trust)
+        return next(differences(folder, Manifest.load(folder)), None) is None
+    except BundleError:
+        return False
+
+
+def _tried(place: Root, folder: str, check: SelfTest) -> dict[str, Any]:
+    """Run the self-test; a version that fails it does not stay, unless it is current."""
+    try:
+        tested = check(place.versions / folder)
+        if not tested.get("ok"):
+            raise BundleError(f"the self-test failed: {_why(tested)}", where=folder)
+        return tested
+    except BundleError:
+        if folder not in place.chain():
+            place.remove(folder)
+        raise
+
+
+def _why(tested: dict[str, Any]) -> str:
+    checks = [check for check in tested.get("checks", ()) if not check["ok"]]
+    failed = [check for check in checks if check["ok"] is False] or checks
+    words = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
+    return str(tested.get("error") or words or "it gives no reason")
+
+
+def _previous(place: Root, folder: str) -> str | None:
+    record = place.record(folder)
+    return record.previous if record else None
+
+
+def _installed(place: Root, folder: str, record: Record, tested: dict[str, Any]) -> Installed:
+    return Installed(
+        name=record.name,
+        version=record.version,
+        path=str(place.versions / folder),
+        previous=record.previous,
+        signed=record.signed,
+        selftest=tested,
+    )
