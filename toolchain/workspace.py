@@ -68,6 +68,10 @@ class Workspace:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def size(self, name: str) -> int:
+        """Bytes of a stage's files."""
+        return sum(path.stat().st_size for path in self.path(name).rglob("*") if path.is_file())
+
     @contextmanager
     def locked(self, wait: float = 600.0) -> Generator[None]:
         """Hold the workspace: a second run waits, and is told after `wait` seconds."""
@@ -107,23 +111,23 @@ class Workspace:
         Nothing is at the final name until the whole folder is on disk. Raises what `work`
         raises; a full disk or a missing permission becomes an `Error`.
         """
-        plain = json.loads(json.dumps(dict(options)))
-        key = digest_of([dict(inputs), plain, dict(versions), SCHEMA])
+        asked = plain(dict(options))
+        key = digest_of([dict(inputs), asked, dict(versions), SCHEMA])
         old = self.stage(name)
         if old and not force and old.key == key and self._whole(name, old):
             return replace(old, fresh=True)
-        aside = self.root / f".{name}.{os.getpid()}.part"
+        aside = self._aside(name, "part")
         shutil.rmtree(aside, ignore_errors=True)
         try:
             aside.mkdir(parents=True)
             started = time.perf_counter()
             with peak_memory() as peak:
-                results = work(aside)
+                results = plain(work(aside))
             record = Stage(
                 name=name,
                 key=key,
                 inputs=dict(inputs),
-                options=plain,
+                options=asked,
                 versions=dict(versions),
                 seconds=round(time.perf_counter() - started, 3),
                 peak_memory_bytes=peak.bytes,
@@ -145,13 +149,17 @@ class Workspace:
         write_json(aside / RECORD, {k: v for k, v in asdict(record).items() if k != "fresh"})
         for path in aside.rglob("*"):
             sync(path)
-        old = self.root / f".{name}.{os.getpid()}.old"
+        old = self._aside(name, "old")
         final = self.path(name)
+        final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():
             final.rename(old)
         aside.rename(final)
-        sync(self.root)
+        sync(final.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _aside(self, name: str, kind: str) -> Path:
+        return self.root / f".{name.replace('/', '+')}.{os.getpid()}.{kind}"
 
     def _whole(self, name: str, record: Stage) -> bool:
         return digests(self.path(name)) == record.files
@@ -159,13 +167,18 @@ class Workspace:
     def _sweep(self) -> None:
         """Put back what a killed run left half renamed, and drop what it left aside."""
         for old in self.root.glob(".*.old"):
-            final = self.path(old.name.split(".")[1])
+            final = self.path(old.name.split(".")[1].replace("+", "/"))
             if final.exists():
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 old.rename(final)
         for part in self.root.glob(".*.part"):
             shutil.rmtree(part, ignore_errors=True)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: tuples are lists, numpy's scalars are numbers."""
+    return json.loads(json.dumps(value, default=lambda scalar: scalar.item()))
 
 
 def digest_of(value: object) -> str:

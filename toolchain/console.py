@@ -1,0 +1,59 @@
+"""How the command line speaks: people on stderr, one JSON object on stdout, one line an error."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .. import Error
+
+
+def people(quiet: bool = False, file: TextIO | None = None) -> Console:
+    """The console for people: stderr where no file is given, silent under -q."""
+    out: TextIO = file or sys.stderr
+    width = None if out.isatty() else 120
+    return Console(file=out, quiet=quiet, highlight=False, width=width)
+
+
+def watcher(quiet: bool) -> Callable[[str], AbstractContextManager[object]]:
+    """Show a stage: a spinner with its clock on a terminal, a line when it is done."""
+    console = people(quiet)
+
+    @contextmanager
+    def watch(name: str) -> Generator[None]:
+        started = time.perf_counter()
+        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*columns, console=console, transient=True, disable=not live(console)) as bar:
+            bar.add_task(name, total=None)
+            yield
+        console.print(f"[green]done[/] {name:<28} {time.perf_counter() - started:7.1f} s")
+
+    return watch
+
+
+def live(console: Console) -> bool:
+    """Whether moving pictures make sense here."""
+    return console.is_terminal and not console.quiet
+
+
+def emit(value: object) -> None:
+    """Print the one JSON object of a `--json` run."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def fail(error: Exception, code: int, as_json: bool) -> int:
+    """Print an error as one line, and as JSON when that was asked for; give back its exit code."""
+    line = " ".join(str(error).split())
+    sys.stderr.write(f"error: {line}\n")
+    if as_json:
+        parts: dict[str, Any] = {"message": line, "exit_code": code}
+        if isinstance(error, Error):
+            parts |= {"what": error.what, "where": error.where, "mend": error.mend}
+        emit({"error": parts})
+    return code

@@ -1,0 +1,104 @@
+"""From what was measured to gates: each limit of `[gate]`, and the parity of every step."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..deploy.gate import Gate, allow, at_least, at_most
+from .run import Run
+from .workspace import Stage
+
+ENGINE = "engine/onnxruntime"
+SCORE = f"score/{ENGINE}"
+
+
+def gates(run: Run, unexecuted: Mapping[str, str]) -> tuple[Gate, ...]:
+    """Every gate of this run; `unexecuted` gives, by engine, why it was not executed here."""
+    parities = [_parity(stage) for name, stage in run.stages.items() if name.startswith("parity/")]
+    skipped = [_skipped(name, reason) for name, reason in unexecuted.items()]
+    return allow([*parities, *skipped, *_limits(run)], run.config.gate.allow_unexecuted)
+
+
+def _parity(stage: Stage) -> Gate:
+    found = stage.results
+    name = f"parity.{found['name']}"
+    mend = f"llmdeploy diff {found['against']} {found['name']}"
+    tolerance, outputs = found["tolerance"], found["outputs"]
+    limit, least = tolerance["max_relative_error"], tolerance["min_cosine"]
+    if not outputs:
+        return Gate(name, limit or least or 0.0, None, "fail", found["reason"], mend)
+    if limit is not None:
+        gate = at_most(name, limit, max(each["max_rel"] for each in outputs), reason="")
+    else:
+        gate = at_least(name, least, min(each["cosine_mean"] for each in outputs), reason="")
+    if found["ok"]:
+        return gate
+    return replace(gate, status="fail", reason=found["reason"], mend=mend)
+
+
+def _skipped(engine: str, reason: str) -> Gate:
+    mend = "run `llmdeploy verify` on the target, or name it in [gate] allow-unexecuted"
+    return Gate(f"parity.{engine}", 0.0, None, "not-executed", reason, mend)
+
+
+def _limits(run: Run) -> list[Gate]:
+    limits, found = run.config.gate, run.stages
+    score = found[SCORE].results if SCORE in found else {}
+    no_score = "no [evaluation] is configured"
+    made: list[Gate] = []
+    if limits.min_cosine is not None:
+        cosine = score.get("mean_cosine", _parity_cosine(found.get("parity/quantize")))
+        mend = "llmdeploy calibrate, and look at its worst layers"
+        made.append(at_least("min-cosine", limits.min_cosine, cosine, reason=no_score, mend=mend))
+    if limits.max_relative_error is not None:
+        value = _worst_error(found.get(f"parity/{ENGINE}"))
+        limit = limits.max_relative_error
+        made.append(at_most("max-relative-error", limit, value, reason="no engine was executed"))
+    if limits.max_score_drop is not None:
+        made.append(_drop(limits.max_score_drop, score.get("against"), no_score))
+    if limits.min_int8_share is not None:
+        share = found["quantize"].results["int8_share"] if "quantize" in found else None
+        mend = "raise [calibration] max-drop, or keep fewer layers"
+        reason = "the precision is not int8"
+        made.append(
+            at_least("min-int8-share", limits.min_int8_share, share, reason=reason, mend=mend)
+        )
+    if limits.min_speedup is not None:
+        speedup = slowest(found.get("latency/onnxruntime"))
+        mend = "llmdeploy bench, shape by shape"
+        reason = "no latency was measured"
+        made.append(at_least("min-speedup", limits.min_speedup, speedup, reason=reason, mend=mend))
+    if limits.max_size_mb is not None:
+        size = run.workspace.size(ENGINE) / 1e6 if ENGINE in found else None
+        reason = "no engine was built"
+        made.append(at_most("max-size-mb", limits.max_size_mb, size, reason=reason))
+    return made
+
+
+def _drop(limit: float, against: dict[str, Any] | None, reason: str) -> Gate:
+    """The relative loss of score, with a word on whether the data can tell."""
+    drop = max(0.0, -against["change"]) if against else None
+    gate = at_most("max-score-drop", limit, drop, reason=reason, mend="llmdeploy verify --json")
+    if against is None:
+        return gate
+    low, high = against["low"], against["high"]
+    sure = "tells" if (low >= -limit) == (high >= -limit) else "is too small to tell"
+    word = f"change {against['change']:+.4f}, 95 % in [{low:+.4f}, {high:+.4f}]: the sample {sure}"
+    return replace(gate, reason=f"{gate.reason}; {word}" if gate.reason else word)
+
+
+def slowest(stage: Stage | None) -> float | None:
+    """The least speed-up over the timed shapes, None where nothing was timed against float."""
+    timings = stage.results["timings"] if stage else []
+    ratios = [timing["speedup"] for timing in timings if timing["name"] != "fp32"]
+    return min(ratios) if ratios else None
+
+
+def _parity_cosine(stage: Stage | None) -> float | None:
+    outputs = stage.results["outputs"] if stage else []
+    return min((each["cosine_mean"] for each in outputs), default=None)
+
+
+def _worst_error(stage: Stage | None) -> float | None:
+    outputs = stage.results["outputs"] if stage else []
+    return max((each["max_rel"] for each in outputs), default=None)

@@ -1,0 +1,43 @@
+"""The options that verbs share, each written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration.")]
+WorkspaceFolder = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Where the stages are kept.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout, words for people on stderr.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Do again what is fresh.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+SamplesFile = Annotated[
+    str | None, typer.Option("--samples", help="Calibration samples; over [calibration] samples.")
+]
+PrecisionName = Annotated[
+    str | None, typer.Option("--precision", "-p", help="fp32, fp16, bf16, int8 or int4.")
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="The same as --precision int8.")]
+Fp16 = Annotated[bool, typer.Option("--fp16", help="The same as --precision fp16.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="The same as --precision bf16.")]
+Int4 = Annotated[bool, typer.Option("--int4", help="The same as --precision int4.")]
+BackendNames = Annotated[
+    list[str] | None, typer.Option("--backend", "-b", help="Build for this backend; may repeat.")
+]
+KeepNodes = Annotated[
+    list[str] | None, typer.Option("--keep", help="Keep this node in float; may repeat.")
+]
+MaxDrop = Annotated[
+    float | None, typer.Option("--max-drop", help="The loss INT8 may cause; over [calibration].")
+]
+Kinds = Annotated[list[str] | None, typer.Option("--kind", help="edge or triton; may repeat.")]
+BundlePython = Annotated[
+    str | None,
+    typer.Option("--bundle-python", help="The interpreter the bundle verifies itself under."),
+]
+
+CONFIG = Path("llmdeploy.toml")
+WORKSPACE = Path("artifacts")

@@ -1,0 +1,82 @@
+"""What of the workspace goes into a bundle, and the golden runs that prove it there."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import ConfigError
+from ..deploy.bundle import Lineage, Tolerance
+from ..deploy.contents import Case, Contents
+from . import registry
+from .feeds import SENTENCES, Texts, parity_feeds, read
+from .run import Run
+from .stages import neutral
+from .versions import ENGINE, EXPORT, versions
+
+#: Another CPU may sum in another order, or round an INT8 edge the other way.
+TOLERANCE = {"fp32": Tolerance(max_relative_error=1e-3), "int8": Tolerance(min_cosine=0.995)}
+GOLDEN_TEXTS = 4
+
+
+def contents(run: Run, reports: Sequence[Path]) -> Contents:
+    """The contents of a bundle of this run's engines.
+
+    Raises:
+        ConfigError: no engine of it can be executed here, so nothing golden can be made.
+    """
+    backends = run.config.build.backends
+    engines = {name: run.folder(f"engine/{name}") for name in backends}
+    exported = run.folder("export")
+    samples = run.stages.get("calibrate")
+    return Contents(
+        name=bundle_name(run),
+        version=run.config.bundle.version,
+        engines=engines,
+        assets=exported,
+        golden=golden(run),
+        tolerance=TOLERANCE[run.config.build.precision],
+        lineage=Lineage(
+            checkpoint=run.config.model.checkpoint
+            or str(run.stages["export"].options["checkpoint"]),
+            checkpoint_digest=run.stages["export"].inputs["checkpoint"],
+            samples_digest=samples.inputs["samples"] if samples else None,
+            stages={name: stage.digest for name, stage in run.stages.items() if "/" not in name},
+        ),
+        portable=run.folder(neutral(run).name),
+        versions=versions(tuple(dict.fromkeys((*EXPORT, *ENGINE)))),
+        executed=frozenset(name for name in backends if f"parity/engine/{name}" in run.stages),
+        licences=sorted(
+            path for path in exported.iterdir() if path.name.upper().startswith("LICEN")
+        ),
+        reports=reports,
+    )
+
+
+def golden(run: Run) -> list[Case]:
+    """Runs of the ONNX Runtime engine on real texts: what it must give again on the device."""
+    if "onnxruntime" not in run.config.build.backends:
+        raise ConfigError(
+            "a bundle needs an engine that runs here, for its golden outputs",
+            where="[build] backends",
+            mend="add onnxruntime",
+        )
+    table = run.config.calibration
+    texts: Sequence[str] = read(run).texts[:GOLDEN_TEXTS] if table.samples else SENTENCES
+    with registry.find("backends", "onnxruntime")().runner(
+        run.folder("engine/onnxruntime")
+    ) as call:
+        if not texts:
+            feeds, _ = parity_feeds(run, count=2)
+            return [Case(feed, call(feed)) for feed in feeds]
+        encode = Texts(run)
+        cases: list[Case] = []
+        for part in (texts, texts[:1]):
+            feed = encode(part, table.max_length)
+            cases.append(Case(feed, call(feed), tuple(part), table.max_length))
+        return cases
+
+
+def bundle_name(run: Run) -> str:
+    """The configured name, else the checkpoint's last part, fit for a file's name."""
+    name = run.config.bundle.name or Path(run.checkpoint).name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"

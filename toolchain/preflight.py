@@ -1,0 +1,41 @@
+"""What can be known to be wrong is said before an hour of work, not after it."""
+
+from .. import ConfigError
+from . import registry
+from .run import Run
+from .stages import backend_of, make_pass, samples_digest
+
+
+def preflight(run: Run) -> None:
+    """Look at everything the configuration names.
+
+    Raises:
+        ConfigError: a backend, pass, metric, packager or file that does not exist, a precision
+            that nothing builds, INT8 without samples.
+        MissingError: a backend that cannot build on this machine.
+    """
+    config = run.config
+    if not config.build.backends:
+        raise ConfigError("no backend is named", where="[build] backends", mend="name onnxruntime")
+    for name in config.build.backends:
+        backend_of(name, config.build.precision)
+    for table in config.passes:
+        make_pass(table)
+    if config.build.precision == "int8":
+        samples_digest(run)
+    if config.evaluation.metric:
+        _evaluation(run)
+    for kind in config.bundle.kinds:
+        registry.find("packagers", kind)
+
+
+def _evaluation(run: Run) -> None:
+    table = run.config.evaluation
+    registry.find("metrics", table.metric)
+    for key, text in (("samples", table.samples), ("labels", table.labels)):
+        if (text or key == "samples") and not run.config.path(text).is_file():
+            raise ConfigError(
+                f"no evaluation {key} {text!r}",
+                where=f"[evaluation] {key}",
+                mend="name a file that exists",
+            )

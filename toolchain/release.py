@@ -1,0 +1,152 @@
+"""The verbs that end something: build, verify, bundle, release."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import BundleError
+from ..deploy.gate import Gate, failures
+from . import checks, registry, report
+from .judging import gates
+from .packing import contents
+from .preflight import preflight
+from .reporting import compile_report
+from .run import Run
+from .stages import FLOAT, engine, neutral
+
+#: What the bundle's own verification must do without.
+HIDDEN = "torch,transformers,onnxscript"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verb's report, the gates that do not hold, and where the report was written."""
+
+    report: report.Report
+    failures: tuple[Gate, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where a gate failed: it was made, it is not fit to ship."""
+        return 1 if self.failures else 0
+
+
+def build(run: Run) -> Outcome:
+    """All that is missing up to the engines, and the parity of each step."""
+    unexecuted = _build(run)
+    return _outcome(run, unexecuted)
+
+
+def verify(run: Run) -> Outcome:
+    """Build what is missing, then score, time and hold every gate; write the report."""
+    unexecuted = _build(run)
+    _measure(run)
+    return _outcome(run, unexecuted, write=True)
+
+
+def bundle(run: Run, kinds: Sequence[str]) -> Outcome:
+    """Verify, and pack what is fit to ship; nothing is packed when a gate does not hold."""
+    outcome = verify(run)
+    if outcome.failures:
+        return outcome
+    packed = [_pack(run, kind, outcome.files) for kind in kinds]
+    unexecuted = _unexecuted(run)
+    found = gates(run, unexecuted)
+    made = compile_report(run, found, unexecuted, packed)
+    return Outcome(made, failures(found), report.write(made, run.workspace.root))
+
+
+def release(run: Run) -> Outcome:
+    """All of it, with gates."""
+    return bundle(run, run.config.bundle.kinds)
+
+
+def _build(run: Run) -> dict[str, str]:
+    preflight(run)
+    checks.export_parity(run)
+    checks.optimize_parity(run)
+    if neutral(run).name == "quantize":
+        checks.quantize_parity(run)
+    for name in run.config.build.backends:
+        if checks.unexecutable(name):
+            engine(run, name)
+        else:
+            checks.engine_parity(run, name)
+    return _unexecuted(run)
+
+
+def _unexecuted(run: Run) -> dict[str, str]:
+    reasons = {name: checks.unexecutable(name) for name in run.config.build.backends}
+    return {f"engine/{name}": reason for name, reason in reasons.items() if reason}
+
+
+def _measure(run: Run) -> None:
+    if "onnxruntime" not in run.config.build.backends:
+        return
+    candidate = engine(run, "onnxruntime")
+    checks.latency(run)
+    if run.config.evaluation.metric:
+        checks.score(run, run.stages[FLOAT])
+        checks.score(run, candidate, against=run.stages[FLOAT])
+
+
+def _outcome(run: Run, unexecuted: dict[str, str], write: bool = False) -> Outcome:
+    found = gates(run, unexecuted)
+    made = compile_report(run, found, unexecuted)
+    files = report.write(made, run.workspace.root) if write else ()
+    return Outcome(made, failures(found), files)
+
+
+def _pack(run: Run, kind: str, reports: Sequence[Path]) -> report.Bundle:
+    packager = registry.find("packagers", kind)
+
+    def work(out: Path) -> dict[str, Any]:
+        return packager(contents(run, reports), out)
+
+    inputs = {
+        name: stage.digest
+        for name, stage in run.stages.items()
+        if name.startswith(("engine/", "quantize", "export"))
+    }
+    options = run.config.bundle.model_dump(exclude={"python", "kinds"})
+    stage = run.stage(f"bundle/{kind}", work, inputs=inputs, options=options, packages=())
+    path = run.folder(stage.name) / stage.results["path"]
+    return report.Bundle(
+        kind=kind,
+        path=str(path),
+        sha256=stage.results["sha256"],
+        bytes=stage.results["bytes"],
+        verification=_selfcheck(run, path),
+    )
+
+
+def _selfcheck(run: Run, path: Path) -> dict[str, Any]:
+    """The bundle's own verification in a new process that cannot import torch.
+
+    Raises:
+        BundleError: it does not verify.
+    """
+    python = run.config.bundle.python or sys.executable
+    command = [python, "-m", "llmdeploy.deploy.selfcheck", str(path), "--hide", HIDDEN]
+    with run.watch("bundle verifies itself"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=_plain())
+    try:
+        found = json.loads(done.stdout)
+    except ValueError as error:
+        why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        raise BundleError(f"the bundle cannot verify itself: {why}", where=path) from error
+    if done.returncode or not found.get("ok"):
+        bad = [check["name"] for check in found.get("checks", ()) if check["ok"] is False]
+        raise BundleError(f"the bundle does not verify: {', '.join(bad)}", where=path)
+    return found
+
+
+def _plain() -> dict[str, str]:
+    """Environment variables without what would show the child this process's packages."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

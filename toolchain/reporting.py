@@ -1,0 +1,233 @@
+"""From stage records and gates to the report of a release."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from .. import __version__
+from ..deploy.gate import Gate
+from . import report as rep
+from .machine import machine
+from .run import Run
+from .versions import ENGINE, EXPORT, versions
+from .workspace import Stage
+
+#: The stages that are lines of the report's table, in order.
+LINES = ("export", "optimize", "calibrate", "quantize", "float/", "engine/", "bundle/")
+
+
+def compile_report(
+    run: Run,
+    gates: Sequence[Gate],
+    unexecuted: dict[str, str],
+    bundles: Sequence[rep.Bundle] = (),
+) -> rep.Report:
+    """Everything that was measured in this run, each figure with what it was measured on."""
+    lines = tuple(_gate(gate) for gate in gates)
+    stages = [stage for stage in run.stages.values() if stage.name.startswith(LINES)]
+    return rep.Report(
+        tool=rep.Tool(version=__version__),
+        created=datetime.now(UTC),
+        verdict=rep.judge(lines),
+        model=_model(run),
+        stages=tuple(_stage(run, stage) for stage in sorted(stages, key=_order)),
+        passes=_passes(run.stages.get("optimize")),
+        calibration=_calibration(run.stages.get("calibrate")),
+        calibration_reason=None if "calibrate" in run.stages else "the precision needs none",
+        quantization=_quantization(run),
+        quantization_reason=None if "quantize" in run.stages else "the precision is float",
+        engines=tuple(_engines(run, unexecuted)),
+        parity=(*_parities(run), *_not_compared(unexecuted)),
+        scores=tuple(_scores(run)),
+        latency=tuple(_latencies(run)),
+        gates=lines,
+        bundles=tuple(bundles),
+        environment=_environment(run),
+    )
+
+
+def _order(stage: Stage) -> int:
+    return next(place for place, name in enumerate(LINES) if stage.name.startswith(name))
+
+
+def _gate(gate: Gate) -> rep.Gate:
+    words = {"reason": gate.reason or None, "mend": gate.mend or None}
+    return rep.Gate.model_validate(asdict(gate) | words)
+
+
+def _model(run: Run) -> rep.Model:
+    stage = run.stages["export"]
+    found = stage.results
+    return rep.Model(
+        checkpoint=run.config.model.checkpoint or str(stage.options["checkpoint"]),
+        revision=run.config.model.revision,
+        task=found["task"],
+        architecture=found["architecture"],
+        digest=stage.inputs["checkpoint"],
+        parameters=found.get("parameters"),
+    )
+
+
+def _stage(run: Run, stage: Stage) -> rep.Stage:
+    parity = run.stages.get(f"parity/{stage.name}")
+    score = run.stages.get(f"score/{stage.name}")
+    speedup = _speedup(run, stage.name)
+    return rep.Stage(
+        name=stage.name,
+        seconds=stage.seconds,
+        peak_memory_bytes=stage.peak_memory_bytes,
+        size_bytes=run.workspace.size(stage.name),
+        fresh=stage.fresh,
+        digest=stage.digest,
+        inputs=stage.inputs,
+        parity=_stage_parity(parity),
+        parity_reason=None if parity else "nothing to compare, or not executed here",
+        score=score.results["value"] if score else None,
+        score_reason=None if score else "only engines that run here are scored",
+        latency_ratio=speedup,
+        latency_ratio_reason=None if speedup else "only engines that run here are timed",
+    )
+
+
+def _stage_parity(stage: Stage | None) -> rep.StageParity | None:
+    if stage is None or not stage.results["outputs"]:
+        return None
+    outputs = stage.results["outputs"]
+    return rep.StageParity(
+        max_rel=max(each["max_rel"] for each in outputs),
+        cosine_mean=min(each["cosine_mean"] for each in outputs),
+        against=stage.results["against"],
+    )
+
+
+def _speedup(run: Run, name: str) -> float | None:
+    """Float's median over this engine's at the middle shape, 1.0 for float itself."""
+    label = {"float/onnxruntime": "fp32", "engine/onnxruntime": run.config.build.precision}
+    stage = run.stages.get("latency/onnxruntime")
+    timings = stage.results["timings"] if stage else []
+    found = [each["speedup"] for each in timings if each["name"] == label.get(name)]
+    return found[len(found) // 2] if found else None
+
+
+def _passes(stage: Stage | None) -> tuple[rep.Step, ...]:
+    return tuple(_step(step) for step in stage.results["steps"]) if stage else ()
+
+
+def _step(step: dict[str, Any]) -> rep.Step:
+    reason = "not compared" if step["max_error"] is None else None
+    return rep.Step.model_validate({**step, "max_error_reason": reason})
+
+
+def _calibration(stage: Stage | None) -> rep.Calibration | None:
+    if stage is None:
+        return None
+    found = stage.results
+    return rep.Calibration(
+        samples=found["samples"],
+        source=stage.options["samples"],
+        digest=found["digest"],
+        texts=found.get("texts"),
+        tokens=found.get("tokens"),
+        seed=stage.options["seed"],
+        method=found["method"],
+        notes=tuple(found.get("notes", ())),
+    )
+
+
+def _quantization(run: Run) -> rep.Quantization | None:
+    stage = run.stages.get("quantize")
+    if stage is None:
+        return None
+    found = stage.results
+    fields = rep.Layer.model_fields
+    layers = ({key: layer[key] for key in layer if key in fields} for layer in found["layers"])
+    return rep.Quantization(
+        precision=run.config.build.precision,
+        int8_share=found["int8_share"],
+        layers=tuple(rep.Layer(**layer) for layer in layers),
+        notes=tuple(found.get("notes", ())),
+    )
+
+
+def _engines(run: Run, unexecuted: dict[str, str]) -> Iterable[rep.Engine]:
+    for stage in run.stages.values():
+        if stage.name.startswith(("engine/", "float/")):
+            reason = unexecuted.get(stage.name)
+            yield rep.Engine(
+                backend=stage.results["backend"],
+                precision=stage.results["precision"],
+                size_bytes=run.workspace.size(stage.name),
+                executed=reason is None,
+                reason=reason,
+                facts=stage.results["facts"],
+            )
+
+
+def _parities(run: Run) -> Iterable[rep.Parity]:
+    fields = rep.OutputParity.model_fields
+    for stage in run.stages.values():
+        if not stage.name.startswith("parity/"):
+            continue
+        found = stage.results
+        outputs = ({key: each[key] for key in each if key in fields} for each in found["outputs"])
+        yield rep.Parity(
+            name=found["name"],
+            against=found["against"],
+            ok=found["ok"],
+            samples=found["samples"],
+            outputs=tuple(rep.OutputParity(**each) for each in outputs),
+            reason=found["reason"] or None,
+        )
+
+
+def _not_compared(unexecuted: dict[str, str]) -> Iterable[rep.Parity]:
+    for name, reason in unexecuted.items():
+        yield rep.Parity(name=name, against="its graph", ok=None, reason=reason)
+
+
+def _scores(run: Run) -> Iterable[rep.Score]:
+    for stage in run.stages.values():
+        if not stage.name.startswith("score/"):
+            continue
+        found, against = stage.results, stage.results.get("against")
+        yield rep.Score(
+            name=stage.name.removeprefix("score/"),
+            metric=found["metric"],
+            value=found["value"],
+            against_float=1 + against["change"] if against else None,
+            interval=(1 + against["low"], 1 + against["high"]) if against else None,
+            samples=found["samples"],
+            data=found["data"],
+        )
+
+
+def _latencies(run: Run) -> Iterable[rep.Latency]:
+    stage = run.stages.get("latency/onnxruntime")
+    for timing in stage.results["timings"] if stage else ():
+        sizes = [int(size) for size in timing["shape"].split("x")]
+        yield rep.Latency(
+            name=timing["name"],
+            batch=sizes[0],
+            sequence=sizes[1] if len(sizes) > 1 else 1,
+            median_ms=timing["median_ms"],
+            p95_ms=timing.get("p95_ms", timing.get("p90_ms")),
+            ratio=timing["speedup"],
+            threads=os.cpu_count() or 1,
+            runs=timing["runs"],
+        )
+
+
+def _environment(run: Run) -> rep.Environment:
+    here = machine()
+    return rep.Environment(
+        cpu=here.cpu,
+        cores=here.cores,
+        memory_bytes=here.memory_bytes,
+        os=here.os,
+        python=here.python,
+        packages=versions(tuple(dict.fromkeys((*EXPORT, *ENGINE)))),
+        threads=here.cores,
+        seed=run.config.calibration.seed,
+    )

@@ -1,0 +1,78 @@
+"""One run of the command line: its configuration, its workspace, and whom it tells what it does."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import ConfigError
+from .config import Config
+from .versions import versions
+from .workspace import Stage, Work, Workspace
+
+Watch = Callable[[str], AbstractContextManager[object]]
+
+
+def _silent(_: str) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage is given; `stages` collects the records in the order they were asked for."""
+
+    config: Config
+    workspace: Workspace
+    force: bool = False
+    watch: Watch = _silent
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    @property
+    def checkpoint(self) -> str:
+        """A folder or a hub id; what was exported before when the configuration names none.
+
+        Raises:
+            ConfigError: none is named and none was exported.
+        """
+        text = self.config.model.checkpoint
+        if text:
+            path = self.config.path(text)
+            return str(path) if text.startswith("package:") or path.exists() else text
+        before = self.workspace.stage("export")
+        if before is None:
+            raise ConfigError(
+                "no checkpoint is named",
+                where="[model] checkpoint",
+                mend="name one there, or run `llmdeploy export MODEL`",
+            )
+        return str(before.options["checkpoint"])
+
+    def folder(self, stage: str) -> Path:
+        """The folder of a stage."""
+        return self.workspace.path(stage)
+
+    def stage(
+        self,
+        name: str,
+        work: Work,
+        *,
+        inputs: Mapping[str, str],
+        options: Mapping[str, Any],
+        packages: tuple[str, ...],
+        force: bool = False,
+    ) -> Stage:
+        """Do a stage through the workspace, once a run, and tell the watcher."""
+        if name in self.stages:
+            return self.stages[name]
+        with self.watch(name):
+            record = self.workspace.run(
+                name,
+                work,
+                inputs=inputs,
+                options=options,
+                versions=versions(packages),
+                force=force or self.force,
+            )
+        self.stages[name] = record
+        return record

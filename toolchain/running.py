@@ -1,0 +1,55 @@
+"""`llmdeploy run`: an engine or a bundle on texts or arrays, results on stdout."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import ConfigError
+from ..deploy.runtime import load
+from .console import emit, people
+
+
+def run_texts(path: Path, texts: Sequence[str], as_json: bool, quiet: bool) -> int:
+    """Run on texts, or on the lines of stdin when none is given; a line of JSON a text."""
+    given = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not given:
+        raise ConfigError("no text to run on", mend="give texts, or lines on stdin")
+    with load(path) as session:
+        results: list[dict[str, Any]] = session(given)
+    if as_json:
+        emit({"results": results})
+    elif not quiet:
+        console = people(file=sys.stdout)
+        for text, result in zip(given, results, strict=True):
+            shown = ", ".join(f"{key} {_short(value)}" for key, value in result.items())
+            console.print(f"{text}\n  {shown}", markup=False)
+    return 0
+
+
+def run_arrays(path: Path, arrays: Path, as_json: bool, quiet: bool) -> int:
+    """Run on a .npz of input arrays; shapes and summaries for people, values as JSON."""
+    try:
+        with np.load(arrays, allow_pickle=False) as loaded:
+            feed = dict(loaded)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"not a .npz of arrays: {error}", where=arrays) from error
+    with load(path) as session:
+        outputs = session.run(feed)
+    if as_json:
+        emit({"outputs": {name: array.tolist() for name, array in outputs.items()}})
+    elif not quiet:
+        for name, array in outputs.items():
+            people(file=sys.stdout).print(f"{name} {array.dtype}{list(array.shape)}", markup=False)
+    return 0
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 4:
+        head = ", ".join(
+            f"{each:.4f}" if isinstance(each, float) else str(each) for each in value[:4]
+        )
+        return f"[{head}, ... {len(value)} in all]"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

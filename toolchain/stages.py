@@ -1,0 +1,281 @@
+"""The stages from checkpoint to engine: plain functions, each reading the one before it."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from pydantic import TypeAdapter, ValidationError
+
+from .. import ConfigError, MissingError
+from ..deploy.backend import Backend, Profile
+from ..deploy.signature import Signature
+from . import registry
+from .config import PassTable
+from .feeds import assets, calibration_feeds, mask_name, parity_feeds
+from .run import Run
+from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
+from .workspace import Stage
+
+FLOAT = "float/onnxruntime"
+
+
+def export(run: Run) -> Stage:
+    """Checkpoint -> ONNX, with its weights, tokenizer and configuration beside it."""
+    from .checkpoint import digest, locate
+
+    model = run.config.model
+    checkpoint = run.checkpoint
+    folder = locate(checkpoint, model.revision)
+
+    def work(out: Path) -> dict[str, Any]:
+        from .exporter import export as trace
+
+        return trace(str(folder), out, **asked)
+
+    asked = model.model_dump(exclude={"checkpoint"})
+    options = {**asked, "checkpoint": checkpoint}
+    inputs = {"checkpoint": digest(folder)}
+    return run.stage("export", work, inputs=inputs, options=options, packages=EXPORT)
+
+
+def optimize(run: Run) -> Stage:
+    """Run the configured passes, each checked against the model it was given."""
+    before = export(run)
+    tables = run.config.passes
+
+    def work(out: Path) -> dict[str, Any]:
+        from ..passes import PassManager, load, save
+        from .replay import Probe
+
+        feeds, what = parity_feeds(run, count=2)
+        manager = PassManager([make_pass(table) for table in tables], verify=Probe(feeds[:2]))
+        model, steps = manager.run(load(run.folder("export") / "model.onnx"))
+        save(model, out)
+        return {"steps": [asdict(step) for step in steps], "samples": what}
+
+    options = {"passes": [table.model_dump() for table in tables], **sample_options(run)}
+    return run.stage(
+        "optimize", work, inputs={"export": before.digest}, options=options, packages=GRAPH
+    )
+
+
+def calibrate(run: Run) -> Stage:
+    """Ranges and smoothing from the calibration samples."""
+    before = optimize(run)
+    table = run.config.calibration
+
+    def work(out: Path) -> dict[str, Any]:
+        from .quantizing import calibrate as collect
+
+        feeds = calibration_feeds(run)
+        return collect(
+            run.folder("optimize") / "model.onnx",
+            out,
+            feeds.fit,
+            mask=mask_name(run),
+            held_out=feeds.held_out,
+            source=feeds.source,
+            method=table.method,
+            seed=table.seed,
+        )
+
+    samples = samples_digest(run)
+    return run.stage(
+        "calibrate",
+        work,
+        inputs={"optimize": before.digest, "samples": samples},
+        options=table.model_dump(exclude={"max_drop", "keep"}),
+        packages=(*GRAPH, *RUNTIME),
+    )
+
+
+def quantize(run: Run) -> Stage:
+    """The Q/DQ graph: INT8 where it holds, float where it must."""
+    before = calibrate(run)
+    table = run.config.calibration
+    precision = run.config.build.precision
+
+    def work(out: Path) -> dict[str, Any]:
+        from .quantizing import quantize as insert
+
+        feeds = calibration_feeds(run)
+        return insert(
+            run.folder("optimize") / "model.onnx",
+            run.folder("calibrate"),
+            out,
+            precision=precision,
+            keep=table.keep,
+            max_drop=table.max_drop,
+            feeds=feeds.held_out,
+        )
+
+    return run.stage(
+        "quantize",
+        work,
+        inputs={"optimize": run.stages["optimize"].digest, "calibrate": before.digest},
+        options={"precision": precision, "keep": table.keep, "max_drop": table.max_drop},
+        packages=(*GRAPH, *RUNTIME),
+    )
+
+
+def neutral(run: Run) -> Stage:
+    """The graph that engines are built from, of the asked precision."""
+    precision = run.config.build.precision
+    if precision == "fp32":
+        return optimize(run)
+    if precision == "int8":
+        return quantize(run)
+    raise ConfigError(
+        f"precision {precision} is not available in this version",
+        where="[build] precision",
+        mend="fp32 or int8",
+    )
+
+
+def engine(run: Run, name: str) -> Stage:
+    """The engine of one backend at the asked precision."""
+    return _build(run, name, neutral(run), f"engine/{name}", run.config.build.precision)
+
+
+def float_engine(run: Run) -> Stage:
+    """The float engine on ONNX Runtime, which scores and latencies are held against."""
+    return _build(run, "onnxruntime", optimize(run), FLOAT, "fp32")
+
+
+def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> Stage:
+    backend = backend_of(name, precision)
+    options = run.config.build.options.get(name, {})
+    profile = profile_of(run)
+
+    def work(out: Path) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".lowered-") as aside:
+            lowered, steps = _lower(run, backend, source.name, precision, Path(aside))
+            built = backend.build(lowered, out, profile, options)
+        for path in assets(run.folder("export")):
+            shutil.copy2(path, out / path.name)
+        return {
+            "backend": name,
+            "precision": precision,
+            "files": built.files,
+            "facts": built.facts,
+            "steps": steps,
+        }
+
+    return run.stage(
+        stage,
+        work,
+        inputs={source.name: source.digest},
+        options={"profile": profile.dims, "options": options, "precision": precision},
+        packages=ENGINE,
+    )
+
+
+def _lower(
+    run: Run, backend: Backend, source: str, precision: str, aside: Path
+) -> tuple[Path, list[dict[str, Any]]]:
+    from ..passes import PassManager, load, save
+
+    path = run.folder(source) / "model.onnx"
+    passes = backend.lowering(precision)
+    if not passes:
+        return path, []
+    model, steps = PassManager(passes).run(load(path))
+    save(model, aside)
+    return aside / "model.onnx", [asdict(step) for step in steps]
+
+
+def backend_of(name: str, precision: str) -> Backend:
+    """The backend called `name`.
+
+    Raises:
+        MissingError: it cannot build here.
+        ConfigError: nobody offers it, or it does not take the precision.
+    """
+    backend: Backend = registry.find("backends", name)()
+    if why := backend.missing():
+        raise MissingError(why, where=f"backend {name}")
+    if precision not in backend.precisions:
+        raise ConfigError(
+            f"{name} does not build {precision}",
+            where="[build] precision",
+            mend=f"one of {', '.join(sorted(backend.precisions))}",
+        )
+    return backend
+
+
+def profile_of(run: Run) -> Profile:
+    """[min, opt, max] of every named dimension: the configured ones, else from io.json's bounds."""
+    known = Signature.load(run.folder("export"))
+    asked = run.config.build.profile
+    unknown = [name for name in asked if name not in known.dims]
+    if unknown:
+        raise ConfigError(
+            f"the graph has no dimension {unknown[0]!r}",
+            where="[build.profile]",
+            mend=f"its dimensions are {', '.join(known.dims)}",
+        )
+    usual = {"batch": (1, 8), "sequence": (128, 512)}
+    dims: dict[str, tuple[int, int, int]] = {}
+    for name, bounds in known.dims.items():
+        opt, high = usual.get(name, (128, 512))
+        limit = bounds.max or high
+        dims[name] = asked.get(name) or (bounds.min, min(opt, limit), min(high, limit))
+    return Profile(dims)
+
+
+def make_pass(table: PassTable) -> ir.passes.PassBase:
+    """The pass a `[[passes]]` table names, with its fields.
+
+    Raises:
+        ConfigError: nobody offers it, or a field is unknown or of the wrong kind.
+    """
+    cls = registry.find("passes", table.use)
+    try:
+        return TypeAdapter(cls).validate_python(table.options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"])) or table.use
+        raise ConfigError(
+            f"pass {table.use}: {problem['msg']}: {field}",
+            where="[[passes]]",
+            mend="`llmdeploy list` shows each pass's options",
+        ) from error
+
+
+def samples_digest(run: Run) -> str:
+    """The digest of the calibration file's bytes, so that a changed file calibrates again.
+
+    Raises:
+        ConfigError: no samples are named, or the file is not there.
+    """
+    from .workspace import digest_of
+
+    path = (
+        run.config.path(run.config.calibration.samples) if run.config.calibration.samples else None
+    )
+    if path is None:
+        calibration_feeds(run)
+    assert path is not None
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return digest_of([_file_digest(file) for file in files])
+
+
+def _file_digest(path: Path) -> str:
+    from .workspace import digest_file
+
+    try:
+        return digest_file(path)
+    except OSError as error:
+        raise ConfigError(
+            f"no calibration samples: {error.strerror}", where=path, mend="name a file that exists"
+        ) from error
+
+
+def sample_options(run: Run) -> dict[str, Any]:
+    """What of the configuration decides which samples parity is measured on."""
+    table = run.config.calibration
+    return json.loads(table.model_dump_json(exclude={"max_drop", "keep", "method"}))

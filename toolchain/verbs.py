@@ -1,0 +1,131 @@
+"""What the command line's verbs share: the run they are given, and how their end is shown."""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import ConfigError
+from . import checks, release, report, stages
+from .config import Config, load
+from .console import emit, people, watcher
+from .run import Run
+from .workspace import Stage, Workspace
+
+#: Where an option of the command line goes in the configuration.
+PLACES = {
+    "model": ("model", "checkpoint"),
+    "precision": ("build", "precision"),
+    "backends": ("build", "backends"),
+    "samples": ("calibration", "samples"),
+    "keep": ("calibration", "keep"),
+    "max_drop": ("calibration", "max_drop"),
+    "kinds": ("bundle", "kinds"),
+    "bundle_python": ("bundle", "python"),
+    "allow_unexecuted": ("gate", "allow_unexecuted"),
+}
+
+
+def given(config: Path, workspace: Path, force: bool, quiet: bool, **over: Any) -> Run:
+    """The run that a verb was asked for: the file, and what the command line says over it.
+
+    Raises:
+        ConfigError: the file is wrong, or missing where no checkpoint is named otherwise.
+    """
+    lone = not config.exists() and config.name == "llmdeploy.toml" and bool(over.get("model"))
+    base = Config() if lone else load(config)
+    asked = {name: value for name, value in over.items() if value is not None}
+    for name, value in asked.items():
+        section, key = PLACES[name]
+        table = getattr(base, section)
+        kept = (*table.allow_unexecuted, *value) if name == "allow_unexecuted" else value
+        changed = type(table).model_validate({**dict(table), key: _here(name, kept)})
+        base = base.model_copy(update={section: changed})
+    return Run(base, Workspace(workspace), force, watcher(quiet))
+
+
+def _here(name: str, value: Any) -> Any:
+    """A path of the command line starts where the command is run, not at the file's folder."""
+    if name not in ("samples", "model") or str(value).startswith("package:"):
+        return value
+    path = Path(str(value)).expanduser()
+    return str(path.absolute()) if name == "samples" or path.exists() else value
+
+
+def one_precision(named: str | None, flags: Mapping[str, bool]) -> str | None:
+    """The one precision that was asked for.
+
+    Raises:
+        ConfigError: more than one, or none that exists.
+    """
+    asked = [name for name, on in flags.items() if on] + ([named] if named else [])
+    if len(set(asked)) > 1:
+        raise ConfigError(f"{' and '.join(asked)} cannot both be built", mend="ask for one")
+    known = ("fp32", *flags)
+    if asked and asked[0] not in known:
+        raise ConfigError(f"no precision {asked[0]!r}", mend=f"one of {', '.join(known)}")
+    return asked[0] if asked else None
+
+
+def stage(name: str, run: Run, as_json: bool) -> int:
+    """One stage, all it needs, and its parity; 1 when the parity does not hold."""
+    with run.workspace.locked():
+        made: Stage = getattr(stages, name)(run)
+        parity = {"export": checks.export_parity, "optimize": checks.optimize_parity}.get(name)
+        held = parity(run) if parity else None
+    if as_json:
+        emit({**asdict(made), "parity": held.results if held else None})
+    else:
+        _print_stage(run, made, held)
+    return 0 if held is None or held.results["ok"] else 1
+
+
+def _print_stage(run: Run, made: Stage, held: Stage | None) -> None:
+    folder = run.folder(made.name)
+    people(file=sys.stdout).print(f"{folder}{' (fresh)' if made.fresh else ''}")
+    for note in made.results.get("notes", ()):
+        people().print(f"note: {note}", markup=False)
+    if held and not held.results["ok"]:
+        people().print(f"parity does not hold: {held.results['reason']}", markup=False)
+
+
+def end(verb: str, run: Run, as_json: bool, output: Path | None = None) -> int:
+    """A verb that ends in a report: show it, and give its exit code."""
+    with run.workspace.locked():
+        outcome: release.Outcome = (
+            release.bundle(run, run.config.bundle.kinds)
+            if verb == "bundle"
+            else getattr(release, verb)(run)
+        )
+        paths = [Path(made.path) for made in outcome.report.bundles]
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            paths = [Path(shutil.copy2(path, output)) for path in paths]
+    if as_json:
+        emit(outcome.report.model_dump(mode="json"))
+    people().print(report.table(outcome.report))
+    for gate in outcome.failures:
+        mend = f", {gate.mend}" if gate.mend else ""
+        people().print(f"gate {gate.name} {gate.status}: {gate.reason}{mend}", markup=False)
+    if not as_json:
+        for path in (*outcome.files, *paths):
+            people(file=sys.stdout).print(str(path), markup=False)
+    return outcome.exit_code
+
+
+def verify_bundle(path: Path, as_json: bool, quiet: bool) -> int:
+    """Hold a bundle against its own manifest and golden runs."""
+    from ..deploy.selfcheck import verify_bundle as check
+
+    if not path.exists():
+        raise ConfigError("no bundle there", where=path, mend="give a bundle's archive or folder")
+    found = check(path)
+    if as_json:
+        emit(asdict(found))
+    elif not quiet:
+        marks = {True: "ok", False: "FAILED", None: "not executed"}
+        for each in found.checks:
+            people().print(f"{marks[each.ok]:<12} {each.name}: {each.detail}", markup=False)
+    return 0 if found.ok else 1
