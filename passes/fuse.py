@@ -7,12 +7,21 @@ from pydantic import ConfigDict, field_validator
 from pydantic.dataclasses import dataclass
 
 from .contract import CLOSE, Contract
+from .gelu_rules import GELU
 from .kinds import RulePass
+from .norm_rules import LAYER_NORMALIZATION, RMS_NORMALIZATION
 from .rules import Rule
+from .scale_rules import ATTENTION_SCALE
 from .weight_rules import WEIGHTS
 
 #: Every fusion by the name that a configuration gives.
-RULES: dict[str, tuple[Rule, ...]] = {"transposed-weight": WEIGHTS}
+RULES: dict[str, tuple[Rule, ...]] = {
+    "transposed-weight": WEIGHTS,
+    "layer-normalization": LAYER_NORMALIZATION,
+    "rms-normalization": RMS_NORMALIZATION,
+    "gelu": GELU,
+    "attention-scale": ATTENTION_SCALE,
+}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -1,0 +1,160 @@
+"""How the channels of an activation can be scaled without another node: where the scale goes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from .facts import attribute_int, input_of, is_constant, made_by, only_use, perm_of, scalar
+
+#: `norm`: into the gamma and beta of the norm that makes it; `twin`: into those of a second norm
+#: beside it, since others read the first; `weight`: into the columns of an earlier weight MatMul;
+#: `node`: a Mul (and an Add) of its own.
+Kind = Literal["norm", "twin", "weight", "node"]
+NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+#: More steps than any attention has between the values' MatMul and the output's.
+STEPS = 16
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Where 1/s of an activation x goes, exactly.
+
+    `node` names the norm or the weight MatMul. `repeat` heads of `width` channels share each of
+    that MatMul's heads (grouped-query attention), so that they must share their scales.
+    """
+
+    kind: Kind
+    node: str = ""
+    repeat: int = 1
+    width: int = 0
+
+    @property
+    def shifts(self) -> Literal["channel", "scalar", "none"]:
+        """Whether x - c can be had beside x / s: a c a channel, one for all, or none."""
+        if self.kind in ("norm", "twin"):
+            return "channel"
+        return "scalar" if self.kind == "node" else "none"
+
+
+def fold_of(value: ir.Value, layers: Sequence[ir.Node]) -> Fold:
+    """Where the scale of a value that `layers` read can go."""
+    norm = made_by(value, *NORMS)
+    if norm is not None and norm.outputs[0] is value and is_constant(input_of(norm, 1)):
+        alone = not value.is_graph_output() and set(value.consumers()) <= set(layers)
+        kind: Kind = "norm" if alone else "twin"
+        return Fold(kind, norm.name or "")
+    if value.is_graph_output() or not set(value.consumers()) <= set(layers):
+        return Fold("node")
+    return _earlier(value) or Fold("node")
+
+
+def _earlier(value: ir.Value) -> Fold | None:
+    """The weight MatMul whose columns are this value's channels, through what keeps scales."""
+    width = _last(value)
+    relu, product = made_by(value, "Relu"), made_by(value, "Mul")
+    if relu is not None:
+        return _linear(relu.inputs[0], width)
+    if product is not None:
+        found = (_linear(factor, width) for factor in reversed(product.inputs))
+        return next((fold for fold in found if fold is not None), None)
+    return _values(value)
+
+
+def _linear(value: ir.Value | None, width: int | None) -> Fold | None:
+    """`x @ w [+ b]`, read by nobody else, whose columns are `width` channels."""
+    if value is None or value.is_graph_output() or not only_use(value):
+        return None
+    node = value.producer()
+    added = made_by(value, "Add")
+    if added is not None:
+        constant = [item for item in added.inputs if is_constant(item)]
+        other = next((item for item in added.inputs if not is_constant(item)), None)
+        node = other.producer() if len(constant) == 1 and other is not None else None
+        if other is None or not only_use(other):
+            return None
+    if node is None or node.op_type not in ("MatMul", "Gemm") or node.domain:
+        return None
+    weight = input_of(node, 1)
+    if not is_constant(weight) or weight is None or len(weight.uses()) != 1:
+        return None
+    return Fold("weight", node.name or "") if _columns(node) == width and node.name else None
+
+
+def _columns(node: ir.Node) -> int | None:
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None or len(weight.shape) != 2:
+        return None
+    axis = 0 if node.op_type == "Gemm" and attribute_int(node, "transB", 0) else 1
+    size = weight.shape[axis]
+    return size if isinstance(size, int) else None
+
+
+def _last(value: ir.Value | None) -> int | None:
+    shape = value.shape if value is not None else None
+    size = shape[-1] if shape is not None and len(shape) else None
+    return size if isinstance(size, int) else None
+
+
+def _values(value: ir.Value) -> Fold | None:
+    """Back from softmax(q k) v, heads side by side, to the MatMul that makes v.
+
+    [b, s, h*d] <- [b, s, h, d] <- [b, h, s, d] = p @ v; v [b, h, s, d] <- [b, s, h, d] <- [b, s, h*d],
+    all of it read by nobody else: a cache that is an output of the graph is left as it is.
+    """
+    merged = made_by(value, "Reshape")
+    heads = merged.inputs[0] if merged is not None else None
+    width = _last(heads)
+    turned = made_by(heads, "Transpose")
+    if merged is None or turned is None or perm_of(turned) != (0, 2, 1, 3) or width is None:
+        return None
+    product = _through_where(turned.inputs[0])
+    mixed = made_by(product, "MatMul")
+    if mixed is None or not _own(merged.inputs[0], turned.inputs[0], product):
+        return None
+    return _projection(mixed.inputs[1], width)
+
+
+def _through_where(value: ir.Value | None) -> ir.Value | None:
+    """x of Where(c, 0, x) or Where(c, x, 0): rows that are zero stay zero under any scale."""
+    node = made_by(value, "Where")
+    if node is None:
+        return value
+    kept = [item for item in node.inputs[1:] if scalar(item) != 0.0]
+    return kept[0] if len(kept) == 1 else value
+
+
+def _projection(value: ir.Value | None, width: int) -> Fold | None:
+    repeat = 1
+    for _ in range(STEPS):
+        if value is None or not _own(value):
+            return None
+        node = made_by(value, "Transpose", "Reshape", "Expand", "Unsqueeze")
+        if node is None:
+            return None
+        if node.op_type == "Transpose" and perm_of(node) == (0, 2, 1, 3):
+            split = made_by(node.inputs[0], "Reshape")
+            if split is None or not _own(node.inputs[0]) or _last(node.inputs[0]) != width:
+                return None
+            fold = _linear(split.inputs[0], _last(split.inputs[0]))
+            return Fold("weight", fold.node, repeat, width) if fold is not None else None
+        if node.op_type == "Transpose" or _last(node.outputs[0]) != width:
+            return None
+        repeat *= _repeated(node)
+        value = node.inputs[0]
+    return None
+
+
+def _repeated(node: ir.Node) -> int:
+    """How often an Expand repeats each head: [b, kv, 1, s, d] -> [b, kv, g, s, d]."""
+    shape = node.outputs[0].shape
+    if node.op_type != "Expand" or shape is None or len(shape) != 5:
+        return 1
+    size = shape[2]
+    return size if isinstance(size, int) else 1
+
+
+def _own(*values: ir.Value | None) -> bool:
+    """Whether one node alone reads each value, and none is an output of the graph."""
+    return all(value is not None and only_use(value) for value in values)

@@ -1,0 +1,160 @@
+"""Where INT8 can go: weight MatMuls, grouped by the activation they share.
+
+The placement rules are TensorRT's for explicit quantisation: only MatMul and Gemm with a constant
+weight, their inputs and never their outputs, no output head, nothing thinner than a tile.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .facts import attribute_int, input_of, is_constant, scalar
+from .folds import Fold, fold_of
+
+#: GEMMs thinner than this are slower with Q/DQ around them on TensorRT (ModelOpt's own limit).
+MIN_DIM = 16
+#: An output this many times wider than its input is a vocabulary, and its MatMul the output head.
+HEAD_RATIO = 4
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_AFTER_HEAD = {"Add", "Cast", "Identity", "Mul", "Div", "Tanh", "Reshape", "Gather", "Slice"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A MatMul or Gemm with a constant weight of k inputs and n outputs.
+
+    `refused` says why the rules keep it in float, empty where INT8 is allowed. `transposed` is
+    whether the weight is stored [n, k].
+    """
+
+    node: str
+    weight: str
+    k: int
+    n: int
+    transposed: bool = False
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Site:
+    """An activation [..., k] that weight MatMuls read, and how its channels can be scaled."""
+
+    tensor: str
+    layers: tuple[Layer, ...]
+    fold: Fold
+    #: Another activation, whose variance over the last axis sets the scale of a row's error.
+    stream: str | None
+
+    @property
+    def eligible(self) -> tuple[Layer, ...]:
+        """The layers that may be INT8."""
+        return tuple(layer for layer in self.layers if not layer.refused)
+
+
+def sites(model: ir.Model) -> tuple[Site, ...]:
+    """Every activation that weight MatMuls of the main graph read, in the order of the graph."""
+    groups: dict[ir.Value, list[ir.Node]] = {}
+    for node in model.graph:
+        if is_weighted(node) and node.inputs[0] is not None:
+            groups.setdefault(node.inputs[0], []).append(node)
+    return tuple(
+        Site(
+            tensor=value.name or "",
+            layers=tuple(layer_of(node) for node in nodes),
+            fold=fold_of(value, [node for node in nodes if not layer_of(node).refused]),
+            stream=next(filter(None, map(_stream, nodes)), None),
+        )
+        for value, nodes in groups.items()
+    )
+
+
+def is_weighted(node: ir.Node) -> bool:
+    """Whether a node is `x @ w` or `x @ w + b` with w a constant matrix of floats."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
+        return False
+    source, weight = input_of(node, 0), input_of(node, 1)
+    if source is None or is_constant(source) or weight is None or not is_constant(weight):
+        return False
+    if weight.dtype not in _FLOATS or weight.shape is None or len(weight.shape) != 2:
+        return False
+    return node.op_type == "MatMul" or _plain(node)
+
+
+def _plain(node: ir.Node) -> bool:
+    factors = (node.attributes.get(name) for name in ("alpha", "beta"))
+    ones = all(factor is None or factor.as_float() == 1.0 for factor in factors)
+    return ones and attribute_int(node, "transA", 0) == 0
+
+
+def layer_of(node: ir.Node) -> Layer:
+    """The layer that a weighted node is."""
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.shape is not None
+    rows, columns = (int(size) for size in weight.shape.numpy())
+    turned = node.op_type == "Gemm" and attribute_int(node, "transB", 0) == 1
+    k, n = (columns, rows) if turned else (rows, columns)
+    return Layer(node.name or "", weight.name or "", k, n, turned, _refused(node, k, n))
+
+
+def _refused(node: ir.Node, k: int, n: int) -> str:
+    if k < MIN_DIM or n < MIN_DIM:
+        return f"K or N under {MIN_DIM}: slower with Q/DQ"
+    if n >= HEAD_RATIO * k and _is_head(node):
+        return "the output head stays in float"
+    return ""
+
+
+def _is_head(node: ir.Node) -> bool:
+    """Whether nothing but bias, casts, scaling and indexing lies between a node and an output."""
+    value = node.outputs[0]
+    for _ in range(8):
+        if value.is_graph_output():
+            return True
+        readers = value.consumers()
+        if len(readers) != 1 or readers[0].op_type not in _AFTER_HEAD:
+            return False
+        value = readers[0].outputs[0]
+    return False
+
+
+def _stream(node: ir.Node) -> str | None:
+    """The sum of a layer's output and a residual, which a later norm divides by its size."""
+    value = node.outputs[0]
+    for _ in range(4):
+        readers = value.consumers()
+        if len(readers) != 1 or readers[0].op_type not in ("Add", "Mul", "Reshape", "Cast"):
+            return None
+        reader = readers[0]
+        value = reader.outputs[0]
+        if reader.op_type == "Add" and not any(is_constant(item) for item in reader.inputs):
+            return value.name
+    return None
+
+
+def weight_of(model: ir.Model, layer: Layer) -> NDArray[np.float32]:
+    """A layer's weight as float32 [k, n], read from disk now."""
+    value = model.graph.initializers[layer.weight]
+    tensor = ir.convenience.get_const_tensor(value)
+    assert tensor is not None
+    array = tensor.numpy().astype(np.float32)
+    return np.ascontiguousarray(array.T) if layer.transposed else array
+
+
+def by_name(model: ir.Model) -> dict[str, ir.Node]:
+    """The nodes of the main graph by their names."""
+    return {node.name: node for node in model.graph if node.name}
+
+
+def readers(value: ir.Value) -> Iterator[ir.Node]:
+    """The nodes that read a value, each once."""
+    return iter(dict.fromkeys(use.node for use in value.uses()))
+
+
+def number(value: ir.Value | None) -> float | None:
+    """The number in a constant of one element."""
+    return scalar(value)
