@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from .. import BuildError, BundleError, ConfigError
+from .. import BundleError, ConfigError
 from .answers import answer
 from .ort_session import Settings, open_session
 from .places import Places, locate
@@ -29,11 +29,13 @@ def load(
 ) -> "Session":
     """Load a bundle (folder or archive), an engine's folder, or the engine of a workspace.
 
-    `threads` 0 leaves their number to ONNX Runtime; a text is cut after `max_length` tokens.
+    `threads` 0 leaves their number to the engine's own settings; a text is cut after `max_length`
+    tokens.
 
     Raises:
         ConfigError: nothing at `path` can be run.
-        BundleError: the bundle or its engine cannot be read.
+        BundleError: the bundle cannot be read.
+        BuildError: the engine cannot be loaded.
         MissingError: onnxruntime is not installed.
     """
     return Session(locate(path), threads=threads, batch=batch, max_length=max_length)
@@ -95,7 +97,8 @@ class Session:
         try:
             return dict(zip(names, self._engine.run(names, dict(feed)), strict=True))
         except Exception as error:
-            raise _failure("the engine failed", error, self._places.model) from error
+            what = f"the engine failed: {' '.join(str(error).split())[:200]}"
+            raise BundleError(what, where=self._places.model) from error
 
     @property
     def encoder(self) -> Encoder:
@@ -143,18 +146,8 @@ class Session:
 
 
 def _open(model: Path, threads: int) -> Any:
-    """The session as its engine.json says; `threads`, where given, before what it says."""
     settings = Settings.load(model.parent)
-    if threads:
-        settings = settings.model_copy(update={"threads": threads})
-    try:
-        return open_session(model, settings)
-    except BuildError as error:
-        raise BundleError(error.what, where=error.where) from error
-
-
-def _failure(what: str, error: Exception, model: Path) -> BundleError:
-    return BundleError(f"{what}: {' '.join(str(error).split())[:200]}", where=model)
+    return open_session(model, settings.model_copy(update={"threads": threads or settings.threads}))
 
 
 def _check(signature: Signature, feed: Mapping[str, NDArray[Any]]) -> None:

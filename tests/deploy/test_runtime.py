@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llmdeploy import BundleError, ConfigError
+from llmdeploy import BuildError, BundleError, ConfigError
 from llmdeploy.deploy.runtime import load, run_texts
 
 from .conftest import TEXTS, write_engine
@@ -62,7 +62,7 @@ def test_nothing_to_run_is_said(tmp_path: Path) -> None:
 def test_a_broken_engine_is_one_line(tmp_path: Path) -> None:
     folder = write_engine(tmp_path / "engine")
     (folder / "model.onnx").write_bytes(b"\x08\x0a\x12")
-    with pytest.raises(BundleError, match="cannot be loaded") as caught:
+    with pytest.raises(BuildError, match="cannot be loaded") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
 
