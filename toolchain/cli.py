@@ -87,7 +87,9 @@ def export(
     """Checkpoint -> ONNX, held against the checkpoint."""
     from . import verbs
 
-    return verbs.stage("export", verbs.given(config, workspace, force, quiet, model=model), json)
+    return verbs.stage(
+        "export", verbs.given(config, workspace, force, quiet, model=model), json, quiet
+    )
 
 
 @app.command()
@@ -101,7 +103,7 @@ def optimize(
     """Run the passes on the exported graph."""
     from . import verbs
 
-    return verbs.stage("optimize", verbs.given(config, workspace, force, quiet), json)
+    return verbs.stage("optimize", verbs.given(config, workspace, force, quiet), json, quiet)
 
 
 @app.command()
@@ -117,7 +119,7 @@ def calibrate(
     from . import verbs
 
     given = verbs.given(config, workspace, force, quiet, samples=samples)
-    return verbs.stage("calibrate", given, json)
+    return verbs.stage("calibrate", given, json, quiet)
 
 
 @app.command()
@@ -152,7 +154,7 @@ def build(
         keep=keep,
         max_drop=max_drop,
     )
-    return verbs.end("build", given, json)
+    return verbs.end("build", given, json, quiet)
 
 
 @app.command()
@@ -173,7 +175,7 @@ def verify(
     if path is not None:
         return verbs.verify_bundle(path, json, quiet)
     given = verbs.given(config, workspace, force, quiet, allow_unexecuted=allow_unexecuted)
-    return verbs.end("verify", given, json)
+    return verbs.end("verify", given, json, quiet)
 
 
 @app.command()
@@ -193,7 +195,7 @@ def bundle(
     from . import verbs
 
     given = verbs.given(config, workspace, force, quiet, kinds=kind, bundle_python=bundle_python)
-    return verbs.end("bundle", given, json, output=output)
+    return verbs.end("bundle", given, json, quiet, output=output)
 
 
 @app.command()
@@ -219,7 +221,7 @@ def release(
         allow_unexecuted=allow_unexecuted,
         bundle_python=bundle_python,
     )
-    return verbs.end("release", given, json)
+    return verbs.end("release", given, json, quiet)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from .packing import contents
 from .preflight import preflight
 from .reporting import compile_report
 from .run import Run
-from .stages import FLOAT, engine, neutral
+from .stages import engine, float_engine, neutral
 
 #: What the bundle's own verification must do without.
 HIDDEN = "torch,transformers,onnxscript"
@@ -92,8 +92,10 @@ def _measure(run: Run) -> None:
     candidate = engine(run, "onnxruntime")
     checks.latency(run)
     if run.config.evaluation.metric:
-        checks.score(run, run.stages[FLOAT])
-        checks.score(run, candidate, against=run.stages[FLOAT])
+        reference = float_engine(run)
+        checks.score(run, reference)
+        if candidate is not reference:
+            checks.score(run, candidate, against=reference)
 
 
 def _outcome(run: Run, unexecuted: dict[str, str], write: bool = False) -> Outcome:

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .. import MissingError, ParityError
+from .. import ParityError
 from ..deploy.backend import Feed
+from ..deploy.ort_session import Settings, open_session
 from ..passes import save
 
 Outputs = dict[str, NDArray[Any]]
@@ -21,25 +22,20 @@ def replay(path: Path, feeds: Sequence[Feed]) -> list[Outputs]:
 
     Raises:
         MissingError: ONNX Runtime is not installed.
-        ParityError: the file cannot be loaded or executed.
+        BuildError: the file cannot be loaded.
+        ParityError: it cannot be executed on a feed.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise MissingError(
-            "ONNX Runtime is not installed", mend="pip install 'llmdeploy[cpu]'"
-        ) from error
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return [
-            dict(zip(names, _arrays(session.run(names, dict(feed))), strict=True)) for feed in feeds
-        ]
-    except Exception as error:  # ONNX Runtime's own errors share no narrower class
-        raise ParityError(f"cannot be executed: {_first_line(error)}", where=path) from error
+    session = open_session(path, Settings(optimized=True))
+    names = [output.name for output in session.get_outputs()]
+    results: list[Outputs] = []
+    for feed in feeds:
+        try:
+            arrays = session.run(names, dict(feed))
+        except Exception as error:  # ONNX Runtime's own errors share no narrower class
+            what = f"cannot be executed: {' '.join(str(error).split())[:300]}"
+            raise ParityError(what, where=path) from error
+        results.append({name: np.asarray(each) for name, each in zip(names, arrays, strict=True)})
+    return results
 
 
 class Probe:
@@ -58,11 +54,3 @@ class Probe:
             for index, outputs in enumerate(results)
             for name, array in outputs.items()
         }
-
-
-def _arrays(values: Sequence[Any]) -> list[NDArray[Any]]:
-    return [np.asarray(value) for value in values]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]

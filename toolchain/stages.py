@@ -20,8 +20,6 @@ from .run import Run
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
 from .workspace import Stage
 
-FLOAT = "float/onnxruntime"
-
 
 def export(run: Run) -> Stage:
     """Checkpoint -> ONNX, with its weights, tokenizer and configuration beside it."""
@@ -143,7 +141,9 @@ def engine(run: Run, name: str) -> Stage:
 
 def float_engine(run: Run) -> Stage:
     """The float engine on ONNX Runtime, which scores and latencies are held against."""
-    return _build(run, "onnxruntime", optimize(run), FLOAT, "fp32")
+    if run.config.build.precision == "fp32" and "onnxruntime" in run.config.build.backends:
+        return engine(run, "onnxruntime")
+    return _build(run, "onnxruntime", optimize(run), "float/onnxruntime", "fp32")
 
 
 def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> Stage:

@@ -69,7 +69,7 @@ def one_precision(named: str | None, flags: Mapping[str, bool]) -> str | None:
     return asked[0] if asked else None
 
 
-def stage(name: str, run: Run, as_json: bool) -> int:
+def stage(name: str, run: Run, as_json: bool, quiet: bool) -> int:
     """One stage, all it needs, and its parity; 1 when the parity does not hold."""
     with run.workspace.locked():
         made: Stage = getattr(stages, name)(run)
@@ -77,21 +77,22 @@ def stage(name: str, run: Run, as_json: bool) -> int:
         held = parity(run) if parity else None
     if as_json:
         emit({**asdict(made), "parity": held.results if held else None})
-    else:
-        _print_stage(run, made, held)
-    return 0 if held is None or held.results["ok"] else 1
+    elif not quiet:
+        _print_stage(run, made)
+    if held is None or held.results["ok"]:
+        return 0
+    people().print(f"parity does not hold: {held.results['reason']}", markup=False)
+    return 1
 
 
-def _print_stage(run: Run, made: Stage, held: Stage | None) -> None:
+def _print_stage(run: Run, made: Stage) -> None:
     folder = run.folder(made.name)
     people(file=sys.stdout).print(f"{folder}{' (fresh)' if made.fresh else ''}")
     for note in made.results.get("notes", ()):
         people().print(f"note: {note}", markup=False)
-    if held and not held.results["ok"]:
-        people().print(f"parity does not hold: {held.results['reason']}", markup=False)
 
 
-def end(verb: str, run: Run, as_json: bool, output: Path | None = None) -> int:
+def end(verb: str, run: Run, as_json: bool, quiet: bool, output: Path | None = None) -> int:
     """A verb that ends in a report: show it, and give its exit code."""
     with run.workspace.locked():
         outcome: release.Outcome = (
@@ -105,11 +106,11 @@ def end(verb: str, run: Run, as_json: bool, output: Path | None = None) -> int:
             paths = [Path(shutil.copy2(path, output)) for path in paths]
     if as_json:
         emit(outcome.report.model_dump(mode="json"))
-    people().print(report.table(outcome.report))
+    people(quiet).print(report.table(outcome.report))
     for gate in outcome.failures:
         mend = f", {gate.mend}" if gate.mend else ""
         people().print(f"gate {gate.name} {gate.status}: {gate.reason}{mend}", markup=False)
-    if not as_json:
+    if not as_json and not quiet:
         for path in (*outcome.files, *paths):
             people(file=sys.stdout).print(str(path), markup=False)
     return outcome.exit_code
