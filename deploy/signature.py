@@ -40,7 +40,11 @@ class Bounds(Record):
 
 
 class Signature(Record):
-    """What goes into a graph and what comes out."""
+    """What goes into a graph and what comes out.
+
+    A task of several graphs (`encoder`, `decoder`) has `components` and no tensors of its own:
+    each is a folder of that name with its own model.onnx and io.json.
+    """
 
     schema_version: Literal[1] = 1
     task: str
@@ -50,6 +54,7 @@ class Signature(Record):
     dims: dict[str, Bounds] = {}
     labels: tuple[str, ...] = ()
     padding_side: Literal["left", "right"] = "right"
+    components: tuple[str, ...] = ()
 
     def input(self, role: str) -> Tensor | None:
         """The input with this role, None when the graph has none."""

@@ -8,31 +8,53 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .. import ConfigError
 from . import pooling
+from .export_components import Subject, components
 from .export_task import Target
 
 Feed = Mapping[str, NDArray[np.generic]]
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def outputs(source: Path, target: Target, feeds: Sequence[Feed], trust: bool) -> list[Arrays]:
+def outputs(
+    source: Path, target: Target, component: str, feeds: Sequence[Feed], trust: bool
+) -> list[Arrays]:
     """Load the checkpoint in float32 and run it on each feed, without gradients."""
     model = target.model_class.from_pretrained(
         str(source), dtype=torch.float32, trust_remote_code=trust
     ).eval()
+    parts = {part.name: part.module for part in components(Subject(source, model, target.task))}
+    if component not in parts:
+        raise ConfigError(f"no component {component!r}", mend=f"one of {', '.join(parts)}")
     pool = pooling.read(source) if target.task == "feature-extraction" else None
     with torch.no_grad():
-        return [_run(model, pool, feed) for feed in feeds]
+        return [_run(parts[component], pool, feed) for feed in feeds]
 
 
-def _run(model: Any, pool: pooling.Pooling | None, feed: Feed) -> Arrays:
-    inputs = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in feed.items()}
-    flags = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
-    made = model(**inputs, **flags, return_dict=True)
+def _run(module: Any, pool: pooling.Pooling | None, feed: Feed) -> Arrays:
+    inputs = arguments(feed)
+    made = module(**inputs)
     if pool:
         embedding = _pool(made["last_hidden_state"], inputs["attention_mask"], pool)
         return {pooling.OUTPUT: embedding.numpy()}
-    return {name: one.numpy() for name, one in made.items() if isinstance(one, torch.Tensor)}
+    return {name: one.numpy() for name, one in made.items()}
+
+
+def arguments(feed: Feed) -> dict[str, Any]:
+    """A feed as keyword arguments: `past_key.0`, `past_key.1`, ... become the list `past_key`."""
+    made: dict[str, Any] = {}
+    for name, array in feed.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        stem, _, index = name.rpartition(".")
+        if index.isdigit():
+            made.setdefault(stem, {})[int(index)] = tensor
+        else:
+            made[name] = tensor
+    return {
+        name: [one[index] for index in sorted(one)] if isinstance(one, dict) else one
+        for name, one in made.items()
+    }
 
 
 def _pool(state: torch.Tensor, mask: torch.Tensor, pool: pooling.Pooling) -> torch.Tensor:

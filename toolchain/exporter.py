@@ -1,29 +1,46 @@
 """checkpoint -> export/: the graph traced without weights, the weights moved without memory."""
 
+from __future__ import annotations
+
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .. import ConfigError, ExportError, MissingError
-from ..deploy.signature import Signature, Tensor
+from ..deploy.signature import Signature
 from . import checkpoint as checkpoints
 from .export_quiet import quiet
 
+if TYPE_CHECKING:  # they import torch, which an export alone needs
+    from .export_components import Component
+    from .export_phantom import Phantoms
+    from .export_plan import Plan
+    from .export_task import Target
+
 Feed = Mapping[str, NDArray[np.generic]]
-MODEL = "model.onnx"
+_COUNTED = ("parameters", "weight_bytes", "nodes")
 
 
 @dataclass(frozen=True)
 class _Opened:
     folder: Path
     config: Any
-    target: Any
+    target: Target
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A checkpoint opened, its model built of phantoms, and where each weight really is."""
+
+    opened: _Opened
+    model: Any
+    plan: Plan
+    phantoms: Phantoms
 
 
 def export(
@@ -54,42 +71,71 @@ def export(
 def _export(
     source: Path, folder: Path, task: str, opset: int, dtype: str, weights: str, trust: bool
 ) -> dict[str, Any]:
-    from . import export_beside, export_inputs, export_plan, export_trace, pooling
+    from .export_beside import carry
+    from .export_components import Subject, components
     from .export_data import same
     from .export_phantom import phantom_parameters
+    from .export_plan import plan, tie
     from .export_stored import stored
-    from .export_weights import Weights
 
     tensors = stored(source)
     opened = _open(source, task, trust)
     with phantom_parameters() as phantoms:
         model = _build(opened, dtype)
-    plan = export_plan.plan(model, tensors)
-    export_plan.tie(model, plan, same)
-    example = export_inputs.text(source, model, opened.target.task)
-    program = export_trace.trace(model, example, opset)
-    pool = pooling.read(source) if opened.target.task == "feature-extraction" else None
+    found = plan(model, tensors)
+    tie(model, found, same)
+    parts = components(Subject(source, model, opened.target.task))
+    origin = _Origin(opened, model, found, phantoms)
+    graphs = [_component(origin, part, folder / part.name, opset) for part in parts]
+    if len(parts) > 1:
+        names = tuple(part.name for part in parts)
+        Signature(
+            task=opened.target.task,
+            architecture=opened.target.model_class.__name__,
+            inputs=(),
+            outputs=(),
+            components=names,
+        ).save(folder)
+    notes = [*opened.target.notes, *(note for graph in graphs for note in graph.pop("notes"))]
+    notes += carry(source, folder, trust)
+    return {
+        "task": opened.target.task,
+        "architecture": opened.target.model_class.__name__,
+        "opset": graphs[0].pop("opset"),
+        **{name: sum(graph[name] for graph in graphs) for name in _COUNTED},
+        "components": [part.name for part in parts if part.name],
+        "weights": weights,
+        "self_contained": True,
+        "notes": list(dict.fromkeys(notes)),
+    }
+
+
+def _component(origin: _Origin, part: Component, folder: Path, opset: int) -> dict[str, Any]:
+    """Trace one graph, give it its weights and write it into `folder`."""
+    from . import export_finish as finish
+    from . import pooling
+    from .export_trace import trace
+    from .export_weights import Weights
+
+    folder.mkdir(parents=True, exist_ok=True)
+    target, config = origin.opened.target, origin.opened.config
+    program = trace(part, opset)
+    pool = pooling.read(origin.opened.folder) if target.task == "feature-extraction" else None
     if pool:
         pooling.append(program, pool)
-    _prune(program)
-    writer = Weights(model, plan, phantoms, folder)
-    notes = [*opened.target.notes, *_drop_untrained(program, writer)]
+    finish.prune(program)
+    finish.drop_unused_inputs(program)
+    writer = Weights(origin.model, origin.plan, origin.phantoms, folder)
+    notes = finish.drop_untrained(program, writer.missing)
     placed = writer.place(program.graph)
-    signature = _signature(program.graph, opened, example)
-    program.producer_name = "llmdeploy"
-    _save(program, folder)
-    signature.save(folder)
-    notes += [*placed.notes, *export_beside.carry(source, folder, trust)]
+    finish.write(program, folder)
+    finish.signature(program.graph, target, part, config).save(folder)
     return {
-        "task": signature.task,
-        "architecture": signature.architecture,
         "opset": program.opset_imports[""],
         "parameters": placed.parameters,
         "weight_bytes": placed.weight_bytes,
         "nodes": program.graph.num_nodes(),
-        "weights": weights,
-        "self_contained": True,
-        "notes": notes,
+        "notes": [*notes, *placed.notes],
     }
 
 
@@ -140,96 +186,19 @@ def _build(opened: _Opened, dtype: str) -> Any:
         ) from error
 
 
-def _prune(program: ir.Model) -> None:
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-    RemoveUnusedNodesPass()(program)
-
-
-def _drop_untrained(program: ir.Model, weights: Any) -> list[str]:
-    """Drop outputs that only weights absent from the checkpoint give, but never the first one."""
-    graph = program.graph
-    missing = set(weights.missing(graph))
-    if not missing:
-        return []
-    kept = [value for value in graph.outputs if not _needs(value, missing)]
-    if not kept or kept[0] is not graph.outputs[0]:
-        return []  # placing the weights will say which one is missing
-    dropped = [value.name for value in graph.outputs if value not in kept]
-    graph.outputs.clear()
-    graph.outputs.extend(kept)
-    _prune(program)
-    return [f"{name} dropped: its weights are not in the checkpoint" for name in dropped]
-
-
-def _needs(output: ir.Value, names: set[str]) -> bool:
-    seen: set[int] = set()
-    left = [output]
-    while left:
-        value = left.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if value.name in names:
-            return True
-        node = value.producer()
-        left += [one for one in (node.inputs if node else ()) if one is not None]
-    return False
-
-
-def _signature(graph: ir.Graph, opened: _Opened, example: Any) -> Signature:
-    config = opened.config
-    names = getattr(config, "id2label", None) or {}
-    labels = () if "classification" not in opened.target.task else tuple(names.values())
-    used = {dim for value in graph.inputs for dim in _shape(value) if isinstance(dim, str)}
-    return Signature(
-        task=opened.target.task,
-        architecture=opened.target.model_class.__name__,
-        inputs=tuple(_tensor(value, example.pads) for value in graph.inputs),
-        outputs=tuple(_tensor(value, {}) for value in graph.outputs),
-        dims={name: bounds for name, bounds in example.bounds.items() if name in used},
-        labels=labels,
-        padding_side=example.padding_side,
-    )
-
-
-def _tensor(value: ir.Value, pads: Mapping[str, int]) -> Tensor:
-    name = value.name or ""
-    dtype = (value.dtype or ir.DataType.FLOAT).numpy().name
-    return Tensor(name=name, dtype=dtype, shape=_shape(value), role=name, pad=pads.get(name))
-
-
-def _shape(value: ir.Value) -> tuple[int | str, ...]:
-    dims = value.shape if value.shape is not None else ()
-    return tuple(dim if isinstance(dim, int) else str(dim.value or "?") for dim in dims)
-
-
-def _save(program: ir.Model, folder: Path) -> None:
-    import onnx
-
-    path = folder / MODEL
-    ir.save(program, path)
-    try:
-        onnx.checker.check_model(str(path))
-    except Exception as error:
-        raise ExportError(
-            f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}",
-            where=path,
-            mend="another --opset",
-        ) from error
-
-
 def reference(
     checkpoint: str,
     feeds: Sequence[Feed],
     *,
     task: str,
+    component: str = "",
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> list[dict[str, NDArray[np.generic]]]:
     """What torch computes in float32 on each feed, under the graph's output names.
 
-    It loads the model as `from_pretrained` does, so it holds the weights in memory.
+    `component` names the graph where the task has several (`encoder`, `decoder`). It loads the
+    model as `from_pretrained` does, so it holds the weights in memory.
 
     Raises:
         ConfigError, MissingError, ExportError: as `export`.
@@ -239,4 +208,4 @@ def reference(
     source = _admit(checkpoint, revision, trust_remote_code)
     with quiet():
         opened = _open(source, task, trust_remote_code)
-        return outputs(source, opened.target, feeds, trust_remote_code)
+        return outputs(source, opened.target, component, feeds, trust_remote_code)
