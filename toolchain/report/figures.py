@@ -36,12 +36,18 @@ def count(value: int | None) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A figure with this many significant digits: `0.9987`, `1.2e-06`."""
+    """A figure with this many significant digits: `0.9987`, `12300`, `1.2e-6`."""
     if value is None:
         return NONE
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
-    return f"{value:.{max(digits - 3, 1)}e}"
+    mantissa, _, exponent = f"{value:.{min(digits, 3) - 1}e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def score(value: float | None) -> str:
+    """A metric with four digits, trailing zeros kept: `0.6560`, `27.60`."""
+    return NONE if value is None else f"{value:#.4g}".removesuffix(".")
 
 
 def near_one(value: float | None) -> str:

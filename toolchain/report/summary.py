@@ -14,7 +14,7 @@ def cells(stage: Stage) -> tuple[str, ...]:
         figures.size(stage.peak_memory_bytes),
         figures.size(stage.size_bytes),
         figures.near_one(stage.parity.cosine_mean) if stage.parity else figures.NONE,
-        figures.number(stage.score),
+        figures.score(stage.score),
         figures.ratio(stage.latency_ratio),
     )
 

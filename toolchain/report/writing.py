@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ... import Error
-from .html import html
+from .html import page
 from .junit import junit
 from .markdown import markdown
 from .record import Report
@@ -17,7 +17,7 @@ def write(report: Report, folder: Path) -> tuple[Path, ...]:
     Raises:
         Error: the folder cannot be written.
     """
-    texts = (report.model_dump_json(indent=2) + "\n", html(report), junit(report), markdown(report))
+    texts = (report.model_dump_json(indent=2) + "\n", page(report), junit(report), markdown(report))
     paths = tuple(folder / name for name in FILES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
