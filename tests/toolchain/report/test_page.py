@@ -169,7 +169,7 @@ f.onload = () => {{
     s => [s.id, s.getBoundingClientRect().height]));
   const wide = [...d.querySelectorAll("main *:not(svg *)")].filter(
     e => !e.closest(".scroll, nav") && e.getBoundingClientRect().right > {width} + 1).length;
-  const answer = JSON.stringify({{over: root.scrollWidth - {width}, wide, tall}});
+  const answer = JSON.stringify({{over: root.scrollWidth - root.clientWidth, wide, tall}});
   document.body.innerHTML = "<pre>" + answer + "</pre>";
 }};
 </script>"""
