@@ -239,3 +239,19 @@ def reshaped(node: ir.Node) -> tuple[Size, ...] | None:
 def _input_sizes(node: ir.Node) -> tuple[Size, ...] | None:
     source = node.inputs[0]
     return sizes(source) if source is not None else None
+
+
+def exact_shape(node: ir.Node) -> tuple[Size, ...] | None:
+    """The shape a node gives, from the shape arithmetic that asks for it."""
+    match node.op_type:
+        case "Reshape":
+            return reshaped(node)
+        case "Range":
+            counts = scalar(node.inputs[0]) == 0 and scalar(node.inputs[2]) == 1
+            return content(node.inputs[1]) if counts else None
+        case "Expand":
+            return broadcast([_input_sizes(node), content(node.inputs[1])])
+        case "ConstantOfShape":
+            return content(node.inputs[0])
+        case _:
+            return None

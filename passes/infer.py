@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from .check import skeleton
-from .facts import reshaped
+from .facts import exact_shape
 from .sizes import is_vague, text
 
 
@@ -22,7 +22,7 @@ def infer(model: ir.Model) -> bool:
             value.shape = ir.Shape([None if is_vague(dim) else dim for dim in value.shape])
     if not unknown:
         return False
-    while _infer(model, unknown) and _reshapes(unknown):
+    while _infer(model, unknown) and _exact(unknown):
         pass
     return True
 
@@ -40,14 +40,14 @@ def _infer(model: ir.Model, unknown: Sequence[ir.Value]) -> bool:
     return True
 
 
-def _reshapes(unknown: Sequence[ir.Value]) -> bool:
-    """Put names to what Reshapes merge, as 12*batch, where ONNX's inference only numbers it."""
+def _exact(unknown: Sequence[ir.Value]) -> bool:
+    """Name what shape arithmetic tells, as 12*batch, where ONNX's inference only numbers it."""
     found = False
     for value in unknown:
         node, shape = value.producer(), value.shape
-        if node is None or node.op_type != "Reshape" or shape is None or _known(value):
+        if node is None or node.domain or shape is None or _known(value):
             continue
-        exact = reshaped(node)
+        exact = exact_shape(node)
         if exact is not None and len(exact) == len(shape):
             pairs = list(zip(shape, map(text, exact), strict=True))
             value.shape = ir.Shape([new if is_vague(old) else old for old, new in pairs])

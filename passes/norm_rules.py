@@ -48,13 +48,14 @@ def _normalised(
     build: Builder, op_type: str, source: ir.Value, epsilon: float, axes: tuple[int, ...]
 ) -> Outcome:
     shape = source.shape
-    if source.dtype not in _FLOATS or shape is None:
+    dtype = source.dtype
+    if dtype is None or dtype not in _FLOATS or shape is None:
         return "its type is not float or double, or its shape is not known"
     sizes = [shape[axis] for axis in axes]
     numbers = [size for size in sizes if isinstance(size, int)]
     if len(numbers) != len(sizes):
         return "the size of what is normalised is not known"
-    ones = build.constant(np.ones(numbers, source.dtype.numpy()), "ones")
+    ones = build.constant(np.ones(numbers, dtype.numpy()), "ones")
     return build.op(op_type, source, ones, axis=axes[0], epsilon=epsilon)
 
 

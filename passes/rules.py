@@ -23,6 +23,8 @@ class Builder:
         self.initializers: list[ir.Value] = []
         #: The weight whose name a new one takes over when it is gone.
         self.stems: dict[ir.Value, str] = {}
+        #: The node whose name and metadata a new one takes over.
+        self.origin: dict[ir.Node, ir.Node] = {}
 
     def op(
         self,
@@ -30,11 +32,17 @@ class Builder:
         *inputs: ir.Value | None,
         outputs: int = 1,
         like: ir.Value | None = None,
+        origin: ir.Node | None = None,
         **attributes: Attribute,
     ) -> ir.Value:
-        """A node of the standard domain; gives its first output, of `like`'s type and shape."""
+        """A node of the standard domain; gives its first output, of `like`'s type and shape.
+
+        It takes over the metadata of `origin`, and its names if that one goes away.
+        """
         node = ir.node(op_type, inputs, attributes, num_outputs=outputs)
         self.nodes.append(node)
+        if origin is not None:
+            self.origin[node] = origin
         value = node.outputs[0]
         if like is not None:
             value.type, value.shape = like.type, like.shape
@@ -55,6 +63,7 @@ class Builder:
             version=node.version,
         )
         self.nodes.append(twin)
+        self.origin[twin] = node
         return twin.outputs[0]
 
     def constant(self, array: NDArray[np.generic], name: str = "") -> ir.Value:

@@ -128,7 +128,8 @@ def scaled_linear(build: Builder, made: Linear, factor: float) -> ir.Value:
     value = build.again(made.matmul, first(made.matmul), weight)
     _like(value, made.matmul)
     if made.add is not None and made.bias is not None:
-        value = build.op("Add", value, _scaled_weight(build, made.bias, factor))
+        bias = _scaled_weight(build, made.bias, factor)
+        value = build.op("Add", value, bias, origin=made.add)
         _like(value, made.add)
     for move in reversed(made.moves):
         value = build.again(move, value, *move.inputs[1:])

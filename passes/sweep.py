@@ -11,6 +11,8 @@ from .sizes import is_vague
 
 #: Rules that still find work after so many sweeps undo each other's.
 MAX_SWEEPS = 64
+#: How the names of values that have been replaced end; none of them is left in the graph.
+_REPLACED = "__replaced"
 
 
 class Names:
@@ -119,7 +121,7 @@ def replace(
         graph.initializers.add(value)
     for before, after in zip(node.outputs, new, strict=False):
         if after.name is None and after.producer() in build.nodes:
-            after.name, before.name = before.name, names.unique(f"{before.name}_replaced")
+            after.name, before.name = before.name, names.unique(f"{before.name}{_REPLACED}")
         _inherit(before, after)
     for made in build.nodes:
         for value in made.outputs:
@@ -129,11 +131,24 @@ def replace(
     for before, after in zip(node.outputs, new, strict=False):
         _substitute(graph, node, before, after, names)
     removed = drop(node)
-    _take_over_names(graph, build, names)
+    for made in build.nodes:
+        _take_over(made, build.origin.get(made, node))
+    _take_over_weights(graph, build, names)
     return removed
 
 
-def _take_over_names(graph: ir.Graph, build: Builder, names: Names) -> None:
+def _take_over(made: ir.Node, origin: ir.Node) -> None:
+    """Let a node bear the metadata of the one it came from, and its names, if that one is gone."""
+    made.metadata_props.update(origin.metadata_props)
+    if origin.graph is not None or made.op_type != origin.op_type:
+        return
+    made.name = origin.name
+    for new, old in zip(made.outputs, origin.outputs, strict=True):
+        if not new.is_graph_output() and old.name and not old.name.endswith(_REPLACED):
+            new.name, old.name = old.name, new.name
+
+
+def _take_over_weights(graph: ir.Graph, build: Builder, names: Names) -> None:
     """Let a changed weight bear the name of the one it replaced, if that one is gone."""
     for value in build.initializers:
         stem = build.stems.get(value)
@@ -174,11 +189,11 @@ def _as_output(
     """A value that may stand as the graph's output under the old one's name."""
     producer = after.producer()
     if producer is not None and producer.graph is graph and not after.is_graph_output():
-        if before.name and "_replaced" not in before.name:
-            after.name, before.name = before.name, names.unique(f"{before.name}_replaced")
+        if before.name and not before.name.endswith(_REPLACED):
+            after.name, before.name = before.name, names.unique(f"{before.name}{_REPLACED}")
         return after
     name = before.name
-    before.name = names.unique(f"{name}_replaced")
+    before.name = names.unique(f"{name}{_REPLACED}")
     copy = ir.node("Identity", [after])
     copy.outputs[0].name = name
     copy.outputs[0].type, copy.outputs[0].shape = before.type, before.shape

@@ -1,0 +1,122 @@
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from llmdeploy import PassError
+from llmdeploy.passes import Contract, Pass, PassManager
+from llmdeploy.passes.clean import Clean
+from llmdeploy.passes.fold import Fold
+from llmdeploy.passes.fuse import Fuse
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
+
+TEXT = """
+<ir_version: 10, opset_import: ["" : 20]>
+two (float[b,4] x) => (float[b,4] y) <float two = {2.0}>
+{
+    a = Identity (x)
+    c = Mul (a, two)
+    y = Exp (c)
+}
+"""
+FROZEN = ConfigDict(extra="forbid")
+
+
+@pytest.fixture
+def verify(execute, feeds):
+    def outputs(model):
+        return execute(model, feeds(model, {"b": 3}, 2))
+
+    return outputs
+
+
+@dataclass(frozen=True, config=FROZEN)
+class Shift(Pass):
+    """Adds to the constant: wrong by as much as it is told."""
+
+    by: float = 0.0
+    contract: ClassVar[Contract] = Contract("close", {"float32": 1e-5})
+
+    def call(self, model):
+        value = model.graph.initializers["two"]
+        value.const_value = ir.tensor(np.array(2.0 + self.by, np.float32), name="two")
+        return ir.passes.PassResult(model, True)
+
+
+@dataclass(frozen=True, config=FROZEN)
+class Tangle(Pass):
+    """Makes a cycle."""
+
+    def call(self, model):
+        nodes = list(model.graph)
+        nodes[0].replace_input_with(0, nodes[-1].outputs[0])
+        return ir.passes.PassResult(model, True)
+
+
+@dataclass(frozen=True, config=FROZEN)
+class Stumble(Pass):
+    """Fails."""
+
+    def call(self, model):
+        raise ValueError("no\nsuch thing")
+
+
+def test_steps_say_what_was_done(graph, verify):
+    model, steps = PassManager([Clean(), Fold(), Clean()], verify).run(graph(TEXT))
+    clean, fold, again = steps
+    assert [step.name for step in steps] == ["clean", "fold", "clean"]
+    assert (clean.nodes_before, clean.nodes_after) == (3, 2)
+    assert clean.applications == {"identity": 1}
+    assert (clean.modified, clean.max_error) == (True, 0.0)
+    assert (fold.modified, fold.max_error, again.modified) == (False, None, False)
+    assert [node.op_type for node in model.graph] == ["Mul", "Exp"]
+
+
+def test_without_a_runner_no_error_is_claimed(graph):
+    _, (step,) = PassManager([Clean()]).run(graph(TEXT))
+    assert step.modified
+    assert step.max_error is None
+
+
+def test_a_broken_contract_names_pass_output_and_error(graph, verify):
+    with pytest.raises(PassError, match=r"pass shift changed the numbers: error .*output y"):
+        PassManager([Shift(by=0.01)], verify).run(graph(TEXT))
+
+
+def test_a_kept_contract_reports_its_error(graph, verify):
+    _, (step,) = PassManager([Shift(by=1e-6)], verify).run(graph(TEXT))
+    assert 0 < step.max_error < 1e-5
+
+
+def test_a_broken_structure_names_the_pass(graph, verify):
+    with pytest.raises(PassError, match="pass tangle"):
+        PassManager([Clean(), Tangle()], verify).run(graph(TEXT))
+
+
+def test_a_failing_pass_is_one_chained_line(graph):
+    with pytest.raises(PassError, match=r"pass stumble failed \(ValueError: no such") as caught:
+        PassManager([Stumble()]).run(graph(TEXT))
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_not_valid_is_refused_before_the_first_pass(graph):
+    with pytest.raises(PassError, match="before the first pass"):
+        PassManager([Clean()]).run(graph(TEXT.replace("Exp", "Not")))
+
+
+def test_options_are_checked():
+    with pytest.raises(ValidationError):
+        Fuse(rules=("no-such-rule",))
+    with pytest.raises(ValidationError):
+        Clean(merge=True)
+    with pytest.raises(ValidationError):
+        Fold(read=0)
+
+
+def test_passes_come_by_entry_point():
+    from importlib.metadata import entry_points
+
+    found = {point.name: point.load() for point in entry_points(group="llmdeploy.passes")}
+    assert (found["clean"], found["fold"], found["fuse"]) == (Clean, Fold, Fuse)
