@@ -1,0 +1,167 @@
+"""What TensorRT's parser refuses, or takes and computes otherwise: found in any ONNX file.
+
+Measured with the parser of TensorRT-RTX 1.7.1; what it says nothing about is listed for that.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from .. import BuildError
+from .graph import constant, integer
+from .trt_operators import CONTRIB, UNSUPPORTED
+
+OPSETS = (9, 25)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that would fail, or silently differ (`silent`), and its mend."""
+
+    rule: str
+    node: str
+    what: str
+    mend: str
+    silent: bool = False
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.node}: {self.what}; {self.mend}"
+
+
+def lint(path: Path) -> list[Finding]:
+    """Everything in an ONNX file that TensorRT does not take, or takes for something else.
+
+    Raises:
+        BuildError: the file is no ONNX model.
+    """
+    try:
+        model = ir.load(path)
+    except Exception as error:
+        what = f"not an ONNX model: {' '.join(str(error).split())[:200]}"
+        raise BuildError(what, where=path, mend="name a .onnx file") from error
+    return findings(model)
+
+
+def findings(model: ir.Model) -> list[Finding]:
+    """As `lint`, of a model in memory."""
+    found = list(_model(model))
+    functions = {(function.domain, function.name) for function in model.functions.values()}
+    for node in model.graph.all_nodes():
+        if (node.domain, node.op_type) not in functions:
+            found += [finding for rule in RULES for finding in rule(node)]
+    return found
+
+
+def _model(model: ir.Model) -> Iterator[Finding]:
+    opset = model.opset_imports.get("", 0)
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        what = f"opset {opset} is outside {OPSETS[0]} to {OPSETS[1]}"
+        yield Finding("opset", "the graph", what, "export with --opset 20")
+    for value in model.graph.inputs:
+        if not value.uses() and not value.is_graph_output():
+            what = f"input {value.name} is not read"
+            yield Finding("unused-input", "the graph", what, "drop the input", silent=True)
+
+
+def _quantize(node: ir.Node) -> Iterator[Finding]:
+    """Only symmetric int8 means in TensorRT what it means in ONNX."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.domain:
+        return
+    kind, name = _kind(node), _name(node)
+    omitted = len(node.inputs) < 3 or node.inputs[2] is None
+    if kind == "uint8" and omitted and node.op_type == "QuantizeLinear":
+        what = "no zero point: uint8 in ONNX, imported as INT8"
+        mend = "state an int8 zero point of 0"
+        yield Finding("zero-point-omitted", name, what, mend, silent=True)
+    elif kind == "uint8":
+        what, mend = "uint8 is imported as INT8", "quantise to int8 with zero point 0"
+        yield Finding("uint8", name, what, mend, silent=True)
+    elif kind == "int32":
+        what, mend = "an int32 bias is not taken", "leave the bias in float"
+        yield Finding("int32-bias", name, what, mend)
+    elif kind in ("uint4", "float8e5m2", "float8e5m2fnuz", "float8e4m3fnuz"):
+        what = f"{kind} cannot be imported"
+        yield Finding("dtype", name, what, "use int8, int4 or float8e4m3fn")
+    zeros = constant(node.inputs[2]) if not omitted else None
+    if zeros is not None and zeros.astype(np.float32).any():
+        what, mend = "a zero point other than 0", "quantise symmetrically"
+        yield Finding("zero-point", name, what, mend)
+    scales = constant(node.inputs[1])
+    if scales is not None and not (scales.astype(np.float32) > 0).all():
+        what = "a scale that is not positive"
+        yield Finding("scale", name, what, "give dead channels a small scale, 1e-8")
+
+
+def _attention(node: ir.Node) -> Iterator[Finding]:
+    if node.op_type != "Attention" or node.domain:
+        return
+    given = [index for index, value in enumerate(node.inputs) if value is not None]
+    outputs = [value for value in node.outputs if value.name and value.uses()]
+    name = _name(node)
+    if (
+        {4, 5} & set(given)
+        or len(outputs) > 1
+        or any(v.is_graph_output() for v in node.outputs[1:])
+    ):
+        what = "past and present of Attention are not taken"
+        yield Finding("attention-cache", name, what, "concatenate the cache outside")
+    softcap = node.attributes.get("softcap")
+    if softcap is not None and softcap.as_float() != 0:
+        what, mend = "softcap is not taken", "export with eager attention"
+        yield Finding("attention-softcap", name, what, mend)
+    if 6 in given:
+        what, mend = "nonpad_kv_seqlen is ignored", "use a mask"
+        yield Finding("attention-length", name, what, mend, silent=True)
+
+
+def _operator(node: ir.Node) -> Iterator[Finding]:
+    name, op = _name(node), node.op_type
+    if node.domain in ("", "ai.onnx") and op in UNSUPPORTED:
+        yield Finding("operator", name, f"{op} is not supported", UNSUPPORTED[op])
+    elif node.domain == "com.microsoft" and op not in CONTRIB:
+        what = f"{op} is ONNX Runtime's own"
+        yield Finding("operator", name, what, "build from the neutral graph, before its lowering")
+    elif node.domain not in ("", "ai.onnx", "com.microsoft") and not op.startswith("TRT_"):
+        what = f"{node.domain}.{op} is not supported"
+        yield Finding("operator", name, what, "inline it, or register a plugin")
+    mode = node.attributes.get("mode") if op == "TensorScatter" else None
+    if mode is not None and mode.as_string() != "linear":
+        what = "TensorScatter is not linear"
+        yield Finding("operator", name, what, "use a cache that does not wrap")
+
+
+RULES: tuple[Callable[[ir.Node], Iterator[Finding]], ...] = (_quantize, _attention, _operator)
+
+
+def float_attention(path: Path) -> bool:
+    """Whether the graph has an Attention of float32, for which TensorRT has no kernel."""
+    return any(
+        node.op_type == "Attention"
+        and not node.domain
+        and any(v is not None and v.dtype in (ir.DataType.FLOAT, None) for v in node.inputs[:1])
+        for node in ir.load(path).graph.all_nodes()
+    )
+
+
+def _kind(node: ir.Node) -> str:
+    """The quantised dtype of a Q or DQ; uint8 where a QuantizeLinear leaves it open."""
+    zeros = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if zeros is not None:
+        return zeros.dtype.name.replace("float8_", "float8")
+    source = node.inputs[0]
+    if node.op_type == "DequantizeLinear":
+        maker = source.producer() if source is not None else None
+        if maker is not None and maker.op_type == "QuantizeLinear":
+            return ""  # said of the QuantizeLinear
+        return source.dtype.name.lower() if source is not None and source.dtype else ""
+    stated = integer(node, "output_dtype", 0)
+    return ir.DataType(stated).name.lower() if stated else "uint8"
+
+
+def _name(node: ir.Node) -> str:
+    """A node by its name, or by what it makes."""
+    return f"{node.op_type} {node.name or (node.outputs[0].name if node.outputs else '')}"

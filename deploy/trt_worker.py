@@ -1,0 +1,136 @@
+"""Compile one plan in a process of its own: a spec as JSON on stdin, the result on stdout.
+
+Polygraphy chooses TensorRT or TensorRT-RTX once a process, by an environment variable, and a
+compiler that runs out of memory takes its process with it: both stay in here.
+"""
+
+import importlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+FIGURES = {
+    "weights_memory_bytes": re.compile(r"Total Weights Memory: (\d+)"),
+    "activation_memory_bytes": re.compile(r"Total Activation Memory: (\d+)"),
+    "scratch_memory_bytes": re.compile(r"Max Scratch Memory: (\d+)"),
+}
+
+
+@dataclass
+class Log:
+    """What TensorRT's logger said, and the figures in it."""
+
+    errors: list[str] = field(default_factory=list[str])
+    warnings: list[str] = field(default_factory=list[str])
+    figures: dict[str, int] = field(default_factory=dict[str, int])
+
+    def take(self, severity: str, message: str) -> None:
+        """Keep one message; figures are kept as the largest that was said."""
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            self.errors.append(message)
+        elif severity == "WARNING" and message not in self.warnings:
+            self.warnings.append(message)
+        for name, pattern in FIGURES.items():
+            found = pattern.search(message)
+            if found:
+                self.figures[name] = max(self.figures.get(name, 0), int(found[1]))
+
+
+def main() -> None:
+    """Read the spec, build, write the result; a failure is a result too."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print goes to stderr
+    spec, log = json.load(sys.stdin), Log()
+    try:
+        facts, failure = build(spec, log), ""
+    except Exception as error:
+        facts, failure = {}, " ".join(f"{type(error).__name__}: {error}".split())
+    result = {"facts": facts, "failure": failure, "errors": log.errors, "warnings": log.warnings}
+    json.dump(result, out)
+    out.close()
+
+
+def build(spec: dict[str, Any], log: Log) -> dict[str, Any]:
+    """Compile `spec["model"]` to `spec["engine"]`; the facts of the report."""
+    trt = importlib.import_module(spec["module"])
+    from polygraphy.backend import trt as loaders
+    from polygraphy.backend.trt import util
+    from polygraphy.logger import G_LOGGER
+
+    G_LOGGER.module_severity = G_LOGGER.CRITICAL
+    util.TRT_LOGGER = logger(trt, log)
+    parsed = network(loaders, spec)
+    layers = parsed[1].num_layers
+    cache = spec["config"].get("load_timing_cache")
+    made = config(loaders, spec)
+    plan = loaders.EngineBytesFromNetwork(parsed, config=made, save_timing_cache=cache)()
+    with open(spec["engine"], "wb") as file:
+        file.write(plan)
+    return {"version": trt.__version__, "layers": layers, "bytes": plan.nbytes, **log.figures}
+
+
+def logger(trt: Any, log: Log) -> Any:
+    """An ILogger of this module that keeps what it is told."""
+
+    class Keep(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            log.take(severity.name, message)
+
+    return Keep()
+
+
+def network(loaders: Any, spec: dict[str, Any]) -> Any:
+    """Parse the graph, strongly typed; float32 Attention may be taken apart, having no kernel."""
+    made = loaders.NetworkFromOnnxPath(spec["model"], strongly_typed=True)
+    if spec["decompose_attention"]:
+        made = loaders.SetDecomposableAttentions(made)
+    return made()
+
+
+def config(loaders: Any, spec: dict[str, Any]) -> Any:
+    """The builder's configuration. Precision is the graph's: no flag of it is ever set."""
+    profiles = [profile(loaders, shapes) for shapes in spec["profiles"]]
+    given: dict[str, Any] = {**spec["config"], "profiles": profiles}
+    trt = importlib.import_module(spec["module"])
+    if "workspace_bytes" in given:
+        given["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: given.pop("workspace_bytes")}
+    if "hardware_compatibility" in given:
+        level = given.pop("hardware_compatibility").replace("-", "_").upper()
+        given["hardware_compatibility_level"] = trt.HardwareCompatibilityLevel[level]
+    tf32 = given.pop("tf32")
+    if spec["module"] != "tensorrt_rtx":
+        return loaders.CreateConfig(tf32=tf32, **given)
+    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
+    capabilities = given.pop("compute_capabilities")
+    made = CreateConfigRTX(compute_capabilities=capabilities or None, **given)
+    return made if tf32 else without_tf32(made, trt)
+
+
+def without_tf32(made: Any, trt: Any) -> Any:
+    """The same configuration with TF32, which TensorRT sets by itself, taken back."""
+
+    def configure(builder: Any, network: Any) -> Any:
+        result = made(builder, network)
+        result.clear_flag(trt.BuilderFlag.TF32)
+        return result
+
+    return configure
+
+
+def profile(loaders: Any, shapes: dict[str, list[list[int]]]) -> Any:
+    """A Polygraphy profile of [min, opt, max] shapes."""
+    made = loaders.Profile()
+    for name, (low, opt, high) in shapes.items():
+        made.add(name, min=low, opt=opt, max=high)
+    return made
+
+
+if __name__ == "__main__":
+    main()
