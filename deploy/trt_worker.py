@@ -57,10 +57,10 @@ def build(spec: dict[str, Any], log: Log) -> dict[str, Any]:
     """Compile `spec["model"]` to `spec["engine"]`; the facts of the report."""
     trt = importlib.import_module(spec["module"])
     from polygraphy.backend import trt as loaders
-    from polygraphy.backend.trt import util
     from polygraphy.logger import G_LOGGER
 
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
+    util: Any = importlib.import_module("polygraphy.backend.trt.util")
     util.TRT_LOGGER = logger(trt, log)
     parsed = network(loaders, spec)
     layers = parsed[1].num_layers
