@@ -168,7 +168,8 @@ f.onload = () => {{
   const tall = Object.fromEntries([...d.querySelectorAll("section")].map(
     s => [s.id, s.getBoundingClientRect().height]));
   const wide = [...d.querySelectorAll("main *:not(svg *)")].filter(
-    e => !e.closest(".scroll, nav") && e.getBoundingClientRect().right > {width} + 1).length;
+    e => !e.closest(".scroll, nav") && e.getBoundingClientRect().right > {width} + 1).map(
+    e => e.outerHTML.slice(0, 80));
   const answer = JSON.stringify({{over: root.scrollWidth - root.clientWidth, wide, tall}});
   document.body.innerHTML = "<pre>" + answer + "</pre>";
 }};
@@ -190,5 +191,5 @@ def test_a_browser_lays_it_out_within_its_width(report: Report, tmp_path: Path, 
     found = re.search(r"<pre>(.*)</pre>", done.stdout)
     assert found, done.stdout[-500:]
     seen = json.loads(found[1])
-    assert (seen["over"], seen["wide"]) == (0, 0)
+    assert (seen["over"], seen["wide"]) == (0, [])
     assert {section for section, height in seen["tall"].items() if height > 50} == set(SECTIONS)
