@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -243,6 +244,32 @@ def run(
 
 
 @app.command()
+def bench(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Engines or bundles; else the workspace's engines.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="BATCHxSEQUENCE; may repeat. 1x32, 1x128, 8x128.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of interleaved runs.")] = 10,
+    threads: Annotated[int, typer.Option(min=0, help="0: as the engine was built.")] = 0,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Latency side by side, interleaved."""
+    from . import benching
+    from .workspace import write_json
+
+    shapes = [benching.shape(text) for text in shape or ("1x32", "1x128", "8x128")]
+    engines = benching.engines(paths or [], workspace)
+    found = benching.bench(engines, shapes, rounds=rounds, threads=threads)
+    if workspace.is_dir():
+        write_json(workspace / benching.FILE, found)
+    _say(found, json, quiet, lambda: benching.show(found))
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A graph, plan, stage, workspace or bundle.")],
     target: Annotated[
@@ -255,11 +282,17 @@ def inspect(
     from . import inspection, inspection_view
 
     found = inspection.inspect(path)
-    findings = inspection.lint(path, target) if target else []
-    _say({**found, "findings": findings}, json, quiet, lambda: inspection_view.show(found))
-    for finding in findings:
+    if target is None:
+        _say(found, json, quiet, lambda: inspection_view.show(found))
+        return 0
+    from .linting import findings
+
+    seen = findings(path, target)
+    value = {**found, "findings": [asdict(finding) for finding in seen]}
+    _say(value, json, quiet, lambda: inspection_view.show(found))
+    for finding in seen:
         people(quiet).print(f"{target}: {finding}", markup=False)
-    return 1 if findings else 0
+    return 1 if seen else 0
 
 
 @app.command(name="list")

@@ -1,0 +1,5 @@
+"""`python -m llmdeploy`."""
+
+from .toolchain.cli import main
+
+main()
