@@ -83,8 +83,8 @@ class Encoder:
             with self._lock:  # truncation is a state of the tokenizer
                 self._tokenizer.enable_truncation(limit)
                 return self._tokenizer.encode_batch(list(texts))
-        except Exception as error:
-            raise ConfigError(f"cannot encode the texts: {error}", where=TOKENIZER) from error
+        except BaseException as error:
+            raise _failure("the tokenizer failed", error, TOKENIZER) from error
 
     def arrays(self, encodings: Sequence[Encoding]) -> Arrays:
         """Input arrays of texts that `encodings` tokenised, padded to the longest of them."""
@@ -148,11 +148,15 @@ def _read(path: Path) -> Tokenizer:
         return Tokenizer.from_buffer(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read: {error.strerror}", where=path) from error
-    except BaseException as error:  # a panic in the Rust library is not an Exception
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
-        what = " ".join(str(error).split())[:200]
-        raise ConfigError(f"tokenizer.json cannot be read: {what}", where=path) from error
+    except BaseException as error:
+        raise _failure("tokenizer.json cannot be read", error, path) from error
+
+
+def _failure(what: str, error: BaseException, where: object) -> ConfigError:
+    """The error for whatever the Rust library raised: a panic in it is not an Exception."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        raise error
+    return ConfigError(f"{what}: {' '.join(str(error).split())[:200]}", where=where)
 
 
 def _ids(signature: Signature, folder: Path) -> Tensor:
