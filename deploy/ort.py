@@ -39,6 +39,7 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnxruntime"
     precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16", "int8", "int4"})
+    accepts: ClassVar[type[BaseModel]] = Options
 
     def missing(self) -> str | None:
         """Why no engine can be built here: onnxruntime is not installed."""
@@ -52,10 +53,10 @@ class OnnxRuntime:
 
     def lowering(self, precision: str) -> Sequence["ir.passes.PassBase"]:
         """Q/DQ to integer kernels, attention to the standard operator's one kernel."""
-        from .ort_attention import FuseAttention
+        from .ort_attention import FuseAttention, hidden_rows_are_zero
         from .ort_int8 import IntegerMatMul
 
-        return (IntegerMatMul(), FuseAttention())
+        return (IntegerMatMul(), FuseAttention(hide=hidden_rows_are_zero()))
 
     def build(
         self, model: Path, folder: Path, profile: Profile, options: Mapping[str, object]

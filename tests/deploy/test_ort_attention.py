@@ -1,7 +1,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from llmdeploy.deploy.ort_attention import FuseAttention
+from llmdeploy.deploy.ort_attention import FuseAttention, hidden_rows_are_zero
 
 from .graphs import evaluate, normal, ops, parse
 
@@ -79,6 +79,41 @@ def test_rows_that_are_hidden_whole_stay_zero() -> None:
     after = evaluate(model, feed(hidden=True))
     assert not before[0][0].any()
     np.testing.assert_allclose(after[0], before[0], **TOLERANCE)
+
+
+CLEARED = f"""{HEAD}g (float[B,S,8] q, float[B,S,8] k, float[B,S,8] v, float[B,1,1,S] m, bool[B,1,1,1] c) => (float[B,S,8] y)
+  <int64[4] split = {{0, 0, 2, 4}}, int64[3] join = {{0, 0, 8}}, float zero = {{0.0}}> {{
+    q4 = Reshape(q, split)
+    k4 = Reshape(k, split)
+    v4 = Reshape(v, split)
+    qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+    kt = Transpose<perm = [0, 2, 3, 1]>(k4)
+    vh = Transpose<perm = [0, 2, 1, 3]>(v4)
+    s = MatMul(qh, kt)
+    sm = Add(s, m)
+    w = Softmax<axis = -1>(sm)
+    o = MatMul(w, vh)
+    oc = Where(c, zero, o)
+    ot = Transpose<perm = [0, 2, 1, 3]>(oc)
+    y = Reshape(ot, join)
+  }}"""
+
+
+@pytest.mark.parametrize("hide", [True, False])
+def test_rows_that_are_cleared_afterwards_are_hidden_by_the_mask(hide: bool) -> None:
+    model = ir.passes.common.ShapeInferencePass()(parse(CLEARED)).model
+    x = feed((2, 1, 1, 5)) | {"c": np.array([True, False]).reshape(2, 1, 1, 1)}
+    x["m"] = np.where(np.isinf(x["m"]), np.finfo(np.float32).min, 0).astype(np.float32)
+    before = evaluate(model, x)
+    assert FuseAttention(hide=hide)(model).modified
+    assert ("Transpose" in ops(model)) is not hide
+    after = evaluate(model, x)
+    assert not after[0][0].any()
+    np.testing.assert_allclose(after[0], before[0], **TOLERANCE)
+
+
+def test_this_onnx_runtime_gives_zero_for_hidden_rows() -> None:
+    assert hidden_rows_are_zero()
 
 
 def test_a_mask_of_one_row_is_widened() -> None:

@@ -1,0 +1,73 @@
+"""Masks as the Attention kernel of ONNX Runtime takes them, made once for all layers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from .graph import array, insert, static
+from .ort_match import Match
+
+
+@dataclass
+class Masks:
+    """Masks that were made, by what they were made of."""
+
+    graph: ir.Graph
+    made: dict[tuple[int, ...], ir.Value] = field(default_factory=dict[tuple[int, ...], ir.Value])
+    rows: dict[tuple[int, str], ir.Value] = field(default_factory=dict[tuple[int, str], ir.Value])
+
+    def of(self, match: Match, query: ir.Value, axis: int) -> ir.Value | None:
+        """The mask with its hidden rows at -inf, a row a query along `axis` of `query`."""
+        mask = match.mask
+        if mask is None:
+            return None
+        if match.hidden is not None:
+            mask = self._hiding(match, mask, match.hidden)
+        size = query.shape[axis] if query.shape is not None else None
+        if static(mask, -2) != 1 or size == 1:
+            return mask
+        key = (id(mask), str(size) if known([size]) else str(id(query)))
+        if key not in self.rows:
+            self.rows[key] = self._widened(match, mask, query, axis)
+        return self.rows[key]
+
+    def _hiding(self, match: Match, mask: ir.Value, hidden: ir.Value) -> ir.Value:
+        key = (id(mask), id(hidden))
+        if key not in self.made:
+            name = f"{match.output.name}.hiding"
+            kind = mask.dtype or ir.DataType.FLOAT
+            low = array(self.graph, f"{name}.low", np.array(-np.inf, kind.numpy()))
+            made = insert(match.last, "Where", [hidden, low, mask], name=name)
+            made.type, made.shape = mask.type, _joined(hidden.shape, mask.shape)
+            self.made[key] = made
+        return self.made[key]
+
+    def _widened(self, match: Match, mask: ir.Value, query: ir.Value, axis: int) -> ir.Value:
+        """The kernel does not broadcast a mask of one row over the queries."""
+        name = f"{match.output.name}.mask"
+        rows = insert(
+            match.last,
+            "Shape",
+            [query],
+            name=f"{name}.rows",
+            attributes={"start": axis, "end": axis + 1},
+        )
+        one = array(self.graph, f"{name}.one", np.array([1], np.int64))
+        shape = insert(
+            match.last, "Concat", [rows, one], name=f"{name}.shape", attributes={"axis": 0}
+        )
+        return insert(match.last, "Expand", [mask, shape], name=name)
+
+
+def known(sizes: Sequence[object]) -> bool:
+    """Whether every size is a number or has a name."""
+    return not any(isinstance(size, ir.SymbolicDim) and size.value is None for size in sizes)
+
+
+def _joined(one: ir.Shape | None, two: ir.Shape | None) -> ir.Shape | None:
+    """The shape of two that are broadcast together, where both have the same rank."""
+    if one is None or two is None or len(one) != len(two):
+        return None
+    return ir.Shape([b if a == 1 else a for a, b in zip(one, two, strict=True)])

@@ -1,0 +1,123 @@
+"""Attention as its parts spell it in a graph: found from each Softmax, up and down."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .graph import integer, ints, made_by, only_use, scalar, static
+
+
+@dataclass(frozen=True)
+class Match:
+    """`softmax(scale * q @ transpose(k) + mask) @ v`, and 0 where `hidden` holds.
+
+    The key is [B, H, T, D], or [B, T, H, D] before its heads are split (`k_split`). `hidden`
+    [..., 1] says which rows see no key. `last` makes `output`.
+    """
+
+    q: ir.Value
+    k: ir.Value
+    v: ir.Value
+    mask: ir.Value | None
+    scale: float
+    output: ir.Value
+    last: ir.Node
+    k_split: bool
+    hidden: ir.Value | None = None
+
+
+def match(softmax: ir.Node, *, hide: bool) -> Match | None:
+    """The attention around a Softmax; `hide` lets a mask do what `Where(hidden, 0, y)` does."""
+    if integer(softmax, "axis", -1) not in (-1, 3):
+        return None
+    weights = _guarded(softmax.outputs[0])
+    last = only_use(weights)
+    if last is None or last.op_type != "MatMul" or last.inputs[0] is not weights:
+        return None
+    v = last.inputs[1]
+    scores, mask = softmax.inputs[0], None
+    added = made_by(scores, "Add")
+    if added is not None:
+        scores, mask = _scores_and_mask(added)
+    scores, scale = _scaled(scores)
+    product = made_by(scores, "MatMul")
+    if product is None or v is None:
+        return None
+    q, q_scale = _scaled(product.inputs[0])
+    turned, k_scale = _scaled(product.inputs[1])
+    k, k_split = _untransposed(turned)
+    if q is None or k is None or q.shape is None or len(q.shape) != 4 or not _fits(mask):
+        return None
+    scale *= q_scale * k_scale
+    hidden, last = _hidden(last) if hide and mask is not None else (None, last)
+    return Match(q, k, v, mask, scale, last.outputs[0], last, k_split, hidden)
+
+
+def _hidden(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
+    """Which rows `Where(hidden, 0, y)` clears after the product, and the node that ends it."""
+    where = only_use(product.outputs[0])
+    if where is None or where.op_type != "Where" or where.inputs[2] is not product.outputs[0]:
+        return None, product
+    hidden = where.inputs[0]
+    cleared = scalar(where.inputs[1]) == 0 and static(hidden, -1) == 1
+    return (hidden, where) if cleared else (None, product)
+
+
+def _fits(mask: ir.Value | None) -> bool:
+    """Whether the kernel takes the mask: rank 2 to 4, a column a key."""
+    if mask is None:
+        return True
+    return mask.shape is not None and 2 <= len(mask.shape) <= 4 and static(mask, -1) != 1
+
+
+def _guarded(weights: ir.Value) -> ir.Value:
+    """The softmax after `Where(IsNaN(w), 0, w)`, or itself where there is no such guard."""
+    users = [use.node for use in weights.uses()]
+    if weights.is_graph_output() or sorted(user.op_type for user in users) != ["IsNaN", "Where"]:
+        return weights
+    where = next(user for user in users if user.op_type == "Where")
+    guard = made_by(where.inputs[0], "IsNaN")
+    whole = guard in users and scalar(where.inputs[1]) == 0 and where.inputs[2] is weights
+    return where.outputs[0] if whole else weights
+
+
+def _scores_and_mask(added: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
+    """The two sides of an Add: q @ k, scaled or not, and what is added to it."""
+    left, right = added.inputs[0], added.inputs[1]
+    if made_by(_scaled(left)[0], "MatMul") is None:
+        left, right = right, left
+    return left, right
+
+
+def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
+    """What a multiplication by one number multiplies, and the number."""
+    node = made_by(value, "Mul", "Div")
+    if node is None:
+        return value, 1.0
+    number = scalar(node.inputs[1])
+    if node.op_type == "Div":
+        return (node.inputs[0], 1.0 / number) if number else (value, 1.0)
+    if number is not None:
+        return node.inputs[0], number
+    number = scalar(node.inputs[0])
+    return (node.inputs[1], number) if number is not None else (value, 1.0)
+
+
+def _untransposed(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
+    """The key of its transpose [B, H, D, T]; True where it is [B, T, H, D]."""
+    turn = made_by(value, "Transpose")
+    if turn is not None:
+        order = ints(turn, "perm", [])
+        if order == [0, 1, 3, 2]:
+            return turn.inputs[0], False
+        return (turn.inputs[0], True) if order == [0, 2, 3, 1] else (None, False)
+    reshape = made_by(value, "Reshape")  # 4-D -> 3-D, transposed, and back
+    turn = made_by(reshape.inputs[0], "Transpose") if reshape else None
+    flat = made_by(turn.inputs[0], "Reshape") if turn else None
+    source = flat.inputs[0] if flat else None
+    if turn is None or source is None or ints(turn, "perm", []) != [0, 2, 1]:
+        return None, False
+    if source.shape is None or len(source.shape) != 4 or value is None or value.shape is None:
+        return None, False
+    depths = {static(source, 3), static(value, 2)} - {None}
+    return (source, False) if len(depths) < 2 else (None, False)
