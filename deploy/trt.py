@@ -32,6 +32,8 @@ class _TensorRt:
     name: ClassVar[str]
     module: ClassVar[str]
     precisions: ClassVar[frozenset[str]] = PRECISIONS
+    accepts: ClassVar[type[Options]] = Options
+    refuses: ClassVar[Mapping[str, str]]
 
     def missing(self) -> str | None:
         """Why no engine can be built here, with the mend."""
@@ -138,6 +140,7 @@ class TensorRtRtx(_TensorRt):
 
     name: ClassVar[str] = "tensorrt-rtx"
     module: ClassVar[str] = "tensorrt_rtx"
+    refuses: ClassVar[Mapping[str, str]] = trt_options.REFUSED["tensorrt-rtx"]
 
     def missing(self) -> str | None:
         """Why no engine can be built here: the module is not installed."""
@@ -151,6 +154,7 @@ class TensorRt(_TensorRt):
 
     name: ClassVar[str] = "tensorrt"
     module: ClassVar[str] = "tensorrt"
+    refuses: ClassVar[Mapping[str, str]] = trt_options.REFUSED["tensorrt"]
 
     def missing(self) -> str | None:
         """Why no engine can be built here: the module or a GPU is missing."""

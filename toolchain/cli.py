@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -281,18 +280,9 @@ def inspect(
     """Say what is in it."""
     from . import inspection, inspection_view
 
-    found = inspection.inspect(path)
-    if target is None:
-        _say(found, json, quiet, lambda: inspection_view.show(found))
-        return 0
-    from .linting import findings
-
-    seen = findings(path, target)
-    value = {**found, "findings": [asdict(finding) for finding in seen]}
-    _say(value, json, quiet, lambda: inspection_view.show(found))
-    for finding in seen:
-        people(quiet).print(f"{target}: {finding}", markup=False)
-    return 1 if seen else 0
+    found = inspection.inspect(path, target)
+    _say(found, json, quiet, lambda: inspection_view.show(found))
+    return 1 if found.get("findings") else 0
 
 
 @app.command(name="list")

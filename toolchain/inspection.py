@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .. import ConfigError
 from ..deploy.bundle import MANIFEST, Manifest, manifest_of
 from ..deploy.places import ARCHIVE
+from ..deploy.trt_plan import header
 from .workspace import RECORD, Workspace
 
 #: Suffixes of serialized TensorRT engines.
@@ -16,23 +18,32 @@ _PLANS = (".plan", ".engine", ".trt")
 _ORDER = ("export", "optimize", "calibrate", "quantize", "engine", "bundle")
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path, target: str | None = None) -> dict[str, Any]:
     """What is at `path`, as JSON values: always its `kind` and `path`, then what that kind has.
 
+    With a `target` also the `findings`: what it does not take of the graph, or takes otherwise.
+
     Raises:
-        ConfigError: there is nothing, or nothing that is known.
+        ConfigError: there is nothing, or nothing that is known; or no such target.
         Error: it is broken.
     """
     if not path.exists():
         raise ConfigError("nothing there", where=path, mend="give a model, a stage or a bundle")
     for kind, (fits, read) in _KINDS.items():
         if fits(path):
-            return {"kind": kind, "path": str(path), **read(path)}
+            found = {"kind": kind, "path": str(path), **read(path)}
+            return found | ({"findings": _findings(path, target)} if target else {})
     raise ConfigError(
         "not known what this is",
         where=path,
         mend=f"one of: {', '.join(_KINDS)}",
     )
+
+
+def _findings(path: Path, target: str) -> list[dict[str, Any]]:
+    from .linting import findings
+
+    return [asdict(finding) for finding in findings(path, target)]
 
 
 def _bundle(path: Path) -> dict[str, Any]:
@@ -92,7 +103,9 @@ def _ranges(path: Path) -> dict[str, Any]:
 
 
 def _plan(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size}
+    found = header(path)
+    made = {"backend": found.backend, "version": found.version}
+    return made | {"serialization": found.serialization, "bytes": path.stat().st_size}
 
 
 def _has(name: str) -> Callable[[Path], bool]:

@@ -1,7 +1,7 @@
 """How `llmdeploy inspect` looks on a terminal."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -96,6 +96,24 @@ def _manifest(manifest: Mapping[str, Any]) -> RenderableType:
     return Group(facts, grid)
 
 
+def _findings(findings: Iterable[Mapping[str, Any]]) -> RenderableType:
+    alike: dict[tuple[str, str, bool], list[str]] = {}
+    for one in findings:
+        alike.setdefault((one["what"], one["mend"], one["silent"]), []).append(one["node"])
+    if not alike:
+        return Text("the target takes it as it is", style="green")
+    grid = _grid("found", "mend", "nodes")
+    for (what, mend, silent), nodes in alike.items():
+        found = Text(what, style="yellow").append(", without a word" if silent else "")
+        grid.add_row(found, Text(mend), Text(_some(nodes)))
+    return grid
+
+
+def _some(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+    return f"{', '.join(nodes[:3])}{more}"
+
+
 def _grid(*columns: str) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     grid.show_header = bool(columns)
@@ -104,4 +122,10 @@ def _grid(*columns: str) -> Table:
     return grid
 
 
-_PARTS = {"graph": _graph, "stages": _stages, "manifest": _manifest}
+_PARTS = {
+    "graph": _graph,
+    "stages": _stages,
+    "manifest": _manifest,
+    "engine": _facts,
+    "findings": _findings,
+}

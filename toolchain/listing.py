@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
@@ -13,6 +15,10 @@ from rich.text import Text
 
 from .. import ConfigError
 from . import registry
+
+_NAMES = {"ellipsis": "...", "NoneType": "None", "Ellipsis": "..."}
+#: A section of a docstring in Google's style.
+_SECTION = re.compile(r"(Args|Raises|Returns|Yields):")
 
 
 def listing(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -35,22 +41,33 @@ def _part(kind: str, name: str) -> dict[str, Any]:
     try:
         part = registry.find(kind, name)
     except Exception as error:  # a third party's module may raise anything
-        return record | {"about": "", "options": [], "error": " ".join(str(error).split())}
-    return record | {"about": _about(part), "options": list(options(part)), "error": None}
+        why = " ".join(str(error).split())
+        return record | {"about": "", "details": "", "options": [], "error": why}
+    about, details = _words(part)
+    told = {"about": about, "details": details, "options": list(options(part)), "error": None}
+    return record | told
 
 
-def _about(part: Any) -> str:
-    """The first sentence of its docstring, unless a dataclass made that up."""
+def _words(part: Any) -> tuple[str, str]:
+    """The first and the second paragraph of its docstring, unless a dataclass made that up."""
     text = inspect.getdoc(part) or ""
-    first = text.partition("\n\n")[0]
-    return "" if first.startswith(f"{getattr(part, '__name__', '')}(") else " ".join(first.split())
+    if text.startswith(f"{getattr(part, '__name__', '')}("):
+        return "", ""
+    first, _, rest = text.partition("\n\n")
+    second = "" if _SECTION.match(rest) else rest.partition("\n\n")[0]
+    return " ".join(first.split()), " ".join(second.split())
 
 
 def options(part: Any) -> Iterator[dict[str, Any]]:
-    """The options of a part: a record's fields, else a function's keyword-only parameters."""
+    """The options of a part: a record's fields, else a function's keyword-only parameters.
+
+    A backend names the record of its `[build.options]` in `accepts`, and in `refuses` the fields
+    of it that it does not honour.
+    """
+    part, refused = getattr(part, "accepts", part), getattr(part, "refuses", ())
     fields: Mapping[str, FieldInfo] | None = getattr(part, "__pydantic_fields__", None)
     if fields is not None:
-        yield from (_pydantic(name, field) for name, field in fields.items())
+        yield from (_pydantic(*field) for field in fields.items() if field[0] not in refused)
     elif dataclasses.is_dataclass(part):
         yield from map(_dataclass, dataclasses.fields(part))
     elif inspect.isfunction(part):
@@ -90,11 +107,16 @@ def _option(
 
 
 def _type(kind: Any) -> str:
-    plain = isinstance(kind, type) and not getattr(kind, "__args__", None)
-    text = kind.__name__ if plain else str(kind)
-    for prefix in ("typing.", "collections.abc."):
-        text = text.replace(prefix, "")
-    return text
+    """A type as it is written; what `Annotated` adds is checked by pydantic, not read by people."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(inner[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, inner))
+    if origin is Literal:
+        return " | ".join(map(repr, inner))
+    name = getattr(origin or kind, "__name__", str(kind))
+    return f"{name}[{', '.join(map(_type, inner))}]" if inner else _NAMES.get(name, name)
 
 
 def show(parts: Mapping[str, list[dict[str, Any]]]) -> RenderableType:
@@ -109,6 +131,7 @@ def _table(kind: str, parts: list[dict[str, Any]]) -> Table:
         grid.add_column(column, no_wrap=column == kind)
     for part in parts:
         about = Text(part["error"] or part["about"], style="red" if part["error"] else "")
+        about.append(f" {part['details']}" if part["details"] else "", style="dim")
         grid.add_row(Text(part["name"], style="cyan"), Text(part["package"]), about)
         for option in part["options"]:
             grid.add_row("", "", _line(option))

@@ -45,9 +45,15 @@ def _save(text: str, folder: Path, external: bool = False, **weights: Any) -> Pa
     return path
 
 
-def _mixed(folder: Path, external: bool = False) -> Path:
+def _shown(found: dict[str, Any]) -> str:
+    file = io.StringIO()
+    Console(file=file, width=100, color_system=None).print(show(found))
+    return file.getvalue()
+
+
+def _mixed(folder: Path) -> Path:
     floats, ints = (TensorProto.FLOAT, [4, 4], 64), (TensorProto.INT8, [4, 4], 16)
-    return _save(MIXED, folder, external, w=floats, v=floats, q=ints, p=ints)
+    return _save(MIXED, folder, w=floats, v=floats, q=ints, p=ints)
 
 
 def test_the_precision_of_matmuls_is_that_of_the_arithmetic(tmp_path: Path):
@@ -101,11 +107,12 @@ def test_names_shapes_operators_and_bytes(tmp_path: Path):
     assert found["external_bytes"] == {}
 
 
-def test_weights_beside_the_graph_are_named_and_not_read(tmp_path: Path):
-    found = graph(_mixed(tmp_path, external=True))
-    # scale and zero point, 5 bytes, stay inside
-    assert found["external_bytes"] == {"model.onnx.data": 160}
-    assert sum(found["bytes_by_dtype"].values()) == 165
+def test_weights_beside_the_graph_are_named(tmp_path: Path):
+    text = f"{HEAD} m (float[1, 64] x) => (float[1, 64] y) {{ y = MatMul(x, w) }}"
+    path = _save(text, tmp_path, external=True, w=(TensorProto.FLOAT, [64, 64], 64 * 64 * 4))
+    found = graph(path)
+    assert found["external_bytes"] == {"model.onnx.data": 64 * 64 * 4}
+    assert found["parameters"] == 64 * 64
 
 
 def test_operators_in_branches_count(tmp_path: Path):
@@ -167,10 +174,52 @@ def test_people_read_it(tmp_path: Path):
     workspace.run(
         "export", lambda folder: {"at": str(_mixed(folder))}, inputs={}, options={}, versions={}
     )
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    console.print(show(inspect(tmp_path / "export")), show(inspect(tmp_path)))
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    text = file.getvalue()
+    text = _shown(inspect(tmp_path / "export")) + _shown(inspect(tmp_path))
     for word in ("float32 [batch, 4]", "int8 weights", "50.0 %", "11 nodes:", "peak memory"):
         assert word in text
+
+
+def _plan(folder: Path, tag: bytes) -> Path:
+    """28 bytes of header as TensorRT writes them, and nothing behind."""
+    path = folder / "engine.plan"
+    path.write_bytes(tag + bytes(12) + (28).to_bytes(8, "little") + bytes([1, 7, 1, 116]))
+    return path
+
+
+@pytest.mark.parametrize(("tag", "backend"), [(b"ftrt", "tensorrt"), (b"vtrt", "tensorrt-rtx")])
+def test_a_plan_says_what_made_it(tmp_path: Path, tag: bytes, backend: str):
+    found = inspect(_plan(tmp_path, tag))
+    assert (found["kind"], found["backend"], found["version"]) == ("engine", backend, "1.7.1.116")
+    with pytest.raises(Error, match="not a TensorRT plan"):
+        inspect(_plan(tmp_path, b"none"))
+
+
+def test_a_stage_with_a_plan_shows_it(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    workspace.run(
+        "engine", lambda f: {"at": str(_plan(f, b"vtrt"))}, inputs={}, options={}, versions={}
+    )
+    assert inspect(tmp_path / "engine")["engine"]["version"] == "1.7.1.116"
+    assert "1.7.1.116" in _shown(inspect(tmp_path / "engine"))
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_what_a_target_does_not_take(tmp_path: Path, target: str):
+    text = f"""{HEAD}
+    m (float[4] x) => (float[4] y) <float s = {{0.1}}> {{
+        q = QuantizeLinear(x, s)
+        y = DequantizeLinear(q, s)
+    }}"""
+    found = inspect(_save(text, tmp_path), target)
+    assert "zero-point-omitted" in {finding["rule"] for finding in found["findings"]}
+    assert "without a word" in _shown(found)
+    fine = inspect(_mixed(tmp_path / "fine"), target)
+    assert fine["findings"] == []
+    assert "takes it as it is" in _shown(fine)
+
+
+def test_an_unknown_target_and_a_path_without_graph(tmp_path: Path):
+    with pytest.raises(ConfigError, match="one of tensorrt"):
+        inspect(_mixed(tmp_path), "gpu")
+    with pytest.raises(ConfigError, match="no ONNX model"):
+        inspect(_plan(tmp_path, b"vtrt"), "tensorrt")

@@ -4,7 +4,7 @@ import json
 import sys
 import types
 from importlib.metadata import EntryPoint
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from llmdeploy import ConfigError
@@ -23,6 +23,7 @@ class Prune:
     """
 
     ratio: Annotated[float, Field(gt=0, description="The share that goes.")]
+    pairs: dict[str, list[Annotated[int, Field(gt=0)]]] | None = None
     kind: Literal["row", "column"] = "row"
     keep_names: tuple[str, ...] = Field(default_factory=lambda: ("a",))
 
@@ -58,7 +59,8 @@ def _options(part: object) -> dict[str, tuple[str, bool, object]]:
 def test_the_fields_of_a_pydantic_dataclass():
     assert _options(Prune) == {
         "ratio": ("float", True, None),
-        "kind": ("Literal['row', 'column']", False, "row"),
+        "pairs": ("dict[str, list[int]] | None", False, None),
+        "kind": ("'row' | 'column'", False, "row"),
         "keep-names": ("tuple[str, ...]", False, ["a"]),
     }
     assert next(options(Prune))["about"] == "The share that goes."
@@ -98,10 +100,27 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_part_with_its_package_and_first_sentence(offered: None):
     passes = {part["name"]: part for part in listing()["passes"]}
     assert passes["prune"]["about"] == "Drop what is small."
+    assert passes["prune"]["details"] == "A second paragraph."
     assert passes["prune"]["package"] == "fake_parts"
     # dataclasses make up a docstring, which says nothing
     assert passes["bare"]["about"] == ""
     assert json.loads(json.dumps(listing())) == listing()
+
+
+class Backend:
+    """Builds."""
+
+    accepts = Model
+    refuses: ClassVar[dict[str, str]] = {}
+
+
+class Picky(Backend):
+    refuses: ClassVar[dict[str, str]] = {"path": "there is none"}
+
+
+def test_a_backend_says_what_it_accepts_and_refuses():
+    assert list(_options(Backend)) == ["path"]
+    assert list(_options(Picky)) == []
 
 
 def test_one_kind(offered: None):
