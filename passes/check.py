@@ -93,11 +93,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     """The model as protobuf without its weights: they become inputs, so nothing big is copied."""
     initializers = model.graph.initializers
     everything = dict(initializers)
-    heavy = [
-        value
-        for value in everything.values()
-        if value.const_value is None or value.const_value.nbytes > WEIGHTLESS
-    ]
+    heavy = [value for value in everything.values() if _is_heavy(value.const_value)]
     try:
         for value in heavy:
             del initializers[value.name or ""]
@@ -110,6 +106,13 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         ir.serde.serialize_value(_typed(value)) for value in heavy if value.name not in inputs
     )
     return proto
+
+
+def _is_heavy(tensor: ir.TensorProtocol | None) -> bool:
+    """Whether the checker goes without it: it is large, elsewhere, or not made yet."""
+    if tensor is None or isinstance(tensor, ir.ExternalTensor | ir.LazyTensor):
+        return True
+    return tensor.nbytes > WEIGHTLESS
 
 
 def _typed(value: ir.Value) -> ir.Value:

@@ -10,6 +10,20 @@ from .facts import exact_shape
 from .sizes import is_vague, text
 
 
+def forget(model: ir.Model) -> None:
+    """Drop what is written of the shapes between inputs and outputs, and infer them anew.
+
+    Exporters write shapes that contradict the operators; runtimes do not believe them either.
+    """
+    for value in _values(model.graph):
+        if not value.is_graph_output():
+            value.shape = None
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            value.shape = ir.Shape(value.const_value.shape.numpy())
+    infer(model)
+
+
 def infer(model: ir.Model) -> bool:
     """Fill in types and shapes that are not known; whether there was anything to fill in.
 

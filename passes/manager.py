@@ -10,6 +10,7 @@ import onnx_ir as ir
 from .. import Error, PassError
 from .check import Facts, check
 from .contract import EXACT, Contract, Difference, Outputs, compare
+from .infer import forget
 from .kinds import Pass
 from .rules import Ledger
 from .store import tensors
@@ -48,7 +49,7 @@ class PassManager:
             PassError: the model is not valid before the first pass, or a pass failed, broke the
                 structure, or broke its contract on the sample feeds; the pass is named.
         """
-        check(model, where="the model before the first pass")
+        _check_first(model)
         reference = self.verify(model) if self.verify else None
         steps: list[Step] = []
         for item in self.passes:
@@ -101,6 +102,16 @@ class PassManager:
                 mend=f"leave {name} out",
             )
         return outputs, difference
+
+
+def _check_first(model: ir.Model) -> None:
+    """Check the model as it came; shapes written in it that are wrong are not its end."""
+    where = "the model before the first pass"
+    try:
+        check(model, where=where)
+    except PassError:
+        forget(model)
+        check(model, where=where)
 
 
 def _call(item: ir.passes.PassBase, model: ir.Model, ledger: Ledger) -> ir.passes.PassResult:

@@ -18,7 +18,7 @@ ALIGNMENT = 4096
 
 
 def load(path: Path) -> ir.Model:
-    """Read an ONNX file, or the model.onnx of a folder; external weights stay on disk.
+    """Read an ONNX file, or the model.onnx of a folder; weights above 1 KB stay on disk.
 
     Raises:
         ConfigError: there is no such file.
@@ -34,7 +34,17 @@ def load(path: Path) -> ir.Model:
     for tensor in external_tensors(model):
         tensor.base_dir = path.parent
         _verify(tensor, path)
+    for value in (value for graph in model.graphs() for value in graph.initializers.values()):
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= INLINE:
+            value.const_value = _in_memory(tensor)
     return model
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
+    copy = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+    tensor.release()
+    return copy
 
 
 def _read(path: Path) -> ir.Model:
@@ -135,5 +145,4 @@ def with_inline_attributes(model: ir.Model) -> None:
                 continue
             tensor = attribute.as_tensor()
             if isinstance(tensor, ir.ExternalTensor):
-                copy = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
-                node.attributes[name] = ir.AttrTensor(name, copy)
+                node.attributes[name] = ir.AttrTensor(name, _in_memory(tensor))
