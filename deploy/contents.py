@@ -1,7 +1,9 @@
 """What a packager is given: the files of a release, and golden runs of its engine."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ class Contents:
     `assets` is the folder of io.json, the tokenizer and the configuration; `portable` that of the
     ONNX graph an engine can be built from again. `engines` are folders by backend, `executed`
     the backends that ran where `golden` was made. `created` is a date to state, by default
-    SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same bytes.
+    SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same bytes. `metrics`
+    are measured scores by name; `parameters` what the release was asked for and `builder` a URI
+    of who built it, both for the provenance.
     """
 
     name: str
@@ -47,3 +51,13 @@ class Contents:
     licences: Sequence[Path] = ()
     reports: Sequence[Path] = ()
     created: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    builder: str = ""
+
+    @property
+    def when(self) -> str | None:
+        """The date to state: `created`, else SOURCE_DATE_EPOCH (reproducible-builds.org)."""
+        epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+        stated = datetime.fromtimestamp(int(epoch), UTC).isoformat() if epoch.isdecimal() else None
+        return self.created or stated

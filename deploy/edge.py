@@ -1,9 +1,7 @@
 """The edge packager: engines, portable graph, tokenizer and golden runs in one archive."""
 
 import hashlib
-import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,9 @@ from .archive import pack as pack_archive
 from .bundle import ASSETS, MANIFEST, Engine, File, Golden, Manifest, Requires, digest
 from .contents import Arrays, Case, Contents
 from .places import ARCHIVE
+from .provenance import write
+from .sbom import NAME as BILL
+from .sbom import bill
 from .signature import Signature
 
 #: Files of a stage that say how it was made, not what it is.
@@ -25,6 +26,8 @@ _RECORDS = frozenset(["stage.json"])
 def pack(contents: Contents, folder: Path) -> dict[str, Any]:
     """Write `folder`/NAME-VERSION.tar.zst; give its path, sha256, bytes and number of files.
 
+    Its provenance is written beside it, under the name that `provenance` gives.
+
     Raises:
         ConfigError: the name or the version is not fit for a file's name.
         BundleError: there is no engine or no golden run, or the archive cannot be written.
@@ -33,12 +36,17 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         lacking = "an engine" if not contents.engines else "golden runs"
         raise BundleError(f"a bundle without {lacking}", where=contents.name, mend="build first")
     files = gather(contents)
-    text = manifest(contents, files).encoded()
+    listed = {name: _file(files[name]) for name in sorted(files)}
+    files[BILL] = bill(contents, listed)
+    listed[BILL] = _file(files[BILL])
+    text = manifest(contents, listed).encoded()
     archive = folder / f"{contents.name}-{contents.version}{ARCHIVE}"
     pack_archive({MANIFEST: text, **files}, archive, first=[MANIFEST])
+    sha256 = digest(archive)
     return {
         "path": archive.name,
-        "sha256": digest(archive),
+        "provenance": write(contents, archive, sha256).name,
+        "sha256": sha256,
         "bytes": archive.stat().st_size,
         "files": len(files) + 1,
     }
@@ -65,7 +73,7 @@ def gather(contents: Contents) -> dict[str, Source]:
     return files
 
 
-def manifest(contents: Contents, files: Mapping[str, Source]) -> Manifest:
+def manifest(contents: Contents, files: Mapping[str, File]) -> Manifest:
     """The manifest of `files`.
 
     Raises:
@@ -75,9 +83,9 @@ def manifest(contents: Contents, files: Mapping[str, Source]) -> Manifest:
         return Manifest(
             name=contents.name,
             version=contents.version,
-            created=contents.created or _epoch(),
+            created=contents.when,
             task=Signature.load(contents.assets).task,
-            files={name: _file(files[name]) for name in sorted(files)},
+            files={name: files[name] for name in sorted(files)},
             lineage=contents.lineage,
             versions=dict(sorted(contents.versions.items())),
             engines=tuple(_engine(contents, backend) for backend in contents.engines),
@@ -137,9 +145,3 @@ def _golden(index: int, case: Case) -> Golden:
         texts=tuple(case.texts),
         max_length=case.max_length,
     )
-
-
-def _epoch() -> str | None:
-    """SOURCE_DATE_EPOCH as an ISO date, None where it is not set (reproducible-builds.org)."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(epoch), UTC).isoformat() if epoch.isdecimal() else None

@@ -15,6 +15,7 @@ from typing import Any
 from .. import BundleError, ConfigError, MissingError
 from .archive import Source
 from .archive import pack as pack_archive
+from .attest import attest
 from .bundle import MANIFEST, SIGNATURE, unpack
 
 
@@ -48,6 +49,8 @@ class Signer:
 def sign(archive: Path, signer: Signer) -> None:
     """Sign every file of a bundle; the archive is replaced by one that carries the signature.
 
+    Provenance that lies beside it is signed too.
+
     Raises:
         ConfigError: the key or the certificate cannot be used.
         BundleError: it is no sound bundle.
@@ -67,6 +70,7 @@ def sign(archive: Path, signer: Signer) -> None:
             if path.is_file()
         }
         pack_archive(files, archive, first=[MANIFEST, SIGNATURE])
+    attest(archive, signer.private_key, signer.password)
 
 
 def verify_signature(folder: Path, trust: Trust | None) -> None:

@@ -71,6 +71,7 @@ def test_what_the_archive_holds(contents: Contents, tmp_path: Path) -> None:
         "licences/LICENSE",
         "model/io.json",
         "model/tokenizer.json",
+        "sbom.cdx.json",
     }
     assert [(engine.backend, engine.executed) for engine in manifest.engines] == [
         ("onnxruntime", True),
