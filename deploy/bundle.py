@@ -22,8 +22,6 @@ from .names import Names, problem
 from .unpack import unpack as unpack_archive
 
 MANIFEST = "manifest.json"
-#: The folder of io.json, the tokenizer and the checkpoint's other small files.
-ASSETS = "model"
 SIGNATURE = "bundle.sig"
 #: Files that the manifest does not list: itself, and what signs it.
 UNLISTED = frozenset([MANIFEST, SIGNATURE])
@@ -66,6 +64,14 @@ class Requires(Record):
     memory_bytes: int | None = Field(default=None, ge=0)
 
 
+class Recipe(Record):
+    """How an engine is built again from the portable graph: precision, shapes, options."""
+
+    precision: str
+    profile: dict[str, tuple[int, int, int]] = {}
+    options: dict[str, bool | int | float | str | tuple[str, ...]] = {}
+
+
 class Engine(Record):
     """An engine's folder; `executed` says whether it ran where the bundle was made."""
 
@@ -73,6 +79,7 @@ class Engine(Record):
     path: Name
     executed: bool
     requires: Requires = Requires()
+    recipe: Recipe | None = None
 
 
 class Golden(Record):

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .bundle import Lineage, Requires, Tolerance
+from .bundle import Lineage, Recipe, Requires, Tolerance
 from .text import Text
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -30,11 +30,11 @@ class Contents:
     """What goes into a bundle.
 
     `assets` is the folder of io.json, the tokenizer and the configuration; `portable` that of the
-    ONNX graph an engine can be built from again. `engines` are folders by backend, `executed`
-    the backends that ran where `golden` was made. `created` is a date to state, by default
-    SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same bytes. `metrics`
-    are measured scores by name; `parameters` what the release was asked for and `builder` a URI
-    of who built it, both for the provenance.
+    ONNX graph an engine can be built from again, `recipes` says how. `engines` are folders by
+    backend, `executed` the backends that ran where `golden` was made. `created` is a date to
+    state, by default SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same
+    bytes. `metrics` are measured scores by name; `parameters` what the release was asked for and
+    `builder` a URI of who built it, both for the provenance.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Contents:
     portable: Path | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     requires: Mapping[str, Requires] = field(default_factory=dict[str, Requires])
+    recipes: Mapping[str, Recipe] = field(default_factory=dict[str, Recipe])
     executed: frozenset[str] = frozenset(["onnxruntime"])
     licences: Sequence[Path] = ()
     reports: Sequence[Path] = ()

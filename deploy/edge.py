@@ -11,9 +11,9 @@ from safetensors.numpy import save
 from .. import BundleError, ConfigError
 from .archive import Source
 from .archive import pack as pack_archive
-from .bundle import ASSETS, MANIFEST, Engine, File, Golden, Manifest, Requires, digest
+from .bundle import MANIFEST, Engine, File, Golden, Manifest, Requires, digest
 from .contents import Arrays, Case, Contents
-from .places import ARCHIVE
+from .places import ARCHIVE, ASSETS
 from .provenance import write
 from .sbom import NAME as BILL
 from .sbom import bill
@@ -135,6 +135,7 @@ def _engine(contents: Contents, backend: str) -> Engine:
         path=f"engines/{backend}",
         executed=backend in contents.executed,
         requires=contents.requires.get(backend, Requires()),
+        recipe=contents.recipes.get(backend) if contents.portable else None,
     )
 
 

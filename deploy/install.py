@@ -1,25 +1,20 @@
 """Installing on a device: check, unpack, try, and only then switch; and going back."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .. import BundleError, ConfigError
+from .. import BundleError, ConfigError, Error
 from .bundle import Manifest, differences, digest, manifest_of, unpack
 from .installed import Record, Root
 from .places import BACKEND
 from .signing import Trust, verify_signature
 from .target import lacking_space, unmet
+from .trial import SelfTest, selftest, tried
 from .version import older
 
-#: A folder to its self-test's record, `ok` among it.
-SelfTest = Callable[[Path], dict[str, Any]]
-#: How long a self-test may take, in seconds.
-PATIENCE = 900.0
+if TYPE_CHECKING:
+    from .backend import Backend
 
 
 @dataclass(frozen=True)
@@ -31,27 +26,8 @@ class Installed:
     path: str
     previous: str | None
     signed: bool
+    rebuilt: bool
     selftest: dict[str, Any]
-
-
-def selftest(folder: Path) -> dict[str, Any]:
-    """Check a bundle in a process of its own: an engine that crashes takes only that with it.
-
-    Raises:
-        BundleError: it crashed, or did not end in time.
-    """
-    command = [sys.executable, "-m", "llmdeploy.deploy.selfcheck", str(folder.absolute())]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BundleError(f"the self-test took over {PATIENCE:g} s", where=folder) from error
-    try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        what = f"the self-test ended with {done.returncode} and no record"
-        raise BundleError(what, where=folder) from error
 
 
 def install(
@@ -63,11 +39,13 @@ def install(
     keep: int = 2,
     wait: float = 600.0,
     check: SelfTest = selftest,
+    backend: "Backend | None" = None,
 ) -> Installed:
     """Install a bundle under `root` and make it current, or leave everything as it was.
 
     With `trust`, a bundle that it does not stand for is refused; without, so is an unsigned
-    bundle after a signed one. `keep` versions stay for `rollback`.
+    bundle after a signed one. `keep` versions stay for `rollback`. An engine that does not run
+    here, or not as it should, is built again by the bundle's recipe with `backend`.
 
     Raises:
         ConfigError: it is of another model, older than what is current, or not signed.
@@ -79,7 +57,7 @@ def install(
         with place.locked(wait):
             _admit(place, manifest, trust, allow_downgrade)
             folder = _unpacked(place, bundle, manifest, trust)
-            tested = _tried(place, folder, check)
+            tested = _tried(place, folder, check, backend)
             before = place.current if place.current != folder else _previous(place, folder)
             record = Record(
                 name=manifest.name,
@@ -96,7 +74,13 @@ def install(
     return _installed(place, folder, record, tested)
 
 
-def rollback(root: Path, *, wait: float = 600.0, check: SelfTest = selftest) -> Installed:
+def rollback(
+    root: Path,
+    *,
+    wait: float = 600.0,
+    check: SelfTest = selftest,
+    backend: "Backend | None" = None,
+) -> Installed:
     """Make the version that was current before current again, once it passes its self-test.
 
     Raises:
@@ -110,9 +94,9 @@ def rollback(root: Path, *, wait: float = 600.0, check: SelfTest = selftest) -> 
                 raise BundleError("no version to go back to", where=root)
             folder = chain[1]
             record = place.record(folder)
-            tested = check(place.versions / folder)
-            if record is None or not tested.get("ok"):
-                raise BundleError(f"the version before fails: {_why(tested)}", where=folder)
+            if record is None:
+                raise BundleError("the version before has no record", where=folder)
+            tested = tried(place.versions / folder, _built(place, folder), check, backend)
             place.switch(folder)
     except OSError as error:
         what = f"cannot go back: {error.strerror or error}"
@@ -165,24 +149,19 @@ def _whole(folder: Path, trust: Trust | None) -> bool:
         return False
 
 
-def _tried(place: Root, folder: str, check: SelfTest) -> dict[str, Any]:
-    """Run the self-test; a version that fails it does not stay, unless it is current."""
+def _tried(place: Root, folder: str, check: SelfTest, backend: "Backend | None") -> dict[str, Any]:
+    """The self-test's record; a version that fails it does not stay, unless something needs it."""
     try:
-        tested = check(place.versions / folder)
-        if not tested.get("ok"):
-            raise BundleError(f"the self-test failed: {_why(tested)}", where=folder)
-        return tested
-    except BundleError:
+        return tried(place.versions / folder, _built(place, folder), check, backend)
+    except Error:
         if folder not in place.chain():
             place.remove(folder)
         raise
 
 
-def _why(tested: dict[str, Any]) -> str:
-    checks = [check for check in tested.get("checks", ()) if not check["ok"]]
-    failed = [check for check in checks if check["ok"] is False] or checks
-    words = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
-    return str(tested.get("error") or words or "it gives no reason")
+def _built(place: Root, folder: str) -> Path:
+    """Where the engine lies that was built here for a version."""
+    return place.rebuilt / folder / BACKEND
 
 
 def _previous(place: Root, folder: str) -> str | None:
@@ -197,5 +176,6 @@ def _installed(place: Root, folder: str, record: Record, tested: dict[str, Any])
         path=str(place.versions / folder),
         previous=record.previous,
         signed=record.signed,
+        rebuilt=_built(place, folder).is_dir(),
         selftest=tested,
     )

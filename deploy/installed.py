@@ -2,6 +2,7 @@
 
     ROOT/current             a link to versions/NAME-VERSION-DIGEST
     ROOT/versions/...        unpacked bundles
+    ROOT/rebuilt/...         of each version: engines that were built here from its portable graph
     ROOT/records/....json    of each version: when and how it came, and what was current before
 
 Everything is on disk before `current` is switched, by one rename: whoever reads it, at any moment
@@ -19,9 +20,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import BundleError
+from .places import CURRENT, REBUILT
 from .unpack import sync
-
-CURRENT = "current"
 
 
 class Record(BaseModel):
@@ -43,11 +43,12 @@ class Root:
         self.path = path
         self.versions = path / "versions"
         self.records = path / "records"
+        self.rebuilt = path / REBUILT
 
     @contextmanager
     def locked(self, wait: float) -> Generator[None]:
         """Hold the folder; raises BundleError when another install holds it for `wait` seconds."""
-        for folder in (self.path, self.versions, self.records):
+        for folder in (self.path, self.versions, self.records, self.rebuilt):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock", timeout=wait)
         try:
@@ -112,6 +113,7 @@ class Root:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(self.rebuilt / folder, ignore_errors=True)
         (self.records / f"{folder}.json").unlink(missing_ok=True)
 
     def prune(self, keep: int) -> None:
@@ -122,5 +124,5 @@ class Root:
                 self.remove(path.name)
 
     def _sweep_parts(self) -> None:
-        for part in (*self.versions.glob(".*.part"), *self.records.glob(".*.part")):
+        for part in self.path.glob("*/.*.part"):
             shutil.rmtree(part) if part.is_dir() else part.unlink()

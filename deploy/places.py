@@ -12,6 +12,11 @@ BACKEND = "onnxruntime"
 #: An engine's file, by the name it is stored under.
 MODELS = ("model.onnx", "model.ort")
 ARCHIVE = ".tar.zst"
+#: The folder of io.json, the tokenizer and the checkpoint's other small files, in a bundle.
+ASSETS = "model"
+#: Of a device's folder: the link to the current version, and the engines that were built there.
+CURRENT = "current"
+REBUILT = "rebuilt"
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Places:
         self.stack.close()
 
 
-def locate(path: Path) -> Places:
-    """Find an ONNX Runtime engine at `path`.
+def locate(path: Path, engine: Path | None = None) -> Places:
+    """Find an ONNX Runtime engine at `path`; `engine` is the folder of one to take for a bundle's.
 
     An archive is unpacked into a temporary folder, which `Places.close` removes; its digests are
     checked on the way, its golden outputs are not.
@@ -37,6 +42,11 @@ def locate(path: Path) -> Places:
         ConfigError: there is no such engine.
         BundleError: the archive or its manifest is not what it should be.
     """
+    if engine is not None:
+        found = _engine(engine, path / ASSETS)
+        if found is None:
+            raise ConfigError(f"no engine in {engine} for the bundle in {path}")
+        return found
     if path.is_file() and path.name.endswith(ARCHIVE):
         return _archive(path)
     found = next((place for place in _candidates(path) if place is not None), None)
@@ -56,7 +66,7 @@ def _candidates(path: Path) -> tuple[Places | None, ...]:
         _engine(path / "engine" / BACKEND, path / "engine" / BACKEND),
         _engine(path / BACKEND, path / BACKEND),
         _only_archive(path),
-        _bundle(path / "current"),
+        _installed(path),
     )
 
 
@@ -65,8 +75,17 @@ def _engine(folder: Path, assets: Path) -> Places | None:
     return Places(model, assets) if model and (assets / FILE).is_file() else None
 
 
+def _installed(root: Path) -> Places | None:
+    """The current version of a device's folder, and the engine that was built for it there."""
+    current = root / CURRENT
+    if not current.is_symlink():
+        return None
+    folder = current.resolve()
+    return _engine(root / REBUILT / folder.name / BACKEND, folder / ASSETS) or _bundle(folder)
+
+
 def _bundle(folder: Path) -> Places | None:
-    from .bundle import ASSETS, MANIFEST, Manifest
+    from .bundle import MANIFEST, Manifest
 
     if not (folder / MANIFEST).is_file():
         return None

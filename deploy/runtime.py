@@ -25,9 +25,16 @@ MAX_LENGTH = 512
 
 
 def load(
-    path: Path, *, threads: int = 0, batch: int = 16, max_length: int | None = None
+    path: Path,
+    *,
+    engine: Path | None = None,
+    threads: int = 0,
+    batch: int = 16,
+    max_length: int | None = None,
 ) -> "Session":
-    """Load a bundle (folder or archive), an engine's folder, or the engine of a workspace.
+    """Load a bundle (folder or archive), a device's folder, an engine's, or a workspace's engine.
+
+    `engine` is the folder of an engine to take in place of the bundle's own.
 
     `threads` 0 leaves their number to the engine's own settings; a text is cut after `max_length`
     tokens.
@@ -38,7 +45,7 @@ def load(
         BuildError: the engine cannot be loaded.
         MissingError: onnxruntime is not installed.
     """
-    return Session(locate(path), threads=threads, batch=batch, max_length=max_length)
+    return Session(locate(path, engine), threads=threads, batch=batch, max_length=max_length)
 
 
 def run_texts(path: Path, texts: Sequence[Text], **options: Any) -> list[dict[str, Any]]:

@@ -54,8 +54,11 @@ class Verification:
     torch_imported: bool = field(default_factory=lambda: "torch" in sys.modules)
 
 
-def verify_bundle(path: Path) -> Verification:
+def verify_bundle(path: Path, engine: Path | None = None) -> Verification:
     """Check a bundle's folder or archive; nothing of it is run before its digests are right.
+
+    `engine` is the folder of an engine that was built from its portable graph, to be run in place
+    of its own.
 
     Raises:
         BundleError: there is no bundle at `path`, or its archive is unsound.
@@ -67,7 +70,7 @@ def verify_bundle(path: Path) -> Verification:
         checks = [Check(f"file {name}", False, why) for name, why in differences(folder, found)]
         if not checks:
             digests = f"{len(found.files)} files, {found.total_bytes:,} bytes"
-            checks = [Check("files", True, digests), *_engines(folder, found)]
+            checks = [Check("files", True, digests), *_engines(folder, found, engine)]
     ok = all(check.ok is not False for check in checks)
     ran = any(check.name.startswith("golden") and check.ok for check in checks)
     return Verification(str(path), ok and ran, tuple(checks), time.perf_counter() - started)
@@ -84,7 +87,7 @@ def _opened(path: Path) -> Generator[Path]:
         yield inner
 
 
-def _engines(folder: Path, manifest: Manifest) -> Generator[Check]:
+def _engines(folder: Path, manifest: Manifest, built: Path | None) -> Generator[Check]:
     backends = [engine.backend for engine in manifest.engines]
     for backend in backends:
         if backend != BACKEND:
@@ -93,7 +96,7 @@ def _engines(folder: Path, manifest: Manifest) -> Generator[Check]:
         lacking = "golden run" if BACKEND in backends else f"{BACKEND} engine"
         yield Check("golden", None, f"not executed here: the bundle has no {lacking}")
         return
-    with load(folder) as session:
+    with load(folder, engine=built) as session:
         for index, golden in enumerate(manifest.golden):
             yield from _golden(folder, session, golden, manifest.tolerance, index)
 
@@ -138,14 +141,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="llmdeploy.deploy.selfcheck", description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--hide", default="", help="packages that must not be needed, by commas")
+    parser.add_argument("--engine", type=Path, help="an engine to run in place of the bundle's")
     given = parser.parse_args(arguments)
     hidden = tuple(name for name in given.hide.split(",") if name)
     hide(hidden)
     try:
-        record: dict[str, Any] = asdict(verify_bundle(given.bundle))
+        record: dict[str, Any] = asdict(verify_bundle(given.bundle, given.engine))
         code = 0 if record["ok"] else 1
     except Error as error:
-        record = {"bundle": str(given.bundle), "ok": False, "error": str(error)}
+        kind = type(error).__name__
+        record = {"bundle": str(given.bundle), "ok": False, "kind": kind, "error": str(error)}
         code = error.exit_code
     sys.stdout.write(json.dumps({**record, "hidden": hidden}, ensure_ascii=False) + "\n")
     return code

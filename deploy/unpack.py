@@ -33,7 +33,7 @@ def unpack(
         _extract(archive, aside, limits or Limits())
         if check:
             check(aside)
-        _flush(aside)
+        flush(aside)
         aside.rename(folder)
         sync(folder.parent)
     except OSError as error:
@@ -64,20 +64,18 @@ def _write(entry: Entry, path: Path) -> None:
     with path.open("xb") as file:
         for chunk in entry.chunks():
             file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Flush a folder, and every file and folder in it, to disk."""
     for path in folder.rglob("*"):
-        if path.is_dir():
-            sync(path)
+        sync(path)
     sync(folder)
 
 
-def sync(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it outlives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's entries, so that a rename after it outlives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
