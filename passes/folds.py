@@ -100,7 +100,7 @@ def _last(value: ir.Value | None) -> int | None:
 def _values(value: ir.Value) -> Fold | None:
     """Back from softmax(q k) v, heads side by side, to the MatMul that makes v.
 
-    [b, s, h*d] <- [b, s, h, d] <- [b, h, s, d] = p @ v; v [b, h, s, d] <- [b, s, h, d] <- [b, s, h*d],
+    [b, s, h*d] <- [b, s, h, d] <- [b, h, s, d] = p @ v, and v the same way up,
     all of it read by nobody else: a cache that is an output of the graph is left as it is.
     """
     merged = made_by(value, "Reshape")
@@ -117,7 +117,7 @@ def _values(value: ir.Value) -> Fold | None:
 
 
 def _through_where(value: ir.Value | None) -> ir.Value | None:
-    """x of Where(c, 0, x) or Where(c, x, 0): rows that are zero stay zero under any scale."""
+    """The x of Where(c, 0, x) or Where(c, x, 0): rows that are zero stay zero under any scale."""
     node = made_by(value, "Where")
     if node is None:
         return value

@@ -4,15 +4,15 @@ The placement rules are TensorRT's for explicit quantisation: only MatMul and Ge
 weight, their inputs and never their outputs, no output head, nothing thinner than a tile.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .facts import attribute_int, input_of, is_constant, scalar
+from .facts import attribute_int, input_of, is_constant
 from .folds import Fold, fold_of
+from .sizes import Size, product, sizes
 
 #: GEMMs thinner than this are slower with Q/DQ around them on TensorRT (ModelOpt's own limit).
 MIN_DIM = 16
@@ -20,6 +20,7 @@ MIN_DIM = 16
 HEAD_RATIO = 4
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_IDS = (ir.DataType.INT64, ir.DataType.INT32)
 _AFTER_HEAD = {"Add", "Cast", "Identity", "Mul", "Div", "Tanh", "Reshape", "Gather", "Slice"}
 
 
@@ -48,6 +49,8 @@ class Site:
     fold: Fold
     #: Another activation, whose variance over the last axis sets the scale of a row's error.
     stream: str | None
+    #: Whether its rows are the tokens of an input, batch x sequence.
+    tokens: bool
 
     @property
     def eligible(self) -> tuple[Layer, ...]:
@@ -55,9 +58,10 @@ class Site:
         return tuple(layer for layer in self.layers if not layer.refused)
 
 
-def sites(model: ir.Model) -> tuple[Site, ...]:
+def find(model: ir.Model) -> tuple[Site, ...]:
     """Every activation that weight MatMuls of the main graph read, in the order of the graph."""
     groups: dict[ir.Value, list[ir.Node]] = {}
+    tokens = _token_counts(model)
     for node in model.graph:
         if is_weighted(node) and node.inputs[0] is not None:
             groups.setdefault(node.inputs[0], []).append(node)
@@ -67,9 +71,22 @@ def sites(model: ir.Model) -> tuple[Site, ...]:
             layers=tuple(layer_of(node) for node in nodes),
             fold=fold_of(value, [node for node in nodes if not layer_of(node).refused]),
             stream=next(filter(None, map(_stream, nodes)), None),
+            tokens=_rows(value) in tokens,
         )
         for value, nodes in groups.items()
     )
+
+
+def _token_counts(model: ir.Model) -> set[Size]:
+    """Batch x sequence of every input that holds ids, one a token."""
+    ids = (value for value in model.graph.inputs if value.dtype in _IDS)
+    found = (sizes(value) for value in ids if value.shape is not None and len(value.shape) == 2)
+    return {product(each) for each in found if each is not None}
+
+
+def _rows(value: ir.Value) -> Size | None:
+    found = sizes(value)
+    return product(found[:-1]) if found else None
 
 
 def is_weighted(node: ir.Node) -> bool:
@@ -148,13 +165,3 @@ def weight_of(model: ir.Model, layer: Layer) -> NDArray[np.float32]:
 def by_name(model: ir.Model) -> dict[str, ir.Node]:
     """The nodes of the main graph by their names."""
     return {node.name: node for node in model.graph if node.name}
-
-
-def readers(value: ir.Value) -> Iterator[ir.Node]:
-    """The nodes that read a value, each once."""
-    return iter(dict.fromkeys(use.node for use in value.uses()))
-
-
-def number(value: ir.Value | None) -> float | None:
-    """The number in a constant of one element."""
-    return scalar(value)

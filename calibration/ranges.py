@@ -1,0 +1,158 @@
+"""ranges.json and the vectors beside it: all that quantising needs of a calibration."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import CalibrationError, ConfigError
+from .choosing import Choice
+from .statistics import Matrix, Vector
+
+FILE = "ranges.json"
+VECTORS = "ranges.safetensors"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """One activation: how it is smoothed and cut off, and what that costs its layers."""
+
+    tensor: str
+    choice: Choice
+    layers: tuple[str, ...]
+    low: float
+    high: float
+    rows: int
+    saturated: float
+    histogram: tuple[int, ...] = ()
+    histogram_width: float = 0.0
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration: of which model and samples, how, and the ranges by activation."""
+
+    model: str
+    samples: dict[str, Any]
+    method: str
+    seed: int
+    versions: dict[str, str]
+    ranges: dict[str, Range]
+    rows: dict[str, tuple[Matrix, Vector]] = field(default_factory=dict)
+    held_out: dict[str, tuple[Matrix, Vector]] = field(default_factory=dict)
+
+
+def save(calibrated: Calibrated, folder: Path) -> None:
+    """Write ranges.json and ranges.safetensors; the same calibration gives the same bytes."""
+    from safetensors.numpy import save_file
+
+    head = {
+        "schema_version": SCHEMA,
+        "model": calibrated.model,
+        "samples": calibrated.samples,
+        "method": calibrated.method,
+        "seed": calibrated.seed,
+        "versions": calibrated.versions,
+        "ranges": {name: _record(each) for name, each in calibrated.ranges.items()},
+    }
+    text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    save_file(_vectors(calibrated), folder / VECTORS)
+
+
+def _record(each: Range) -> dict[str, Any]:
+    choice = each.choice
+    fields = {k: v for k, v in asdict(each).items() if k not in ("choice", "tensor")}
+    chosen = {"amax": choice.amax, "observer": choice.observer, "strength": choice.strength}
+    return {**chosen, "errors": list(choice.errors), **fields}
+
+
+def _vectors(calibrated: Calibrated) -> dict[str, NDArray[Any]]:
+    made: dict[str, NDArray[Any]] = {}
+    for name, each in calibrated.ranges.items():
+        if each.choice.scale is not None:
+            made[f"{name}/scale"] = each.choice.scale
+        if each.choice.shift is not None:
+            made[f"{name}/shift"] = each.choice.shift
+    for kind, samples in (("rows", calibrated.rows), ("held-out", calibrated.held_out)):
+        for name, (rows, importance) in samples.items():
+            peak = np.maximum(np.abs(rows).max(axis=0), 1e-30).astype(np.float32)
+            made[f"{name}/{kind}"] = (rows / peak).astype(np.float16)
+            made[f"{name}/{kind}/peak"] = peak
+            made[f"{name}/{kind}/importance"] = importance
+    return made
+
+
+def load(folder: Path, model: str) -> Calibrated:
+    """Read a calibration of the model whose graph has the digest `model`.
+
+    Raises:
+        ConfigError: it is not there, or is of another model.
+        CalibrationError: it cannot be read.
+    """
+    path = folder / FILE
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+        found = _calibrated(head, _opened(folder / VECTORS))
+    except FileNotFoundError as error:
+        raise ConfigError("no calibration", where=path, mend="run `llmdeploy calibrate`") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CalibrationError(
+            f"not a calibration of schema {SCHEMA}", where=path, mend="calibrate again"
+        ) from error
+    if found.model != model:
+        raise ConfigError(
+            "these ranges are of another model",
+            where=path,
+            mend="run `llmdeploy calibrate` on this one",
+        )
+    return found
+
+
+def _opened(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _calibrated(head: dict[str, Any], vectors: dict[str, NDArray[Any]]) -> Calibrated:
+    if head["schema_version"] != SCHEMA:
+        raise ValueError("schema")
+    ranges = {name: _range(name, each, vectors) for name, each in head["ranges"].items()}
+    rows, held_out = (
+        {name: _rows(f"{name}/{kind}", vectors) for name in ranges} for kind in ("rows", "held-out")
+    )
+    plain = {key: head[key] for key in ("model", "samples", "method", "seed", "versions")}
+    return Calibrated(**plain, ranges=ranges, rows=rows, held_out=held_out)
+
+
+def _rows(key: str, vectors: dict[str, NDArray[Any]]) -> tuple[Matrix, Vector]:
+    rows = vectors[key].astype(np.float32) * vectors[f"{key}/peak"]
+    return rows, vectors[f"{key}/importance"]
+
+
+def _range(name: str, each: dict[str, Any], vectors: dict[str, NDArray[Any]]) -> Range:
+    choice = Choice(
+        strength=each["strength"],
+        scale=vectors.get(f"{name}/scale"),
+        shift=vectors.get(f"{name}/shift"),
+        amax=each["amax"],
+        observer=each["observer"],
+        errors=tuple(each["errors"]),
+    )
+    rest = ("low", "high", "rows", "saturated", "histogram_width")
+    return Range(
+        tensor=name,
+        choice=choice,
+        layers=tuple(each["layers"]),
+        histogram=tuple(each["histogram"]),
+        **{key: each[key] for key in rest},
+    )

@@ -1,0 +1,83 @@
+"""Symmetric INT8 by numpy: activations a tensor, weights an output channel, and both as floats."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .observers import LEVELS
+
+Matrix = NDArray[np.float32]
+#: A scale is never 0: TensorRT refuses it, and a dead channel needs none.
+LEAST = 1e-12
+
+
+def rounded(x: Matrix, step: float) -> Matrix:
+    """What symmetric INT8 of this step makes of x: round half to even, clamp to [-128, 127]."""
+    levels = np.rint(x * np.float32(1 / step))
+    return np.clip(levels, -LEVELS - 1, LEVELS, out=levels) * np.float32(step)
+
+
+def steps_of(weight: Matrix) -> NDArray[np.float32]:
+    """The step of each output channel [n] of a weight [k, n] whose extremes are kept."""
+    peaks = np.abs(weight).max(axis=0) / LEVELS
+    return np.maximum(peaks, LEAST).astype(np.float32)
+
+
+def nearest(weight: Matrix, steps: NDArray[np.float32]) -> NDArray[np.int8]:
+    """The nearest int8 of a weight [k, n]."""
+    return np.clip(np.rint(weight / steps), -LEVELS, LEVELS).astype(np.int8)
+
+
+def rounded_weight(weight: Matrix) -> Matrix:
+    """What per-channel INT8 with the nearest values makes of a weight [k, n]."""
+    steps = steps_of(weight)
+    return nearest(weight, steps) * steps
+
+
+def compensated(
+    weight: Matrix, steps: NDArray[np.float32], second: NDArray[np.float64], damping: float = 0.01
+) -> NDArray[np.int8]:
+    """Int8 of a weight [k, n] where later channels make up for the rounding of earlier ones.
+
+    `second` [k, k] are the second moments of the layer's input. GPTQ, arXiv 2210.17323, the
+    channels in order of their size.
+    """
+    order = np.argsort(-second.diagonal(), kind="stable")
+    factor = _factor(second[np.ix_(order, order)], damping)
+    left, levels = weight[order].astype(np.float64), np.empty(weight.shape, np.int8)
+    width = 128
+    for start in range(0, len(left), width):
+        end = min(start + width, len(left))
+        errors = _block(left, levels, factor, steps, start, end)
+        left[end:] -= factor[start:end, end:].T @ errors
+    result = np.empty_like(levels)
+    result[order] = levels
+    return result
+
+
+def _factor(second: NDArray[np.float64], damping: float) -> NDArray[Any]:
+    """Upper U with U'U the inverse of the damped moments."""
+    diagonal = second.diagonal()
+    damped = second + np.eye(len(second)) * max(damping * float(diagonal.mean()), 1e-12)
+    # inv(H) = U'U from the Cholesky factor of H reversed: no inverse is formed
+    lower = np.linalg.cholesky(damped[::-1, ::-1])
+    return np.linalg.inv(lower)[::-1, ::-1].copy()
+
+
+def _block(
+    left: NDArray[np.float64],
+    levels: NDArray[np.int8],
+    factor: NDArray[np.float64],
+    steps: NDArray[np.float32],
+    start: int,
+    end: int,
+) -> NDArray[np.float64]:
+    errors = np.empty((end - start, left.shape[1]))
+    for row in range(start, end):
+        level = np.clip(np.rint(left[row] / steps), -LEVELS, LEVELS)
+        levels[row] = level.astype(np.int8)
+        error = (left[row] - level * steps) / factor[row, row]
+        left[row:end] -= np.outer(factor[row, row:end], error)
+        errors[row - start] = error
+    return errors
