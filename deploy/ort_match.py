@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from .graph import integer, ints, made_by, only_use, scalar, static
+from .ort_groups import group, transposed_group
 
 
 @dataclass(frozen=True)
 class Match:
     """`softmax(scale * q @ transpose(k) + mask) @ v`, and 0 where `hidden` holds.
 
-    The key is [B, H, T, D], or [B, T, H, D] before its heads are split (`k_split`). `hidden`
+    The key is [B, H, T, D], or [B, T, H, D] before its heads are split (`k_split`); with its
+    value it may have fewer heads than the query, each shared by a group of them. `hidden`
     [..., 1] says which rows see no key. `last` makes `output`.
     """
 
@@ -45,9 +47,11 @@ def match(softmax: ir.Node, *, hide: bool) -> Match | None:
         return None
     q, q_scale = _scaled(product.inputs[0])
     turned, k_scale = _scaled(product.inputs[1])
-    k, k_split = _untransposed(turned)
+    grouped = transposed_group(turned, v)
+    k, k_split = (grouped[0], False) if grouped else _untransposed(turned)
     if q is None or k is None or q.shape is None or len(q.shape) != 4 or not _fits(mask):
         return None
+    k, v = grouped or group(k, v)
     scale *= q_scale * k_scale
     hidden, last = _hidden(last) if hide and mask is not None else (None, last)
     return Match(q, k, v, mask, scale, last.outputs[0], last, k_split, hidden)

@@ -182,3 +182,42 @@ def test_an_operator_that_changed_its_meaning_keeps_the_opset() -> None:
       }}"""
     model = parse(text)
     assert not FuseAttention()(model).modified
+
+
+GROUPS = {
+    "keys transposed apart": """ku = Unsqueeze(k, two)
+        ke = Expand(ku, copies)
+        kt5 = Transpose<perm = [0, 1, 2, 4, 3]>(ke)
+        kt = Reshape(kt5, turned)""",
+    "keys transposed together": """ku = Unsqueeze(k, two)
+        ke = Expand(ku, copies)
+        kr = Reshape(ke, joined)
+        kt = Transpose<perm = [0, 1, 3, 2]>(kr)""",
+}
+
+
+@pytest.mark.parametrize("keys", GROUPS)
+def test_keys_and_values_that_a_group_shares_are_not_copied(keys: str) -> None:
+    text = f"""{HEAD}g (float[2,4,3,8] q, float[2,2,5,8] k, float[2,2,5,8] v, float[2,1,3,5] m) => (float[2,4,3,8] y)
+      <int64[1] two = {{2}}, int64[5] copies = {{2, 2, 2, 5, 8}}, int64[4] joined = {{2, 4, 5, 8}},
+       int64[4] turned = {{2, 4, 8, 5}}> {{
+        {GROUPS[keys]}
+        vu = Unsqueeze(v, two)
+        ve = Expand(vu, copies)
+        vr = Reshape(ve, joined)
+        s = MatMul(q, kt)
+        sm = Add(s, m)
+        w = Softmax<axis = -1>(sm)
+        y = MatMul(w, vr)
+      }}"""
+    model = ir.passes.common.ShapeInferencePass()(parse(text)).model
+    x = {
+        "q": normal(2, 4, 3, 8),
+        "k": normal(2, 2, 5, 8, seed=1),
+        "v": normal(2, 2, 5, 8, seed=2),
+        "m": normal(2, 1, 3, 5, seed=3),
+    }
+    before = evaluate(model, x)
+    FuseAttention()(model)
+    assert ops(model) == ["Attention"]
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
