@@ -14,7 +14,7 @@ _REMOTE = "AzureExecutionProvider"
 
 def findings(seen: Diagnosis, clashes: Mapping[str, Sequence[str]]) -> tuple[Finding, ...]:
     """All that cannot be done, the most basic first."""
-    return (
+    found = (
         *_conflicts(clashes),
         *_absent(seen.packages, bool(seen.driver.devices)),
         *_idle(seen),
@@ -23,6 +23,8 @@ def findings(seen: Diagnosis, clashes: Mapping[str, Sequence[str]]) -> tuple[Fin
         *_narrow("disk", "use --workspace on another disk", seen.disk_free_bytes, _DISK),
         *_narrow("memory", "end other programs", seen.machine.available_bytes, _MEMORY),
     )
+    # One command may mend what was found twice, as a package and as a backend.
+    return tuple({item.mend: item for item in reversed(found)}.values())[::-1]
 
 
 def _conflicts(clashes: Mapping[str, Sequence[str]]) -> tuple[Finding, ...]:
@@ -82,14 +84,15 @@ def _gpu(seen: Diagnosis) -> tuple[Finding, ...]:
 
 def _engines(seen: Diagnosis) -> tuple[Finding, ...]:
     return tuple(
-        Finding(
-            what=f"build {item.name} engines",
-            why=item.cannot_build,
-            mend=f"run `llmdeploy build --backend {item.name}` on a host that has what it needs",
-        )
-        for item in seen.backends
-        if item.cannot_build
+        _unbuilt(item.name, item.cannot_build) for item in seen.backends if item.cannot_build
     )
+
+
+def _unbuilt(name: str, reason: str) -> Finding:
+    """A backend's reason is `why, mend` as every error of ours is."""
+    why, _, mend = reason.partition(", ")
+    elsewhere = f"run `llmdeploy build --backend {name}` on a host that has what it needs"
+    return Finding(what=f"build {name} engines", why=why, mend=mend or elsewhere)
 
 
 def _narrow(what: str, mend: str, free: int, need: int) -> tuple[Finding, ...]:

@@ -102,10 +102,10 @@ def test_a_package_that_is_missing_or_old_is_mended(seen: Diagnosis, here: str |
 
 def test_the_gpu_extra_is_asked_for_only_with_a_gpu(seen: Diagnosis):
     lacking = (_package("onnxruntime", "cpu", "1.5"), _package("tensorrt", "gpu", None))
-    assert "llmdeploy[gpu]" not in _mends(seen, packages=lacking)
+    assert "llmdeploy[gpu]" not in _mends(seen, packages=lacking, backends=())
     gpu = Gpu(name="a GPU", memory_bytes=1, compute_capability="8.9")
     driver = seen.driver.model_copy(update={"devices": (gpu,)})
-    text = _mends(seen, packages=lacking, driver=driver)
+    text = _mends(seen, packages=lacking, driver=driver, backends=())
     assert "pip uninstall -y onnxruntime && pip install 'llmdeploy[gpu]'" in text
     assert "execute an engine on a GPU" not in text
 
@@ -122,6 +122,15 @@ def test_what_is_listed_and_does_not_work_is_said(seen: Diagnosis):
     assert "CUDAExecutionProvider" in text
     assert "libcublas is not found" in text
     assert "build trt engines: no GPU: run `llmdeploy build --backend trt`" in text
+
+
+def test_a_backend_s_own_mend_is_taken_and_said_once(seen: Diagnosis):
+    command = "pip install 'llmdeploy[rtx]'"
+    engine = Engine(name="rtx", package="x", cannot_build=f"gone, {command}", cannot_execute="x")
+    lacking = (_package("tensorrt-rtx", "rtx", None),)
+    text = _mends(seen, backends=(engine,), packages=lacking)
+    assert text.count(command) == 1
+    assert f"compile TensorRT-RTX engines: tensorrt-rtx is not installed: {command}" in text
 
 
 def test_little_room_is_said(seen: Diagnosis):

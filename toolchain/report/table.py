@@ -51,5 +51,6 @@ def _grid(first: str) -> Table:
 
 def _status(gate: Gate) -> Text:
     text = Text(gate.status, style=_COLOURS[gate.status])
+    text.append(", allowed" if gate.status == "not-executed" and gate.allowed else "")
     why = ", ".join(part for part in (gate.reason, gate.mend) if part)
     return text.append(f": {why}" if why and gate.status != "pass" else "", style="default")
