@@ -4,6 +4,7 @@ from .ground import Record
 from .making import (
     Calibration,
     Engine,
+    Failure,
     Layer,
     Model,
     Quantization,
@@ -22,6 +23,7 @@ __all__ = [
     "Calibration",
     "Engine",
     "Environment",
+    "Failure",
     "Gate",
     "Latency",
     "Layer",

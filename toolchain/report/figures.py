@@ -73,3 +73,25 @@ def decibel(value: float | None) -> str:
 def milliseconds(value: float | None) -> str:
     """A latency: `3.12 ms`."""
     return NONE if value is None else f"{number(value, 3)} ms"
+
+
+def label(key: str) -> str:
+    """A key in words; what counts bytes says so by its unit."""
+    return key.removesuffix("_bytes").replace("_", " ")
+
+
+def plain(key: str, value: object) -> str:
+    """Any JSON value in words: yes and no, bytes with their unit, lists and pairs with commas."""
+    match value:
+        case None | bool():
+            return {None: NONE, True: "yes", False: "no"}[value]
+        case int() if key.endswith("bytes"):
+            return size(value)
+        case float():
+            return number(value)
+        case dict():
+            return ", ".join(f"{one} {plain(str(one), inner)}" for one, inner in value.items())
+        case list() | tuple():
+            return ", ".join(plain(key, inner) for inner in value)
+        case _:
+            return str(value)

@@ -139,11 +139,11 @@ def _speed(report: Report) -> Html | None:
 
 def _size(report: Report) -> Html | None:
     before = next((stage.size_bytes for stage in report.stages if stage.name == "export"), 0)
-    ran = [engine.size_bytes for engine in report.engines if engine.executed]
-    if not before or not ran or not ran[-1]:
+    size = next((engine.size_bytes for engine in report.engines if engine.executed), 0)
+    if not before or not size:
         return None
-    words = f"from {figures.size(before)}, {figures.ratio(before / ran[-1])} smaller"
-    return _tile("engine size", figures.size(ran[-1]), words)
+    words = f"{figures.percent(size / before)} of the export's {figures.size(before)}"
+    return _tile("engine size", figures.size(size), words)
 
 
 def _cosine(report: Report) -> Html | None:

@@ -17,7 +17,8 @@ def plot(layers: Sequence[Layer]) -> Html | None:
     if not known:
         return None
     title = "Signal-to-noise ratio of each layer's output, in the order of the graph"
-    key = legend((("int8", "INT8"), ("float", "float, with the error INT8 would cause")))
+    words = {"int8": "INT8", "float": "float, with the error INT8 would cause"}
+    key = legend([(tone, words[tone]) for tone in words if tone in {dot.tone for dot in known}])
     return tag("figure", tag("figcaption", title), dots(known, "dB", title), key)
 
 

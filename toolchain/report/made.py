@@ -1,20 +1,25 @@
 """How a release was made, as parts of the page: lineage, stages, passes, ranges, engines."""
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 
 from . import figures
 from .charts import Bar, bars, gauge
-from .making import Calibration, Engine, Stage, Step
+from .making import Calibration, Engine, Failure, Stage, Step
 from .markup import Column, Html, Notes, digest, facts, html, name, pill, section, table, tag
 from .record import Report
+
+#: Facts longer than this many characters are folded away.
+_SHORT = 44
 
 
 def lineage(report: Report) -> Html:
     """From the checkpoint through each stage to what ships, with digests."""
     model = report.model
     links = [_link("checkpoint", model.digest, model.checkpoint)]
-    for _, stages_ in groupby(report.stages, _rank):
+    made = [stage for stage in report.stages if not stage.name.startswith("bundle/")]
+    for _, stages_ in groupby(made, _rank):
         links.append(html([_link(stage.name, stage.digest, _fresh(stage)) for stage in stages_]))
     packed = [_link(f"{one.kind} bundle", one.sha256, one.path) for one in report.bundles]
     links += [html(packed)] if packed else []
@@ -112,18 +117,31 @@ def passes(report: Report) -> Html:
 
 def _step(step: Step, notes: Notes) -> tuple[object, ...]:
     error = step.max_error
-    rules = [f"{rule} {number}" for rule, number in step.applications.items() if number]
+    idle = None if step.modified else tag("div", "no change", class_="sub")
     return (
-        (
-            tag("strong", step.name),
-            None if step.modified else tag("div", "no change", class_="sub"),
-        ),
+        (tag("strong", step.name), idle),
         _change(figures.count(step.nodes_before), figures.count(step.nodes_after)),
         _change(figures.size(step.bytes_before), figures.size(step.bytes_after)),
-        [tag("span", rule, class_="chip") for rule in rules] or figures.NONE,
+        _applications(step) or figures.NONE,
         notes.mark(step.max_error_reason) if error is None else figures.number(error, 2),
         figures.seconds(step.seconds),
     )
+
+
+def _applications(step: Step) -> list[Html]:
+    """The rules that applied, how many were proved on their own part, and those not kept."""
+    rules = [f"{rule} {number}" for rule, number in step.applications.items() if number]
+    shown = [tag("span", rule, class_="chip") for rule in rules]
+    if step.proved:
+        worst = f", worst error {figures.number(step.local_error, 2)}"
+        shown.append(tag("div", f"{step.proved} proved one by one{worst}", class_="sub"))
+    return shown + [_failure(failure) for failure in step.failures]
+
+
+def _failure(failure: Failure) -> Html:
+    where = ", ".join(part for part in (failure.node, failure.tensor) if part)
+    what = f" {failure.rule} at {where}: " if where else f" {failure.rule}: "
+    return tag("div", pill("not kept", "bad"), what, failure.reason, class_="why")
 
 
 def _change(before: str, after: str) -> str:
@@ -195,9 +213,25 @@ def engines(report: Report) -> Html:
 def _engine(engine: Engine) -> tuple[object, ...]:
     ran = pill("executed", "good") if engine.executed else pill("compiled only", "warn")
     why = None if engine.executed else tag("div", engine.reason, class_="why")
-    found = [tag("span", f"{key} {value}", class_="chip") for key, value in engine.facts.items()]
     size = figures.size(engine.size_bytes)
-    return tag("strong", engine.backend), engine.precision, size, (ran, why), found or figures.NONE
+    return tag("strong", engine.backend), engine.precision, size, (ran, why), _facts(engine)
+
+
+def _facts(engine: Engine) -> Html:
+    """What is short as chips; the rest, and it may be long, folded away."""
+    chips: list[Html] = []
+    rest: dict[str, object] = {}
+    for key, value in engine.facts.items():
+        text = figures.plain(key, value)
+        if len(text) > _SHORT:
+            rest[key] = value
+        elif key not in Engine.model_fields:
+            chips.append(tag("span", f"{figures.label(key)} {text}", class_="chip"))
+    if not rest:
+        return html(chips or figures.NONE)
+    text = json.dumps(rest, indent=2, ensure_ascii=False)
+    more = tag("summary", f"{len(rest)} more")
+    return html((chips, tag("details", more, tag("pre", text))))
 
 
 def environment(report: Report) -> Html:

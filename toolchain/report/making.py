@@ -49,8 +49,23 @@ class Stage(Record):
     latency_ratio_reason: str | None = None
 
 
+class Failure(Record):
+    """A rewrite that was found to change the numbers or break the graph, and was not kept."""
+
+    rule: str = ""
+    node: str = ""
+    tensor: str = ""
+    error: Figure = None
+    allowed: Figure = None
+    reason: str = ""
+
+
 class Step(Record):
-    """What one pass did; `applications` counts by rule, `max_error` is relative to its input."""
+    """What one pass did; `applications` counts by rule, `max_error` is relative to its input.
+
+    `proved` applications were compared each on its own part of the graph, `local_error` is the
+    worst of them; `failures` were found and not kept.
+    """
 
     name: str
     modified: bool
@@ -62,6 +77,9 @@ class Step(Record):
     max_error: Figure = None
     max_error_reason: str | None = None
     seconds: float
+    proved: int = 0
+    local_error: Figure = None
+    failures: tuple[Failure, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -22,11 +22,16 @@ def gates(report: Report) -> Html:
 
 
 def _gate(gate: Gate) -> tuple[object, ...]:
-    limit = f"{_SIDES[gate.bound]}{value(gate.limit)}"
+    limit = f"{_SIDES[gate.bound]}{value(gate.limit)}" if _stated(gate) else figures.NONE
     allowed = " (allowed)" if gate.allowed and gate.status == "not-executed" else ""
     why = None if gate.status == "pass" else explained(gate.reason, gate.mend)
     status = pill(gate.status + allowed, TONES[gate.status])
     return gate.name, limit, value(gate.value), (status, why)
+
+
+def _stated(gate: Gate) -> bool:
+    """A gate that was never executed may not know its limit, and then says 0."""
+    return gate.status != "not-executed" or bool(gate.limit)
 
 
 def explained(reason: str | None, hint: str | None) -> Html:
@@ -161,7 +166,11 @@ def _bundle(bundle: Bundle) -> Html:
         else None
     )
     pairs = facts(
-        {key.replace("_", " "): _plain(value) for key, value in said.items() if key != "ok"}
+        {
+            figures.label(key): figures.plain(key, one)
+            for key, one in said.items()
+            if key not in ("ok", "bundle")
+        }
     )
     why = tag("p", bundle.verification_reason) if bundle.verification is None else None
     return html(
@@ -182,15 +191,3 @@ def _verified(bundle: Bundle) -> Html:
         return pill("not verified", "warn")
     good = bundle.verification.get("ok") is not False
     return pill("verified itself" if good else "failed its own check", "good" if good else "bad")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return figures.number(value)
-    if isinstance(value, list):
-        return [tag("div", _plain(one)) for one in value]
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
-    return figures.NONE if value is None else str(value)

@@ -50,6 +50,9 @@ def data() -> dict[str, Any]:
                 "bytes_before": 10**8,
                 "bytes_after": 9 * 10**7,
                 "applications": {"layer-norm": 13},
+                "proved": 12,
+                "local_error": 2e-7,
+                "failures": [{"rule": "wrong", "node": HOSTILE, "reason": "error 0.4"}],
                 "seconds": 0.2,
                 **({"max_error": 1.2e-6} if name == "fuse" else {}),
             }

@@ -114,6 +114,22 @@ def test_a_report_of_almost_nothing_is_a_page(data: dict[str, Any]):
     assert "the precision is float" in read.text
 
 
+def test_rewrites_that_were_not_kept_are_named(report: Report):
+    text = Reader(page(report)).text
+    assert "12 proved one by one, worst error 2e-7" in text
+    assert "not kept wrong at <script>" in text
+
+
+def test_facts_are_in_words_and_the_long_ones_folded(data: dict[str, Any]):
+    facts = {"weights_memory_bytes": 2 * 10**6, "tf32": False, "profile": {"x": list(range(40))}}
+    data["engines"][0]["facts"] = facts | {"executed": True}
+    text = Reader(page(Report.model_validate(data))).text
+    assert "weights memory 2.0 MB" in text
+    assert "tf32 no" in text
+    assert "executed yes" not in text
+    assert "1 more{" in text
+
+
 def test_layers_stand_worst_first(report: Report):
     text = Reader(page(report)).text
     worst = text[text.index("Most error first") :]
