@@ -9,8 +9,9 @@ from pydantic.dataclasses import dataclass
 
 from .duplicates import merge_equal_weights, same_as_earlier
 from .kinds import RulePass
+from .ledger import Application, Ledger
 from .noop_rules import NOOP
-from .rules import Application, Ledger, Rule
+from .rules import Rule
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -48,5 +49,5 @@ def tidy(model: ir.Model) -> bool:
 def merge_weights(model: ir.Model, ledger: Ledger) -> bool:
     """Merge equal weights of the main graph, each on the ledger's record."""
     gone = list(merge_equal_weights(model.graph, ledger))
-    ledger.applications.extend(Application("equal-weights", name, (), ()) for name in gone)
+    ledger.applications.extend(Application("equal-weights", "", name, (), (), 0.0) for name in gone)
     return bool(gone)

@@ -7,8 +7,9 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from .rules import Builder, Ledger, Outcome, Rule
-from .sweep import drop_initializer
+from .ledger import Ledger
+from .rules import Builder, Outcome, Rule
+from .splice import drop_initializer
 
 _RANDOM = {
     "Bernoulli",

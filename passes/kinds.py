@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from .contract import EXACT, Contract
 from .infer import infer
-from .rules import Ledger, Rule
+from .ledger import Ledger
+from .rules import Rule
 from .sweep import apply_rules
 
 #: Inference learns from rewrites, and rewrites from inference: this often at most.

@@ -1,28 +1,37 @@
-"""Passes in order, each checked against the model it was given."""
+"""Passes in order, each proved against the model it was given."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import onnx_ir as ir
 
-from .. import Error, PassError
+from .. import PassError
 from .check import Facts, check
-from .contract import EXACT, Contract, Difference, Outputs, compare
+from .contract import Outputs
+from .culprit import Verify, first_bad, first_difference
 from .infer import forget
-from .kinds import Pass
-from .rules import Ledger
+from .ledger import Failure, Ledger
+from .prove import Prover
 from .store import tensors
+from .trial import Trial, contract_of, name_of
 
-#: Runs a model on sample feeds, without optimisations of the runtime's own that could hide or
-#: cause a difference; gives its outputs by name.
-Verify = Callable[[ir.Model], Outputs]
+OnFailure = Literal["stop", "roll-back"]
+
+#: So many applications of one pass are taken back one by one, then the pass as a whole.
+MAX_TAKEN_BACK = 16
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one pass did; `max_error` is None where no numbers were compared."""
+    """What one pass did.
+
+    `max_error` is that of the model's outputs on the sample feeds, `local_error` the worst of
+    single applications on their own regions; None where nothing was compared. `proved` counts
+    the applications that were compared. `failures` were not kept.
+    """
 
     name: str
     modified: bool
@@ -33,21 +42,46 @@ class Step:
     applications: dict[str, int]
     max_error: float | None
     seconds: float
+    proved: int = 0
+    local_error: float | None = None
+    failures: tuple[Failure, ...] = ()
+
+
+#: Told of every step, with the model as the pass left it.
+Watch = Callable[[Step, ir.Model], None]
 
 
 class PassManager:
-    """Runs passes in order; after each the structure is checked, and the numbers if it can."""
+    """Runs passes in order and proves each.
 
-    def __init__(self, passes: Sequence[ir.passes.PassBase], verify: Verify | None = None) -> None:
+    Every application of a rule is compared on its own region, unless `prove` is off; after each
+    pass the structure is checked and, given `verify`, the model's outputs on sample feeds. What
+    fails is sought down to one application, and either stops the run or is taken back. `prover`
+    brings another way to run regions, and sizes of dimensions that depend on each other.
+    """
+
+    def __init__(
+        self,
+        passes: Sequence[ir.passes.PassBase],
+        verify: Verify | None = None,
+        *,
+        prove: bool = True,
+        prover: Prover | None = None,
+        on_failure: OnFailure = "stop",
+        watch: Watch | None = None,
+    ) -> None:
         self.passes = tuple(passes)
         self.verify = verify
+        self.prover = (prover or Prover()) if prove else None
+        self.on_failure = on_failure
+        self.watch = watch
 
     def run(self, model: ir.Model) -> tuple[ir.Model, tuple[Step, ...]]:
-        """Run every pass on `model`, which in-place passes change; give it and the steps.
+        """Run every pass on `model`, which in-place passes change; give the model and the steps.
 
         Raises:
-            PassError: the model is not valid before the first pass, or a pass failed, broke the
-                structure, or broke its contract on the sample feeds; the pass is named.
+            PassError: the model is not valid before the first pass; or, unless failures are to
+                be rolled back, a pass failed, broke the structure or changed the numbers.
         """
         _check_first(model)
         reference = self.verify(model) if self.verify else None
@@ -55,53 +89,95 @@ class PassManager:
         for item in self.passes:
             model, step, reference = self._step(item, model, reference)
             steps.append(step)
+            if self.watch:
+                self.watch(step, model)
         return model, tuple(steps)
 
     def _step(
         self, item: ir.passes.PassBase, model: ir.Model, reference: Outputs | None
     ) -> tuple[ir.Model, Step, Outputs | None]:
-        name, ledger, facts = name_of(item), Ledger(), Facts.of(model)
+        before, started = model.clone(), time.perf_counter()
         nodes, size = count_nodes(model), count_bytes(model)
-        started = time.perf_counter()
-        result = _call(item, model, ledger)
-        difference = None
-        if result.modified:
-            check(result.model, facts, where=f"pass {name}")
-            if self.verify and reference is not None:
-                reference, difference = self._compare(item, result.model, reference)
+        trial = Trial.of(item, model, Facts.of(model), reference, self.verify, self._ledger())
+        failures = list(trial.ledger.failures.values())
+        self._stop_on(item, failures)
+        while trial.failure is not None:
+            failure = self._locate(item, before, reference, trial)
+            failures.append(failure)
+            self._stop_on(item, [failure], trial.cause)
+            trial = self._again(item, before, reference, failures)
+        made = trial.ledger.applications
+        compared = [application.error for application in made if application.error is not None]
         step = Step(
-            name=name,
-            modified=result.modified,
+            name=name_of(item),
+            modified=trial.modified,
             nodes_before=nodes,
-            nodes_after=count_nodes(result.model),
+            nodes_after=count_nodes(trial.model),
             bytes_before=size,
-            bytes_after=count_bytes(result.model),
-            applications=dict(Counter(made.rule for made in ledger.applications)),
-            max_error=difference.error if difference else None,
+            bytes_after=count_bytes(trial.model),
+            applications=dict(Counter(application.rule for application in made)),
+            max_error=trial.error,
             seconds=round(time.perf_counter() - started, 4),
+            proved=len(compared),
+            local_error=max(compared, default=None),
+            failures=tuple(failures),
         )
-        return result.model, step, reference
+        return trial.model, step, trial.outputs
 
-    def _compare(
-        self, item: ir.passes.PassBase, model: ir.Model, reference: Outputs
-    ) -> tuple[Outputs, Difference]:
-        assert self.verify is not None
-        name, contract = name_of(item), contract_of(item)
-        try:
-            outputs = self.verify(model)
-        except Exception as error:
+    def _ledger(self, limit: int | None = None, failures: Sequence[Failure] = ()) -> Ledger:
+        refused = frozenset((failure.rule, failure.tensor) for failure in failures)
+        return Ledger(limit, refused, judge=self.prover)
+
+    def _stop_on(
+        self,
+        item: ir.passes.PassBase,
+        failures: Sequence[Failure],
+        cause: Exception | None = None,
+    ) -> None:
+        if failures and self.on_failure == "stop":
             raise PassError(
-                f"the model cannot be run after pass {name}: {error}", mend=f"leave {name} out"
-            ) from error
-        difference = compare(contract, reference, outputs)
-        if difference.broken:
-            raise PassError(
-                f"pass {name} changed the numbers: error {difference.error:.3g} where its contract"
-                f" ({contract.kind}) allows {difference.allowed:.3g}",
-                where=f"output {difference.tensor}",
-                mend=f"leave {name} out",
-            )
-        return outputs, difference
+                f"pass {name_of(item)} failed: {failures[0]}",
+                mend='leave it out, or say on-failure = "roll-back"',
+            ) from cause
+
+    def _locate(
+        self, item: ir.passes.PassBase, before: ir.Model, reference: Outputs | None, trial: Trial
+    ) -> Failure:
+        """The failure of a trial, put down to one application where the pass records them."""
+        assert trial.failure is not None
+        count, facts = len(trial.ledger.applications), Facts.of(before)
+
+        def attempt(limit: int) -> Trial:
+            copy = before.clone()
+            ledger = Ledger(limit, trial.ledger.refused)
+            return Trial.of(item, copy, facts, reference, self.verify, ledger)
+
+        if count:
+            least = first_bad(lambda limit: attempt(limit).failure is not None, count)
+            culprit = attempt(least)
+            made = culprit.ledger.applications
+            if culprit.failure is not None and len(made) == least:
+                found = made[-1]
+                return replace(culprit.failure, rule=found.rule, node=found.node, tensor=found.site)
+        if trial.outputs is not None and self.verify:
+            place = first_difference(before, trial.model, self.verify, contract_of(item))
+            if place:
+                return replace(trial.failure, node=place[0], tensor=place[1])
+        return trial.failure
+
+    def _again(
+        self,
+        item: ir.passes.PassBase,
+        before: ir.Model,
+        reference: Outputs | None,
+        failures: Sequence[Failure],
+    ) -> Trial:
+        """Run a pass anew without what failed; leave it out when that cannot be told apart."""
+        if not failures[-1].rule or len(failures) > MAX_TAKEN_BACK:
+            return Trial(before, False, Ledger(), outputs=reference)
+        copy = before.clone()
+        ledger = self._ledger(failures=failures)
+        return Trial.of(item, copy, Facts.of(copy), reference, self.verify, ledger)
 
 
 def _check_first(model: ir.Model) -> None:
@@ -112,33 +188,6 @@ def _check_first(model: ir.Model) -> None:
     except PassError:
         forget(model)
         check(model, where=where)
-
-
-def _call(item: ir.passes.PassBase, model: ir.Model, ledger: Ledger) -> ir.passes.PassResult:
-    try:
-        return item.apply(model, ledger) if isinstance(item, Pass) else item(model)
-    except Error:
-        raise
-    except Exception as error:
-        raise PassError(
-            f"pass {name_of(item)} failed ({type(error).__name__}: {error})",
-            mend=f"leave {name_of(item)} out",
-        ) from error
-
-
-def name_of(item: ir.passes.PassBase) -> str:
-    """A pass's name in kebab-case: its class's, without a `Pass` at the end."""
-    name = type(item).__name__.removesuffix("Pass")
-    return "".join(
-        f"-{letter.lower()}" if letter.isupper() and index else letter.lower()
-        for index, letter in enumerate(name)
-    )
-
-
-def contract_of(item: ir.passes.PassBase) -> Contract:
-    """What a pass promises; one that says nothing promises equal bits."""
-    contract = getattr(item, "contract", EXACT)
-    return contract if isinstance(contract, Contract) else EXACT
 
 
 def count_nodes(model: ir.Model) -> int:

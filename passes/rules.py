@@ -15,9 +15,8 @@ Attribute = int | float | str | Sequence[int] | Sequence[float]
 class Builder:
     """Records the nodes and constants that a rewrite puts in place of others."""
 
-    def __init__(self, node: ir.Node, *, in_function: bool = False) -> None:
-        graph = node.graph
-        self.opset = 0 if graph is None else opset(graph)
+    def __init__(self, opset: int, *, in_function: bool = False) -> None:
+        self.opset = opset
         self.in_function = in_function
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
@@ -25,6 +24,12 @@ class Builder:
         self.stems: dict[ir.Value, str] = {}
         #: The node whose name and metadata a new one takes over.
         self.origin: dict[ir.Node, ir.Node] = {}
+
+    def discard(self) -> None:
+        """Let go of what the recorded nodes read: they are not going to be used."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
 
     def op(
         self,
@@ -90,11 +95,6 @@ class Builder:
         return value
 
 
-def opset(graph: ir.Graph) -> int:
-    """The version of the standard operators that holds in a graph, 0 when none is imported."""
-    return graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0))
-
-
 #: What a rule gives: the value that takes the place of its node's first output (or one for each
 #: output), or in words why it does not apply.
 Outcome = ir.Value | Sequence[ir.Value] | str
@@ -121,41 +121,3 @@ def rule(
         return Rule(name, frozenset(ops), (function.__doc__ or "").strip(), function, contract)
 
     return make
-
-
-@dataclass(frozen=True)
-class Application:
-    """One application of one rule: where, and the op types it took and gave."""
-
-    rule: str
-    site: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-
-
-class Ledger:
-    """Which applications were made, and which may not be, when one is sought or taken back."""
-
-    def __init__(
-        self,
-        limit: int | None = None,
-        refused: frozenset[tuple[str, str]] = frozenset(),
-        *,
-        explain: bool = False,
-    ) -> None:
-        self.limit = limit
-        self.refused = refused
-        self.explain = explain
-        self.applications: list[Application] = []
-        self.reasons: dict[tuple[str, str], str] = {}
-
-    def permits(self, rule: str, site: str) -> bool:
-        """Whether this rule may rewrite this site."""
-        if self.limit is not None and len(self.applications) >= self.limit:
-            return False
-        return (rule, site) not in self.refused
-
-    def refuse(self, rule: str, site: str, reason: str) -> None:
-        """Write down why a rule did not apply, when somebody asked for reasons."""
-        if self.explain:
-            self.reasons[rule, site] = reason

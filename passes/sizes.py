@@ -1,8 +1,9 @@
 """Sizes of dimensions: polynomials with integer coefficients in the names of dimensions."""
 
 import ast
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -36,6 +37,10 @@ class Size:
         if not self.terms:
             return 0
         return self.terms[0][1] if len(self.terms) == 1 and not self.terms[0][0] else None
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """The number it is where the names have these sizes."""
+        return sum(count * math.prod(sizes[name] for name in names) for names, count in self.terms)
 
     def __add__(self, other: "Size") -> "Size":
         return _collected([*self.terms, *other.terms])

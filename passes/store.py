@@ -41,8 +41,8 @@ def load(path: Path) -> ir.Model:
     return model
 
 
-def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
-    copy = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    copy = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
     tensor.release()
     return copy
 

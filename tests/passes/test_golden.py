@@ -16,7 +16,7 @@ from llmdeploy.passes.check import Facts
 from llmdeploy.passes.clean import Clean
 from llmdeploy.passes.fold import Fold
 from llmdeploy.passes.fuse import RULES, Fuse
-from llmdeploy.passes.rules import Ledger
+from llmdeploy.passes.ledger import Ledger
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("*.onnxtxt"))
 UPDATE = "LLMDEPLOY_UPDATE_GOLDEN" in os.environ

@@ -80,7 +80,7 @@ def test_without_a_runner_no_error_is_claimed(graph):
 
 
 def test_a_broken_contract_names_pass_output_and_error(graph, verify):
-    with pytest.raises(PassError, match=r"pass shift changed the numbers: error .*output y"):
+    with pytest.raises(PassError, match=r"pass shift failed: error .* node Mul, tensor c"):
         PassManager([Shift(by=0.01)], verify).run(graph(TEXT))
 
 
@@ -95,7 +95,9 @@ def test_a_broken_structure_names_the_pass(graph, verify):
 
 
 def test_a_failing_pass_is_one_chained_line(graph):
-    with pytest.raises(PassError, match=r"pass stumble failed \(ValueError: no such") as caught:
+    with pytest.raises(
+        PassError, match=r"pass stumble failed: ValueError: no such thing"
+    ) as caught:
         PassManager([Stumble()]).run(graph(TEXT))
     assert isinstance(caught.value.__cause__, ValueError)
     assert "\n" not in str(caught.value)
