@@ -2,6 +2,7 @@
 
 from .. import ConfigError
 from . import registry
+from .feeds import read
 from .run import Run
 from .stages import backend_of, make_pass, samples_digest
 
@@ -23,6 +24,7 @@ def preflight(run: Run) -> None:
         make_pass(table)
     if config.build.precision == "int8":
         samples_digest(run)
+        read(run)
     if config.evaluation.metric:
         _evaluation(run)
     for kind in config.bundle.kinds:

@@ -116,8 +116,9 @@ def _passes(stage: Stage | None) -> tuple[rep.Step, ...]:
 
 
 def _step(step: dict[str, Any]) -> rep.Step:
+    known = {key: step[key] for key in step if key in rep.Step.model_fields}
     reason = "not compared" if step["max_error"] is None else None
-    return rep.Step.model_validate({**step, "max_error_reason": reason})
+    return rep.Step.model_validate({**known, "max_error_reason": reason})
 
 
 def _calibration(stage: Stage | None) -> rep.Calibration | None:

@@ -1,0 +1,87 @@
+"""Checkpoints that tests make themselves: tiny, random, laid out as the hub lays them out."""
+
+import json
+import string
+from pathlib import Path
+
+import pytest
+
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "and",
+    "in",
+    "on",
+    "for",
+    "with",
+    "is",
+    "was",
+    "it",
+    "that",
+    "this",
+    "release",
+    "model",
+    "good",
+    "bad",
+    "news",
+]
+
+
+def write_tokenizer(folder: Path) -> int:
+    """A WordPiece tokenizer over letters and a few words; gives the size of its vocabulary."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *string.digits, ",", "."]
+    pieces += [letter for letter in string.ascii_lowercase if letter not in pieces]
+    pieces += [f"##{letter}" for letter in string.ascii_lowercase + string.digits]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    ends = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
+    special |= {"sep_token": "[SEP]", "mask_token": "[MASK]"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return len(vocabulary)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT classifier with random weights: 0.1 MB, exported in a few seconds."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    size = write_tokenizer(folder)
+    config = BertConfig(
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def some_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-eight short texts, one a line."""
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    lines = (f"the {word} of release {number} is {word}" for number in range(3) for word in WORDS)
+    path.write_text("\n".join(list(lines)[:48]) + "\n")
+    return path
