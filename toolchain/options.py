@@ -1,9 +1,12 @@
 """The options that verbs share, each written once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..deploy.signing import Trust
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration.")]
 WorkspaceFolder = Annotated[
@@ -39,5 +42,22 @@ BundlePython = Annotated[
     typer.Option("--bundle-python", help="The interpreter the bundle verifies itself under."),
 ]
 
+PublicKey = Annotated[
+    Path | None, typer.Option("--key", help="Refuse what this public key did not sign.")
+]
+Certificates = Annotated[
+    list[Path] | None,
+    typer.Option("--certificate", help="Refuse what these certificates do not vouch for."),
+]
+
 CONFIG = Path("llmdeploy.toml")
 WORKSPACE = Path("artifacts")
+
+
+def trust(key: Path | None, certificates: list[Path] | None) -> "Trust | None":
+    """Whom a bundle must be signed by, None when nobody is named."""
+    if key is None and not certificates:
+        return None
+    from ..deploy.signing import Trust
+
+    return Trust(key, tuple(certificates or ()))

@@ -1,0 +1,137 @@
+"""The verbs beside the path: init, run, bench, inspect, list, doctor; install and rollback."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options as opt
+from .console import emit, people
+
+
+def init(
+    model: Annotated[str, typer.Argument(help="A checkpoint's folder, or its hub id.")],
+    config: opt.ConfigFile = opt.CONFIG,
+    force: opt.Force = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write a commented llmdeploy.toml fit for a model."""
+    from .initialize import initialize
+
+    found = initialize(model, config, force=force)
+    _say(found, json, quiet, lambda: f"wrote {config}")
+
+
+def run(
+    path: Annotated[Path, typer.Argument(help="A bundle, an engine's folder or a workspace.")],
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; lines of stdin if none.")] = None,
+    arrays: Annotated[
+        Path | None, typer.Option("--arrays", help="A .npz of input arrays instead of texts.")
+    ] = None,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Run an engine or a bundle on text or on arrays."""
+    from .running import run_arrays, run_texts
+
+    if arrays is not None:
+        return run_arrays(path, arrays, json, quiet)
+    return run_texts(path, text or [], json, quiet)
+
+
+def bench(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Engines or bundles; else the workspace's engines.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="BATCHxSEQUENCE; may repeat. 1x32, 1x128, 8x128.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of interleaved runs.")] = 10,
+    threads: Annotated[int, typer.Option(min=0, help="0: as the engine was built.")] = 0,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Latency side by side, interleaved."""
+    from . import benching
+    from .workspace import write_json
+
+    shapes = [benching.shape(text) for text in shape or ("1x32", "1x128", "8x128")]
+    engines = benching.engines(paths or [], workspace)
+    found = benching.bench(engines, shapes, rounds=rounds, threads=threads)
+    if workspace.is_dir():
+        write_json(workspace / benching.FILE, found)
+    _say(found, json, quiet, lambda: benching.show(found))
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A graph, plan, stage, workspace or bundle.")],
+    target: Annotated[
+        str | None, typer.Option("--target", help="Say what this target cannot take.")
+    ] = None,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Say what is in it."""
+    from . import inspection, inspection_view
+
+    found = inspection.inspect(path, target)
+    _say(found, json, quiet, lambda: inspection_view.show(found))
+    return 1 if found.get("findings") else 0
+
+
+def list_parts(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
+    """Passes, observers, backends and their options."""
+    from .listing import listing, show
+
+    found = listing()
+    _say(found, json, quiet, lambda: show(found))
+
+
+def doctor(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
+    """What this machine can and cannot do, and the mend."""
+    from . import doctor as physician
+
+    found = physician.diagnose()
+    _say(found.model_dump(), json, quiet, lambda: physician.show(found))
+
+
+def install(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's archive.")],
+    root: Annotated[Path, typer.Option("--root", help="Where versions are kept on this device.")],
+    key: opt.PublicKey = None,
+    certificate: opt.Certificates = None,
+    allow_downgrade: Annotated[bool, typer.Option(help="Take an older version too.")] = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Check a bundle, unpack it, try it, and only then make it current."""
+    from ..deploy.install import install as put
+
+    trust = opt.trust(key, certificate)
+    found = put(bundle, root, trust=trust, allow_downgrade=allow_downgrade)
+    _say(asdict(found), json, quiet, lambda: f"current is {found.name} {found.version}")
+
+
+def rollback(
+    root: Annotated[Path, typer.Option("--root", help="Where versions are kept on this device.")],
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Go back to the version before the current one."""
+    from ..deploy.install import rollback as back
+
+    found = back(root)
+    _say(asdict(found), json, quiet, lambda: f"current is {found.name} {found.version}")
+
+
+def _say(value: Any, json: bool, quiet: bool, words: Callable[[], Any]) -> None:
+    """Print the JSON object on stdout, or the words for people, also on stdout: they asked."""
+    if json:
+        emit(value)
+    elif not quiet:
+        people(file=sys.stdout).print(words())
