@@ -109,6 +109,7 @@ def quantize(run: Run) -> Stage:
             keep=table.keep,
             max_drop=table.max_drop,
             feeds=feeds.held_out,
+            mask=mask_name(run),
         )
 
     return run.stage(

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from llmdeploy import ConfigError, MissingError
 from llmdeploy.calibration import read_samples
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from llmdeploy import CalibrationError
 from llmdeploy.calibration import Watched, collect
 from llmdeploy.calibration.histogram import BINS, Histogram
@@ -45,6 +44,12 @@ def test_the_sample_is_bounded_and_uniform():
     # a uniform draw of 1000 of 5000: 20 +- 4 a batch, five deviations allowed
     assert counts.min() >= 1
     assert counts.max() <= 40
+
+
+def test_a_sample_that_is_not_full_holds_every_row():
+    x = np.arange(1, 41, dtype=np.float32).reshape(8, 5, 1)
+    found = seen([x[:3], x[3:]], size=64)
+    np.testing.assert_array_equal(np.sort(found.sample[:, 0]), np.arange(1, 41))
 
 
 def test_rows_that_are_no_tokens_are_all_counted():
