@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-from . import figures, made, proved
+from . import built, figures, made, proved
 from .markup import Html, html, name, pill, tag
 from .record import Report
 
@@ -20,12 +20,12 @@ _PARTS = (
     made.stages,
     proved.scores,
     proved.parity,
-    made.layers,
+    built.precision,
     proved.latency,
     made.sizes,
-    made.passes,
-    made.calibration,
-    made.engines,
+    built.passes,
+    built.calibration,
+    built.engines,
     proved.bundles,
     made.environment,
 )

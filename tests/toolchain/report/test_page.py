@@ -19,7 +19,7 @@ SECTIONS = [
     "stages",
     "scores",
     "parity",
-    "layers",
+    "precision",
     "latency",
     "sizes",
     "passes",
@@ -109,7 +109,7 @@ def test_a_report_of_almost_nothing_is_a_page(data: dict[str, Any]):
         "quantization_reason": "the precision is float",
     }
     read = Reader(page(Report.model_validate(bare)))
-    assert read.ids() == ["lineage", "layers", "calibration", "environment"]
+    assert read.ids() == ["lineage", "precision", "calibration", "environment"]
     assert "no gate was set" in read.text
     assert "the precision is float" in read.text
 
