@@ -59,7 +59,9 @@ def quantize_parity(run: Run) -> Stage:
     """The Q/DQ graph against the float one; how near it must be is the gate's to say."""
     stage = neutral(run)
     least = run.config.gate.min_cosine
-    tolerance = Tolerance(min_cosine=0.9 if least is None else least)
+    tolerance = Tolerance(
+        min_cosine=1 - run.config.calibration.max_drop if least is None else least
+    )
     ours, theirs = _graph(run, "quantize"), _graph(run, "optimize")
     return _parity(run, "quantize", "optimize", theirs, ours, tolerance, stage)
 

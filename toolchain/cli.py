@@ -1,5 +1,6 @@
 """The command line: it parses, calls a stage or a verb, and shows. Exit codes are DESIGN's."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -45,6 +46,7 @@ for _name, _verb in VERBS.items():
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    logging.disable(logging.WARNING)  # libraries' own chatter; what matters to users is ours to say
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(call(given))
 
