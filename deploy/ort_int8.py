@@ -18,11 +18,15 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True)
 class Activation:
-    """A quantised activation as uint8: what is quantised, its scale (one) and its zero point."""
+    """A quantised activation as uint8: what is quantised, its scale (one) and its zero point.
+
+    `shift` is what quantising adds beside `zero`: steps that an Add of a constant moved it by.
+    """
 
     source: ir.Value
     scale: ir.Value
     zero: int
+    shift: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,23 @@ def _activation(value: ir.Value | None) -> Activation | None:
         return None
     if zeros[0] is None or kind not in ("int8", "uint8"):
         return None
-    return Activation(source, scale, zeros[0] + (128 if kind == "int8" else 0))
+    zero = zeros[0] + (128 if kind == "int8" else 0)
+    return _shifted(Activation(source, scale, zero, 0))
+
+
+def _shifted(activation: Activation) -> Activation:
+    """Quantise x with zero point z + k in place of x + k * scale with z: the same integers."""
+    added = made_by(activation.source, "Add")
+    step = scalar(activation.scale)
+    if added is None or not step or len(activation.source.uses()) > 1:
+        return activation
+    for x, moved in (added.inputs, reversed(added.inputs)):
+        by = scalar(moved)
+        steps = by / step if by is not None else 0.5
+        shift = round(steps)
+        if x is not None and abs(steps - shift) < 1e-3 and 0 <= activation.zero + shift <= 255:
+            return Activation(x, activation.scale, activation.zero, shift)
+    return activation
 
 
 def _zero_point(node: ir.Node) -> int | None:
@@ -178,11 +198,11 @@ def _is_vector(value: ir.Value | None, columns: int | None = None) -> bool:
 
 
 def _quantized(graph: ir.Graph, node: ir.Node, activation: Activation, shared: Shared) -> ir.Value:
-    key = (id(activation.source), scalar(activation.scale), activation.zero)
+    point = activation.zero + activation.shift
+    key = (id(activation.source), scalar(activation.scale), point)
     if key not in shared.quantized:
         name = f"{activation.source.name}.quantized.{len(shared.quantized)}"
-        zero = _zero(graph, activation.zero, shared)
-        inputs = [activation.source, activation.scale, zero]
+        inputs = [activation.source, activation.scale, _zero(graph, point, shared)]
         value = insert(node, "QuantizeLinear", inputs, name=name)
         value.type, value.shape = ir.TensorType(ir.DataType.UINT8), activation.source.shape
         shared.quantized[key] = value

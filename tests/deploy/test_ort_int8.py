@@ -142,3 +142,23 @@ def test_what_has_no_integer_kernel_stays(change: tuple[str, str], why: str) -> 
       }}""".replace(*change)
     model = parse(text, {"w": weight, "ws": scale})
     assert not IntegerMatMul()(model).modified, why
+
+
+@pytest.mark.parametrize(("moved", "stays"), [("-0.63", False), ("0.84", False), ("-0.635", True)])
+def test_an_added_constant_of_whole_steps_becomes_the_zero_point(moved: str, stays: bool) -> None:
+    weight, scale = quantized(normal(16, 16), axis=1)
+    text = f"""{HEAD}g (float[N,16] x, int8[16,16] w, float[16] ws) => (float[N,16] y)
+      <float s = {{0.03}}, int8 z = {{0}}, float c = {{{moved}}}> {{
+        m = Add(x, c)
+        q = QuantizeLinear(m, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws)
+        y = MatMul(d, wd)
+      }}"""
+    model = parse(text, {"w": weight, "ws": scale})
+    # Values between the edges of two steps: beyond them either side may round.
+    x = {"x": (np.arange(64).reshape(4, 16) - 40).astype(np.float32) * 0.03 * 3 + 0.001}
+    before = evaluate(model, x)
+    IntegerMatMul()(model)
+    assert ("Add" in ops(model)) is stays
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
