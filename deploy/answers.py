@@ -1,5 +1,7 @@
 """One text's outputs as an answer in JSON values: an embedding, labels with scores, or arrays."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,3 +67,12 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """exp(x) / sum(exp(x)) over the last axis, in float64."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def multi_label(assets: Path) -> bool:
+    """Whether classes do not exclude each other, by the checkpoint's own config.json."""
+    try:
+        config = json.loads((assets / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("problem_type") == "multi_label_classification"

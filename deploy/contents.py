@@ -34,7 +34,8 @@ class Contents:
     backend, `executed` the backends that ran where `golden` was made. `created` is a date to
     state, by default SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same
     bytes. `metrics` are measured scores by name; `parameters` what the release was asked for and
-    `builder` a URI of who built it, both for the provenance.
+    `builder` a URI of who built it, both for the provenance. `options` are what a packager may be
+    asked for, by its name.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Contents:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     builder: str = ""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
     @property
     def when(self) -> str | None:

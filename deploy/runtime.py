@@ -3,7 +3,6 @@
 Only numpy, pydantic, tokenizers and onnxruntime are imported.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from .. import BundleError, ConfigError
-from .answers import answer
+from .answers import answer, multi_label
 from .ort_session import Settings, open_session
 from .places import Places, locate
 from .signature import Signature
@@ -67,7 +66,7 @@ class Session:
 
     def __call__(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """An answer a text, in order, as JSON values: what it holds depends on the task."""
-        multi = _multi_label(self._places.assets)
+        multi = multi_label(self._places.assets)
         answers: list[dict[str, Any]] = [{} for _ in texts]
         for place, encoding, outputs in self._each(texts):
             answers[place] = answer(self.signature, outputs, encoding, multi_label=multi)
@@ -169,12 +168,3 @@ def _check(signature: Signature, feed: Mapping[str, NDArray[Any]]) -> None:
                 f"input {name!r} is {array.dtype} of rank {array.ndim}",
                 mend=f"give {tensor.dtype} of shape [{', '.join(map(str, tensor.shape))}]",
             )
-
-
-def _multi_label(assets: Path) -> bool:
-    """Whether classes do not exclude each other, by the checkpoint's own config.json."""
-    try:
-        config = json.loads((assets / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("problem_type") == "multi_label_classification"

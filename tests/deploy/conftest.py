@@ -91,6 +91,25 @@ def write_engine(folder: Path, *, scale: float = 1.0) -> Path:
     return folder
 
 
+CLASSIFIER = ENCODER.replace(
+    "(float[batch, 4] sentence_embedding, float[batch, sequence, 4] tokens)",
+    "(float[batch, 4] logits)",
+).replace("sentence_embedding = Div", "logits = Div")
+
+
+def write_classifier(folder: Path) -> Path:
+    """Write a classifier of whole texts over four named classes."""
+    write_engine(folder)
+    graph = onnx.parser.parse_model(CLASSIFIER)
+    graph.graph.initializer.extend(onnx.load(folder / "model.onnx").graph.initializer)
+    onnx.save(graph, folder / "model.onnx")
+    logits = Tensor(name="logits", dtype="float32", shape=("batch", 4), role="logits")
+    labels = ("north", "east", "south", "west")
+    update = {"task": "text-classification", "outputs": (logits,), "labels": labels}
+    SIGNATURE.model_copy(update=update).save(folder)
+    return folder
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     return write_engine(tmp_path / "engine" / "onnxruntime")

@@ -1,0 +1,125 @@
+"""Versions in a repository that a Triton server runs from: publish one, switch, go back.
+
+The parts of two versions are loaded side by side; the ensemble names the version of its parts, so
+that the switch is the reload of the ensemble alone, and requests under way end on the old one.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .. import BundleError, ConfigError
+from . import triton_config as configs
+from .triton import CONFIG
+from .unpack import flush, sync
+
+
+def versions(repository: Path, model: str) -> list[int]:
+    """The versions of a model that lie in a repository, oldest first."""
+    folder = repository / model
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
+    """Add the version in `packed` (a repository) to a running one; the models to load, in order.
+
+    The ensemble is last: until it is loaded, the version before serves. The `keep` newest versions
+    of the parts stay loaded, older ones are removed.
+
+    Raises:
+        ConfigError: the version is there already, or takes or gives other arrays than before.
+        BundleError: the repository cannot be written.
+    """
+    fresh = {path.name: _config(path) for path in sorted(packed.iterdir())}
+    models = sorted(fresh, key=lambda name: fresh[name].platform == "ensemble")
+    for name in models:
+        _admit(fresh[name], packed / name, repository / name)
+    try:
+        for name in models:
+            _add(fresh[name], packed / name, repository / name, keep)
+    except OSError as error:
+        what = f"cannot publish: {error.strerror or error}"
+        raise BundleError(what, where=repository, mend="free space or mend permissions") from error
+    return models
+
+
+def switch(repository: Path, ensemble: str, version: int) -> None:
+    """Have the ensemble run a version that is there; load it again for that to happen.
+
+    Raises:
+        ConfigError: there is no such version.
+    """
+    source = repository / ensemble / str(version) / CONFIG
+    if not source.is_file():
+        there = ", ".join(map(str, versions(repository, ensemble))) or "none"
+        raise ConfigError(f"{ensemble} has no version {version}", mend=f"there are: {there}")
+    _replace(repository / ensemble / CONFIG, source.read_text(encoding="utf-8"))
+
+
+def _admit(config: Any, packed: Path, folder: Path) -> None:
+    """Refuse a version whose model would not fit beside those that are loaded."""
+    number = config.version_policy.specific.versions[0]
+    if (folder / str(number)).exists():
+        there = versions(folder.parent, folder.name)
+        mend = f"pack it as version {there[-1] + 1}"
+        raise ConfigError(f"version {number} of {folder.name} is there already", mend=mend)
+    if (folder / CONFIG).is_file() and _shape(_config(folder)) != _shape(config):
+        raise ConfigError(
+            f"{packed.name} takes or gives other arrays than the version before",
+            where=folder,
+            mend="pack it under a name of its own",
+        )
+
+
+def _add(config: Any, packed: Path, folder: Path, keep: int) -> None:
+    number = config.version_policy.specific.versions[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{number}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(packed / str(number), aside)
+    if (packed / "warmup").is_dir():
+        shutil.copytree(packed / "warmup", folder / "warmup", dirs_exist_ok=True)
+        flush(folder / "warmup")
+    flush(aside)
+    aside.rename(folder / str(number))
+    sync(folder)
+    there = versions(folder.parent, folder.name)
+    if config.platform != "ensemble":
+        config.version_policy.specific.ClearField("versions")
+        config.version_policy.specific.versions.extend(there[-keep:])
+    _replace(folder / CONFIG, configs.text(config))
+    for old in there[:-keep]:
+        shutil.rmtree(folder / str(old))
+
+
+def _config(folder: Path) -> Any:
+    path = folder / CONFIG
+    try:
+        return configs.parse(path.read_text(encoding="utf-8"), path)
+    except OSError as error:
+        raise ConfigError("no config.pbtxt", where=folder, mend="pack it again") from error
+
+
+def _shape(config: Any) -> tuple[Any, ...]:
+    """What must be equal for two versions to be loaded under one configuration."""
+    tensors = [
+        (tensor.name, tensor.data_type, tuple(tensor.dims))
+        for tensor in (*config.input, *config.output)
+    ]
+    return (
+        config.platform,
+        config.backend,
+        config.max_batch_size,
+        config.default_model_filename,
+        tensors,
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    sync(aside)
+    aside.replace(path)
+    sync(path.parent)

@@ -1,0 +1,163 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llmdeploy import ConfigError
+from llmdeploy.deploy import triton_config as configs
+from llmdeploy.deploy.contents import Contents
+from llmdeploy.deploy.signature import Bounds, Tensor
+from llmdeploy.deploy.triton import MODULES, pack
+from llmdeploy.deploy.triton_versions import publish, switch, versions
+
+from .conftest import SIGNATURE, make_contents, write_classifier
+
+
+def packed(contents: Contents, folder: Path, **options: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    pack(dataclasses.replace(contents, options={"triton": options}), folder)
+    return folder / "models"
+
+
+def config(repository: Path, model: str) -> Any:
+    return configs.parse((repository / model / "config.pbtxt").read_text())
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Contents:
+    return make_contents(tmp_path, write_classifier(tmp_path / "classifier"))
+
+
+def test_the_engine_is_described_as_io_json_has_it(contents: Contents, tmp_path: Path) -> None:
+    repository = packed(contents, tmp_path / "t", max_batch=8, delay_us=200, instances=2)
+    engine = config(repository, "tiny-engine")
+    assert (engine.name, engine.backend, engine.max_batch_size) == ("tiny-engine", "onnxruntime", 8)
+    assert [(t.name, t.data_type, list(t.dims)) for t in engine.input] == [
+        ("input_ids", configs.protobuf().TYPE_INT64, [-1]),
+        ("attention_mask", configs.protobuf().TYPE_INT64, [-1]),
+    ]
+    assert [(t.name, list(t.dims)) for t in engine.output] == [
+        ("sentence_embedding", [4]),
+        ("tokens", [-1, 4]),
+    ]
+    assert engine.dynamic_batching.max_queue_delay_microseconds == 200
+    assert [(g.count, g.kind) for g in engine.instance_group] == [
+        (2, engine.instance_group[0].KIND_CPU)
+    ]
+    assert engine.optimization.graph.level == -1
+    assert list(engine.version_policy.specific.versions) == [1]
+    assert (repository / "tiny-engine" / "1" / "model.onnx").is_file()
+
+
+def test_the_warm_up_is_the_first_golden_text(contents: Contents, tmp_path: Path) -> None:
+    repository = packed(contents, tmp_path / "t")
+    (warmup,) = config(repository, "tiny-engine").model_warmup
+    one = warmup.inputs["input_ids"]
+    data = (repository / "tiny-engine" / "warmup" / one.input_data_file).read_bytes()
+    golden = contents.golden[0].feed["input_ids"][:1]
+    np.testing.assert_array_equal(np.frombuffer(data, np.int64).reshape(1, *one.dims), golden)
+
+
+def test_the_ensemble_joins_the_parts_by_name_and_version(
+    classifier: Contents, tmp_path: Path
+) -> None:
+    repository = packed(classifier, tmp_path / "t", version=3)
+    whole = config(repository, "tiny")
+    assert [t.name for t in whole.input] == ["TEXT"]
+    assert [t.name for t in whole.output] == ["logits", "ANSWER"]
+    steps = whole.ensemble_scheduling.step
+    assert [(s.model_name, s.model_version) for s in steps] == [
+        ("tiny-tokenizer", 3),
+        ("tiny-engine", 3),
+        ("tiny-answers", 3),
+    ]
+    known = {"TEXT"}
+    for step in steps:
+        part = config(repository, step.model_name)
+        assert set(step.input_map) == {t.name for t in part.input}
+        assert set(step.output_map) <= {t.name for t in part.output}
+        assert set(step.input_map.values()) <= known
+        known |= set(step.output_map.values())
+    assert {t.name for t in whole.output} <= known
+
+
+def test_python_models_run_with_our_own_modules(classifier: Contents, tmp_path: Path) -> None:
+    repository = packed(classifier, tmp_path / "t", python_engine=True)
+    for part in ("tokenizer", "engine", "answers"):
+        version = repository / f"tiny-{part}" / "1"
+        assert "class TritonPythonModel" in (version / "model.py").read_text()
+        assert {path.name for path in (version / "llmdeploy" / "deploy").iterdir()} == {
+            "__init__.py",
+            *MODULES,
+        }
+        code = "import sys; sys.path.insert(0, '.'); import llmdeploy.deploy.{} as m; print(m.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code.format("text")],
+            cwd=version,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert str(version) in done.stdout or done.stdout.startswith("./")
+
+
+def test_a_tensorrt_engine_goes_by_tritons_names(contents: Contents, tmp_path: Path) -> None:
+    plan = tmp_path / "trt"
+    plan.mkdir()
+    (plan / "engine.plan").write_bytes(b"ftrt")
+    both = dataclasses.replace(contents, engines={**contents.engines, "tensorrt": plan})
+    repository = packed(both, tmp_path / "t", engine="tensorrt", kind="gpu", gpus=(0,))
+    engine = config(repository, "tiny-engine")
+    assert (engine.backend, engine.default_model_filename) == ("tensorrt", "model.plan")
+    assert list(engine.instance_group[0].gpus) == [0]
+    assert (repository / "tiny-engine" / "1" / "model.plan").read_bytes() == b"ftrt"
+    tokenizer = config(repository, "tiny-tokenizer")
+    assert tokenizer.instance_group[0].kind == tokenizer.instance_group[0].KIND_CPU
+
+
+def test_what_cannot_be_batched_is_not(contents: Contents) -> None:
+    fixed = Tensor(name="logits", dtype="float32", shape=(4,), role="logits")
+    signature = SIGNATURE.model_copy(update={"outputs": (fixed,)})
+    options = configs.Options()
+    made = configs.engine("x", signature, options, backend="onnxruntime", file="m", settings={})
+    assert made.max_batch_size == 0
+    assert not made.HasField("dynamic_batching")
+    assert [list(t.dims) for t in made.input] == [[-1, -1], [-1, -1]]
+    bounded = SIGNATURE.model_copy(update={"dims": {"batch": Bounds(max=4)}})
+    assert configs.max_batch(bounded, options) == 4
+
+
+def test_refuses(contents: Contents, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there are: onnxruntime"):
+        packed(contents, tmp_path / "t", engine="tensorrt-rtx")
+    with pytest.raises(ConfigError, match=r"nonsense.*it takes engine"):
+        packed(contents, tmp_path / "t", nonsense=1)
+    with pytest.raises(ConfigError, match="not a model configuration"):
+        configs.parse("name: 3 {")
+
+
+def test_versions_are_published_side_by_side_and_switched(
+    contents: Contents, classifier: Contents, tmp_path: Path
+) -> None:
+    live = tmp_path / "live"
+    first = packed(contents, tmp_path / "v1", version=1)
+    assert publish(first, live) == ["tiny-engine", "tiny-tokenizer", "tiny"]
+    for number in (2, 3):
+        publish(packed(contents, tmp_path / f"v{number}", version=number), live)
+    assert versions(live, "tiny-engine") == [2, 3]
+    assert list(config(live, "tiny-engine").version_policy.specific.versions) == [2, 3]
+    whole = config(live, "tiny")
+    assert list(whole.version_policy.specific.versions) == [3]
+    assert {step.model_version for step in whole.ensemble_scheduling.step} == {3}
+    switch(live, "tiny", 2)
+    assert {step.model_version for step in config(live, "tiny").ensemble_scheduling.step} == {2}
+    with pytest.raises(ConfigError, match="there are: 2, 3"):
+        switch(live, "tiny", 1)
+    with pytest.raises(ConfigError, match="pack it as version 4"):
+        publish(tmp_path / "v3" / "models", live)
+    with pytest.raises(ConfigError, match="other arrays"):
+        publish(packed(classifier, tmp_path / "v4", version=4), live)
+    assert versions(live, "tiny-engine") == [2, 3]
