@@ -174,13 +174,53 @@ def gather_everything(build: Builder, node: ir.Node) -> Outcome:
     return opened
 
 
+@rule("Expand")
+def constant_expand(build: Builder, node: ir.Node) -> Outcome:
+    """Expand(x, computed shape) = Expand(x, constant), 1 where a dimension stays x's own."""
+    asked = input_of(node, 1)
+    if constant(asked) is not None:
+        return "the shape is a constant"
+    before, after = sizes(first(node)), sizes(node.outputs[0])
+    if before is None or after is None:
+        return "a shape is not known"
+    lead = len(after) - len(before)
+    padded = (*(Size.of(1) for _ in range(lead)), *before)
+    shape = [1 if old == new else new.value for old, new in zip(padded, after, strict=True)]
+    numbers = [number for number in shape if number is not None]
+    if len(numbers) != len(shape):
+        return "it repeats as often as the input says"
+    return build.op("Expand", first(node), build.ints(*numbers))
+
+
+@rule("Mul")
+def mask_by_choice(build: Builder, node: ir.Node) -> Outcome:
+    """Cast(c) * k = Where(c, k, 0), Cast(Not(c)) * k = Where(c, 0, k), of a condition c."""
+    for index in (0, 1):
+        cast, factor = made_by(node.inputs[index], "Cast"), node.inputs[1 - index]
+        number = constant(factor)
+        if cast is None or factor is None or number is None or number.size != 1:
+            continue
+        inverse = made_by(cast.inputs[0], "Not")
+        condition = inverse.inputs[0] if inverse is not None else cast.inputs[0]
+        if condition is None or condition.dtype != ir.DataType.BOOL:
+            return "what is cast is no condition"
+        if not np.isfinite(number.astype(np.float64)).all():
+            return "0 times the number is not 0"
+        zero = build.constant(np.zeros_like(number), "zero")
+        chosen = (zero, factor) if inverse is not None else (factor, zero)
+        return build.op("Where", condition, *chosen)
+    return "no operand is the Cast of a condition"
+
+
 EXPANDS: tuple[Rule, ...] = (
     needless_expand,
     expand_after,
     expand_after_unary,
     expand_of_expand,
+    constant_expand,
     expand_after_reduce,
     and_true,
     index_not_negative,
     gather_everything,
+    mask_by_choice,
 )

@@ -253,5 +253,19 @@ def exact_shape(node: ir.Node) -> tuple[Size, ...] | None:
             return broadcast([_input_sizes(node), content(node.inputs[1])])
         case "ConstantOfShape":
             return content(node.inputs[0])
+        case "Concat":
+            return _concatenated(node)
         case _:
             return None
+
+
+def _concatenated(node: ir.Node) -> tuple[Size, ...] | None:
+    parts = [sizes(value) if value is not None else None for value in node.inputs]
+    known = [part for part in parts if part]
+    if len(known) != len(parts) or not known:
+        return None
+    axis = attribute_int(node, "axis", 0) % len(known[0])
+    total = known[0][axis]
+    for part in known[1:]:
+        total = total + part[axis]
+    return (*known[0][:axis], total, *known[0][axis + 1 :])

@@ -33,4 +33,4 @@ class Fold(RulePass):
     def table(self) -> Sequence[Rule]:
         """Constants first: they make the others' facts."""
         folded = constant_result(self.read, self.growth)
-        return (folded, *SHAPES, *EXPANDS, *NOOP, same_as_earlier())
+        return (folded, *NOOP, *SHAPES, *EXPANDS, same_as_earlier())

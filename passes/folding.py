@@ -44,9 +44,17 @@ def constant_result(limit: int = SMALL, growth: int = GROWTH) -> Rule:
         made = _evaluate(node, build.opset, arrays)
         if isinstance(made, str):
             return made
-        return [build.constant(array, f"{node.outputs[0].name}_folded") for array in made]
+        name = _weight_name(node) or f"{node.outputs[0].name}_folded"
+        return [build.constant(array, name) for array in made]
 
     return Rule("constant-result", frozenset({"*"}), "f(constants) = constants.", propose, CLOSE)
+
+
+def _weight_name(node: ir.Node) -> str | None:
+    """The name of a weight that is only cast or moved: what is made of it may bear it on."""
+    value = node.inputs[0]
+    moves = node.op_type in ("Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Identity")
+    return value.name if moves and value is not None and value.is_initializer() else None
 
 
 def _fits(value: ir.Value, limit: int) -> bool:

@@ -9,9 +9,10 @@ from pydantic.dataclasses import dataclass
 from .contract import CLOSE, Contract
 from .gelu_rules import GELU
 from .kinds import RulePass
-from .norm_rules import LAYER_NORMALIZATION, RMS_NORMALIZATION
+from .norm_rules import DIVISION, LAYER_NORMALIZATION, RMS_NORMALIZATION
 from .rules import Rule
 from .scale_rules import ATTENTION_SCALE
+from .split_rules import SPLITS
 from .weight_rules import WEIGHTS
 
 #: Every fusion by the name that a configuration gives.
@@ -19,6 +20,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "transposed-weight": WEIGHTS,
     "layer-normalization": LAYER_NORMALIZATION,
     "rms-normalization": RMS_NORMALIZATION,
+    "division": DIVISION,
+    "split": SPLITS,
     "gelu": GELU,
     "attention-scale": ATTENTION_SCALE,
 }

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from .check import skeleton
 from .facts import exact_shape
-from .sizes import is_vague, text
+from .sizes import equate, is_vague, sizes, text
 
 
 def forget(model: ir.Model) -> None:
@@ -30,6 +30,7 @@ def infer(model: ir.Model) -> bool:
     What is known is kept. A dimension ONNX's inference only numbers (unk__1) is asked for again
     every time: what was rewritten since may tell it.
     """
+    _equate(model.graph)
     unknown = [value for value in _values(model.graph) if not _known(value)]
     for value in unknown:
         if value.shape is not None:
@@ -38,7 +39,20 @@ def infer(model: ir.Model) -> bool:
         return False
     while _infer(model, unknown) and _exact(unknown):
         pass
+    _equate(model.graph)
     return True
+
+
+def _equate(graph: ir.Graph) -> None:
+    """Learn that total = past + sequence where a shape is written as one and made as other."""
+    for node in graph:
+        exact = None if node.domain else exact_shape(node)
+        written = sizes(node.outputs[0]) if exact is not None else None
+        if exact is None or written is None or len(exact) != len(written):
+            continue
+        for one, two in zip(written, exact, strict=True):
+            if one != two and one.name is not None:
+                equate(graph, one.name, two)
 
 
 def _infer(model: ir.Model, unknown: Sequence[ir.Value]) -> bool:

@@ -151,9 +151,20 @@ def bias_of_normalization(build: Builder, node: ir.Node) -> Outcome:
     return "no operand is a LayerNormalization without bias"
 
 
+@rule("Mul", contract=CLOSE)
+def division(build: Builder, node: ir.Node) -> Outcome:
+    """Division: x * (1 / y) = x / y."""
+    for value, divisor in _quotients(node):
+        inverse = made_by(node.inputs[1 if value is node.inputs[0] else 0], "Reciprocal")
+        if inverse is not None and only_use(inverse.outputs[0]):
+            return build.op("Div", value, divisor)
+    return "no operand is a Reciprocal that nothing else reads"
+
+
 LAYER_NORMALIZATION: tuple[Rule, ...] = (
     layer_normalization,
     scale_of_normalization,
     bias_of_normalization,
 )
 RMS_NORMALIZATION: tuple[Rule, ...] = (rms_normalization, scale_of_normalization)
+DIVISION: tuple[Rule, ...] = (division,)

@@ -53,7 +53,7 @@ def constant_shape(build: Builder, node: ir.Node) -> Outcome:
     if shape is None:
         return "more than one dimension is neither a number nor the input's own"
     made = build.op("Reshape", source, build.ints(*shape))
-    made.shape = ir.Shape([text(size) for size in target])
+    made.type, made.shape = source.type, ir.Shape([text(size) for size in target])
     return made
 
 
@@ -159,6 +159,7 @@ def reshape_around_transpose(build: Builder, node: ir.Node) -> Outcome:
     if shape is None:
         return "more than one dimension is neither a number nor the input's own"
     moved = build.op("Transpose", first(inner), perm=order)
+    moved.type = first(inner).type
     moved.shape = ir.Shape([text(before[axis]) for axis in order])
     return build.op("Reshape", moved, build.ints(*shape))
 

@@ -42,6 +42,27 @@ class Size:
         """The number it is where the names have these sizes."""
         return sum(count * math.prod(sizes[name] for name in names) for names, count in self.terms)
 
+    @property
+    def name(self) -> str | None:
+        """The name, if it is one name and nothing else."""
+        if len(self.terms) != 1 or self.terms[0][1] != 1 or len(self.terms[0][0]) != 1:
+            return None
+        return self.terms[0][0][0]
+
+    def names(self) -> set[str]:
+        """The names it depends on."""
+        return {name for names, _ in self.terms for name in names}
+
+    def where(self, equations: "Mapping[str, Size]") -> "Size":
+        """The same size with names put in other terms."""
+        if not equations or self.names().isdisjoint(equations):
+            return self
+        total = Size(())
+        for names, count in self.terms:
+            known = [equations.get(name, Size(((((name,)), 1),))) for name in names]
+            total = total + product([Size.of(count), *known])
+        return total
+
     def __add__(self, other: "Size") -> "Size":
         return _collected([*self.terms, *other.terms])
 
@@ -58,18 +79,25 @@ class Size:
         )
 
     def over(self, other: "Size") -> "Size | None":
-        """The exact quotient by a single term, None where there is none."""
-        if len(other.terms) != 1:
-            return Size.of(1) if self == other and self.terms else None
-        divisor, count = other.terms[0]
-        quotient: list[tuple[Monomial, int]] = []
-        for names, coefficient in self.terms:
+        """The exact quotient, None where there is none: division by leading terms."""
+        if not other.terms:
+            return None
+        divisor, count = max(other.terms, key=_degree)
+        rest, quotient = self, Size(())
+        while rest.terms:
+            names, coefficient = max(rest.terms, key=_degree)
             left = Counter(names)
             left.subtract(divisor)
             if coefficient % count or min(left.values(), default=0) < 0:
                 return None
-            quotient.append((tuple(sorted(left.elements())), coefficient // count))
-        return _collected(quotient)
+            part = Size(((tuple(sorted(left.elements())), coefficient // count),))
+            quotient, rest = quotient + part, rest - part * other
+        return quotient
+
+
+def _degree(term: tuple[Monomial, int]) -> tuple[int, Monomial]:
+    """Graded lexicographic order of monomials, in which products keep their order."""
+    return len(term[0]), term[0]
 
 
 def product(sizes: "list[Size] | tuple[Size, ...]") -> Size:
@@ -135,10 +163,38 @@ def is_vague(dim: int | ir.SymbolicDim) -> bool:
 
 
 def sizes(value: ir.Value) -> tuple[Size, ...] | None:
-    """A value's shape; a dimension that has no name is known by the value's own name and axis."""
+    """A value's shape; a dimension that has no name is known by the value's own name and axis.
+
+    Names that `equate` found to be others' sums and products are put in those terms.
+    """
     if value.shape is None:
         return None
+    known = _equations(value)
     return tuple(
-        Size.of(dim if isinstance(dim, int) else dim.value or f"{value.name}[{axis}]")
+        Size.of(dim if isinstance(dim, int) else dim.value or f"{value.name}[{axis}]").where(known)
         for axis, dim in enumerate(value.shape)
     )
+
+
+_KEY = "llmdeploy.equations"
+
+
+def _equations(value: ir.Value) -> dict[str, Size]:
+    producer = value.producer()
+    graph = value.graph if producer is None else producer.graph
+    return graph.meta.get(_KEY, {}) if isinstance(graph, ir.Graph) else {}
+
+
+def equate(graph: ir.Graph, name: str, size: Size) -> None:
+    """Take down that in this graph a dimension's name stands for a size in other names."""
+    known: dict[str, Size] = graph.meta.setdefault(_KEY, {})
+    size = size.where(known)
+    if name in known or name in size.names() or any(_is_opaque(part) for part in size.names()):
+        return
+    for other, old in known.items():
+        known[other] = old.where({name: size})
+    known[name] = size
+
+
+def _is_opaque(name: str) -> bool:
+    return name.startswith("unk__") or "[" in name

@@ -72,7 +72,7 @@ def _take_over(made: ir.Node, origin: ir.Node) -> None:
         return
     made.name = origin.name
     for new, old in zip(made.outputs, origin.outputs, strict=True):
-        if not new.is_graph_output() and old.name and not old.name.endswith(_REPLACED):
+        if not new.is_graph_output() and old.name and _REPLACED not in old.name:
             new.name, old.name = old.name, new.name
 
 
@@ -91,7 +91,7 @@ def _inherit(before: ir.Value, after: ir.Value) -> None:
         after.type = before.type
     if before.shape is None:
         return
-    if after.shape is None:
+    if after.shape is None or (before.is_graph_output() and len(after.shape) == len(before.shape)):
         after.shape = before.shape.copy()
     elif len(after.shape) == len(before.shape) and not after.is_initializer():
         dims = zip(after.shape, before.shape, strict=True)
@@ -117,7 +117,7 @@ def _as_output(
     """A value that may stand as the graph's output under the old one's name."""
     producer = after.producer()
     if producer is not None and producer.graph is graph and not after.is_graph_output():
-        if before.name and not before.name.endswith(_REPLACED):
+        if before.name and _REPLACED not in before.name:
             after.name, before.name = before.name, names.unique(f"{before.name}{_REPLACED}")
         return after
     name = before.name
