@@ -3,7 +3,8 @@
 Only numpy, pydantic, tokenizers and onnxruntime are imported.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +15,14 @@ from tokenizers import Encoding
 
 from .. import BundleError, ConfigError
 from .answers import answer, multi_label
+from .chat import Message, prompt
+from .generate import is_causal
 from .ort_session import Settings, open_session
 from .places import Places, locate
+from .sampling import Sampling
 from .signature import Signature
 from .text import Arrays, Encoder, Text
+from .writing import Writer, Written
 
 #: Tokens a text is cut after where neither the caller nor the graph says.
 MAX_LENGTH = 512
@@ -66,6 +71,8 @@ class Session:
 
     def __call__(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """An answer a text, in order, as JSON values: what it holds depends on the task."""
+        if is_causal(self.signature):
+            return [asdict(written) for written in self.generate(texts)]
         multi = multi_label(self._places.assets)
         answers: list[dict[str, Any]] = [{} for _ in texts]
         for place, encoding, outputs in self._each(texts):
@@ -90,6 +97,23 @@ class Session:
         for place, _, outputs in self._each(texts):
             results[place] = outputs
         return results
+
+    def generate(
+        self, prompts: Sequence[Text], sampling: Sampling | None = None, *, chat: bool = False
+    ) -> list[Written]:
+        """The text that a causal engine writes after each prompt; `chat`: prompts by `prompt`."""
+        plain = [prompt if isinstance(prompt, str) else "\n".join(prompt) for prompt in prompts]
+        return self._writer().write(plain, sampling or Sampling(), batch=self._batch, chat=chat)
+
+    def stream(
+        self, prompt: str, sampling: Sampling | None = None, *, chat: bool = False
+    ) -> Generator[str, None, Written]:
+        """The same for one prompt, in pieces as they come."""
+        return self._writer().stream(prompt, sampling or Sampling(), chat=chat)
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """A conversation as a prompt, by the chat template that came with the tokenizer."""
+        return prompt(self._places.assets, messages)
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
         """Arrays by input name to arrays by output name, as they are.
@@ -130,6 +154,11 @@ class Session:
     ) -> None:
         """Close it."""
         self.close()
+
+    def _writer(self) -> Writer:
+        if not is_causal(self.signature):
+            raise ConfigError(f"a graph for {self.signature.task} writes no text")
+        return Writer(self.encoder, self._engine, self._places.assets)
 
     def _each(self, texts: Sequence[Text]) -> Iterator[tuple[int, Encoding, Arrays]]:
         """Place, encoding and outputs of each text, in batches of like length: less padding."""

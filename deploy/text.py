@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
+from tokenizers.decoders import DecodeStream
 
 from .. import ConfigError
 from .signature import FILE, Signature, Tensor
@@ -85,6 +86,33 @@ class Encoder:
                 return self._tokenizer.encode_batch(list(texts))
         except BaseException as error:
             raise _failure("the tokenizer failed", error, TOKENIZER) from error
+
+    def whole(self, texts: Sequence[str], *, special: bool = True) -> list[Encoding]:
+        """What the tokenizer says of each text, none of it cut.
+
+        `special` adds the special tokens that the tokenizer puts around a text.
+
+        Raises:
+            ConfigError: a text has more tokens than the graph takes.
+        """
+        try:
+            with self._lock:
+                self._tokenizer.no_truncation()
+                found = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        except BaseException as error:
+            raise _failure("the tokenizer failed", error, TOKENIZER) from error
+        longest = max((len(encoding.ids) for encoding in found), default=0)
+        if self.max_length and longest > self.max_length:
+            raise ConfigError(
+                f"a text has {longest} tokens, the graph takes {self.max_length}",
+                mend="give a shorter one",
+            )
+        return found
+
+    def pieces(self) -> Callable[[int], str]:
+        """A function of one text's token ids, in order, to the characters each completes."""
+        stream = DecodeStream(skip_special_tokens=True)
+        return lambda token: stream.step(self._tokenizer, token) or ""
 
     def arrays(self, encodings: Sequence[Encoding]) -> Arrays:
         """Input arrays of texts that `encodings` tokenised, padded to the longest of them."""
