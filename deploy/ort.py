@@ -55,8 +55,9 @@ class OnnxRuntime:
         """Q/DQ to integer kernels, attention to the standard operator's one kernel."""
         from .ort_attention import FuseAttention, hidden_rows_are_zero
         from .ort_int8 import IntegerMatMul
+        from .ort_norm import ShareNorm
 
-        return (IntegerMatMul(), FuseAttention(hide=hidden_rows_are_zero()))
+        return (IntegerMatMul(), ShareNorm(), FuseAttention(hide=hidden_rows_are_zero()))
 
     def build(
         self, model: Path, folder: Path, profile: Profile, options: Mapping[str, object]
