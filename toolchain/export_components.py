@@ -2,16 +2,18 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from .. import ConfigError, ExportError
 from ..deploy.signature import Bounds
 from . import export_modules as modules
 from .checkpoint import read_json
+from .export_blame import explain
 from .export_cache import Shapes, causal_shapes
 
 #: Sizes to trace at: all different, none 0 or 1, which torch.export would take for constants.
@@ -34,6 +36,7 @@ class Component:
     bounds: dict[str, Bounds]
     pads: Mapping[str, int] = field(default_factory=dict[str, int])
     padding_side: Literal["left", "right"] = "right"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,27 +54,34 @@ class Subject:
 
 
 def components(subject: Subject) -> list[Component]:
-    """The graphs of the subject's task."""
+    """The graphs of the subject's task.
+
+    Raises:
+        ExportError: the model cannot be run on shapes alone.
+    """
+    try:
+        return _components(subject)
+    except (ExportError, ConfigError):
+        raise
+    except Exception as error:
+        raise explain(subject.model, error) from error
+
+
+def _components(subject: Subject) -> list[Component]:
     from . import export_media as media
     from . import export_seq2seq as seq2seq
 
-    model, kind = subject.model, getattr(subject.model, "main_input_name", "input_ids")
-    if subject.task == "text-generation":
-        return [_causal(subject)]
     if subject.task in seq2seq.TASKS:
         return seq2seq.components(subject)
-    if kind == "pixel_values":
-        return [media.image(subject)]
-    if kind in media.SOUNDS:
-        return [media.sound(subject)]
-    if "pixel_values" in accepted(model, ["pixel_values"]):
-        return [media.dual(subject)]
-    return [text(subject)]
+    build = _causal if subject.task == "text-generation" else media.builder(subject) or text
+    return [build(subject)]
 
 
 def text(subject: Subject) -> Component:
     """Token ids and their mask, shape [batch, sequence]; [batch, choices, sequence] for choices."""
     model = subject.model
+    if subject.task == "feature-extraction" and model.config.is_encoder_decoder:
+        model = model.get_encoder()
     names = ["input_ids", "attention_mask"]
     if _has_token_types(model.config, subject.tokenizer):
         names.append("token_type_ids")
@@ -93,6 +103,9 @@ def _causal(subject: Subject) -> Component:
     """Token ids [batch, sequence], their mask [batch, total], keys and values of the past."""
     model = subject.model
     shapes = causal_shapes(model)
+    if shapes is None:
+        note = "exported without a cache: it keeps a state that is not keys and values"
+        return replace(text(subject), padding_side="left", notes=(note,))
     inputs: dict[str, Any] = {name: ones("batch", "sequence") for name in _ids(model)}
     inputs["attention_mask"] = ones("batch", "total")
     dims: dict[str, Axes] = {name: {0: "batch", 1: "sequence"} for name in _ids(model)}

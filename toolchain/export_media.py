@@ -1,5 +1,6 @@
 """Images and sound: example inputs of the shapes that the configuration asks for."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,16 @@ SOUNDS = ("input_values", "input_features")
 _SAMPLES = 4000  # a quarter of a second at 16 kHz; more than any feature encoder's window
 _FRAMES = 160
 Inputs = tuple[dict[str, torch.Tensor], dict[str, Axes], dict[str, Bounds]]
+
+
+def builder(subject: Subject) -> Callable[[Subject], Component] | None:
+    """What makes the component of a model that sees or hears; None for texts alone."""
+    name = getattr(subject.model, "main_input_name", "input_ids")
+    if name == "pixel_values":
+        return image
+    if name in SOUNDS:
+        return sound
+    return dual if common.accepted(subject.model, ["pixel_values"]) else None
 
 
 def image(subject: Subject) -> Component:

@@ -43,6 +43,10 @@ class Plan:
     merged: tuple[Merge, ...]
     unused: tuple[str, ...]
 
+    def given(self) -> set[str]:
+        """Names that the checkpoint has something for; of a merge, the first it makes."""
+        return {*self.direct, *(merge.first for merge in self.merged)}
+
 
 def plan(model: Any, tensors: Mapping[str, Stored]) -> Plan:
     """Match the checkpoint's tensors to a model's state, as `from_pretrained` would.
@@ -104,10 +108,17 @@ def _check_shapes(direct: Mapping[str, Stored], state: Mapping[str, Any]) -> Non
 
 def tie(model: Any, plan: Plan, same: Callable[[Stored, Stored], bool]) -> None:
     """Tie the model's shared parameters, but not a pair that the checkpoint holds apart."""
-    there = {*plan.direct, *(merge.first for merge in plan.merged)}
     for target, source in list(model.all_tied_weights_keys.items()):
         one, other = plan.direct.get(target), plan.direct.get(source)
         if one and other and not same(one, other):
             model.all_tied_weights_keys.pop(target)
-    missing = {name for name in model.state_dict() if name not in there}
+    missing = {name for name in model.state_dict() if name not in plan.given()}
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
+
+
+def named(module: Any) -> list[tuple[str, Any]]:
+    """Every parameter and buffer with its name; a shared one with each of its names."""
+    return [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]

@@ -81,7 +81,8 @@ def _class_of(config: Any, architecture: str, task: str) -> Any:
     import transformers
 
     offered = _table(task).get(config.model_type, ())
-    if architecture in offered:
+    encodes = task == _task_of(architecture) == "feature-extraction"
+    if architecture in offered or (encodes and hasattr(transformers, architecture)):
         return getattr(transformers, architecture)
     try:
         found = getattr(transformers, TASKS[task][1])._model_mapping[type(config)]

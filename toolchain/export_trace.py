@@ -7,24 +7,32 @@ from typing import Any
 import onnx_ir as ir
 
 from .. import ExportError
+from .export_blame import explain
 from .export_components import Component
+from .export_plan import named
 
-_TRIES = 3
-_WRAPPER = "model."  # what the traced module calls the transformers model
+_TRIES = 4
+_ADVICE = re.compile(r"^\s+(\w+) = Dim\('\w+'(?:, min=(\d+))?(?:, max=(\d+))?\)$", re.MULTILINE)
+#: Dimension -> least and greatest size, None where there is none.
+Limits = dict[str, tuple[int | None, int | None]]
 #: What tools like to read in a node: its module. Stack traces of our machine are not among it.
 _KEPT = "pkg.torch.onnx.name_scopes"
 
 
-def trace(component: Component, opset: int) -> ir.Model:
+def trace(component: Component, model: Any, opset: int) -> ir.Model:
     """The component's graph with its dimension names, weights still in torch's tensors.
+
+    Initializers are named as in `model`, which the component's module is part of.
 
     Raises:
         ExportError: torch or ONNX cannot express the model.
     """
     program = _program(component, opset)
     _rename_dims(program.graph, component)
+    names = {id(one): name for name, one in named(model)}
+    inner = {name: names[id(one)] for name, one in named(component.module) if id(one) in names}
     for name, value in list(program.graph.initializers.items()):
-        value.name = name.removeprefix(_WRAPPER)
+        value.name = inner.get(name, name)
     for node in program.graph.all_nodes():
         scopes = node.metadata_props.get(_KEPT)
         node.metadata_props.clear()
@@ -34,36 +42,57 @@ def trace(component: Component, opset: int) -> ir.Model:
 
 
 def _program(component: Component, opset: int) -> ir.Model:
-    from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes as refine
     from transformers.exporters.configs import OnnxConfig
     from transformers.exporters.exporter_onnx import OnnxExporter
 
-    shapes: Any = _dynamic_shapes(component)
-    for left in reversed(range(_TRIES)):
+    limits = _limits(component)
+    module: Any = component.module
+    for _ in range(_TRIES):
         config = OnnxConfig(
             dynamic=True,
-            dynamic_shapes=shapes,
+            dynamic_shapes=_dynamic_shapes(component, limits),
             optimize=False,
             opset_version=opset,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         try:
-            module: Any = component.module
             return OnnxExporter().export(module, dict(component.inputs), config=config).program
         except Exception as error:
-            advice = re.search(r"Suggested fixes:\n.*?(?=\n\n|\Z)", str(error), re.DOTALL)
-            if left == 0 or advice is None:
-                raise _explained(component, error) from error
-            shapes = refine(advice[0], shapes)
-    raise AssertionError  # the last try returned or raised
+            advised = _advised(limits, str(error))
+            if advised == limits:
+                raise explain(component.module, error) from error
+            limits = advised
+    raise ExportError(
+        "torch finds no limits for the dynamic dimensions", where=type(component.module).__name__
+    )
 
 
-def _dynamic_shapes(component: Component) -> dict[str, Any]:
+def _limits(component: Component) -> Limits:
+    """The greatest size to trace each dimension for.
+
+    A limit on `total` would bind past and sequence each, so a step with a past has none.
+    """
+    limits: Limits = {name: (None, bounds.max) for name, bounds in component.bounds.items()}
+    if "past" in limits:
+        return {**limits, "past": (None, None), "sequence": (None, None), "total": (None, None)}
+    return limits
+
+
+def _advised(limits: Limits, message: str) -> Limits:
+    """The limits with what torch suggests, e.g. `past = Dim('past', max=62)`."""
+    advised = dict(limits)
+    for name, least, most in _ADVICE.findall(message):
+        if name in advised:
+            advised[name] = (int(least) if least else None, int(most) if most else None)
+    return advised
+
+
+def _dynamic_shapes(component: Component, limits: Limits) -> dict[str, Any]:
     from torch.export import Dim
 
-    dims = {name: _dim(name, bounds.max) for name, bounds in component.bounds.items()}
-    if "past" in dims:  # total = past + sequence: torch finds it, and a limit would bind each
-        dims |= {"past": Dim("past"), "sequence": Dim("sequence"), "total": Dim.AUTO}
+    dims = {name: _dim(name, *limit) for name, limit in limits.items()}
+    if "total" in dims:
+        dims["total"] = Dim.AUTO  # past + sequence: torch finds it
     shapes: dict[str, Any] = {}
     for name, value in component.inputs.items():
         axes = {axis: dims[dim] for axis, dim in component.dims.get(name, {}).items()}
@@ -71,10 +100,11 @@ def _dynamic_shapes(component: Component) -> dict[str, Any]:
     return shapes
 
 
-def _dim(name: str, most: int | None) -> Any:
+def _dim(name: str, least: int | None, most: int | None) -> Any:
     from torch.export import Dim
 
-    return Dim(name, max=most) if most else Dim(name)
+    sizes = {"min": least, "max": most}
+    return Dim(name, **{key: size for key, size in sizes.items() if size is not None})
 
 
 def _rename_dims(graph: ir.Graph, component: Component) -> None:
@@ -104,20 +134,3 @@ def _values(graph: ir.Graph) -> Iterable[ir.Value]:
     yield from graph.inputs
     for node in graph.all_nodes():
         yield from node.outputs
-
-
-def _explained(component: Component, error: Exception) -> ExportError:
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)  # type: ignore[arg-type]
-    text = "\n".join(str(one) for one in causes)
-    operator = re.search(r"aten[.:]+[\w.]+|torchvision[.:]+[\w.]+", text)
-    stack = re.findall(r"L\['self'\]\.([\w.\[\]']+)|name_scopes.*?'([\w.]+)'", text)
-    where = f"{type(component.module).__name__}{'.' + ''.join(stack[-1]) if stack else ''}"
-    reason = next((line.strip() for line in str(causes[-1]).splitlines() if line.strip()), "")
-    at = f" at {operator[0]}" if operator else ""
-    return ExportError(
-        f"cannot be traced{at}: {type(causes[-1]).__name__}: {reason[:300]}",
-        where=where,
-        mend="try another --task or --opset, or a newer transformers",
-    )

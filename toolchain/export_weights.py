@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import ExportError
 from . import export_data as data
 from .export_phantom import Phantoms
-from .export_plan import Merge, Plan
+from .export_plan import Merge, Plan, named
 from .export_stored import Stored
 
 DATA = "model.onnx.data"
@@ -154,15 +154,8 @@ class Weights:
 
 def _aliases(model: Any, plan: Plan) -> dict[str, Stored]:
     """Stored tensors by every name their parameter has: tied ones have several."""
-    by_id = {id(one): plan.direct[name] for name, one in _named(model) if name in plan.direct}
-    return {name: by_id[id(one)] for name, one in _named(model) if id(one) in by_id}
-
-
-def _named(model: Any) -> list[tuple[str, Any]]:
-    return [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
+    by_id = {id(one): plan.direct[name] for name, one in named(model) if name in plan.direct}
+    return {name: by_id[id(one)] for name, one in named(model) if id(one) in by_id}
 
 
 def _dtype(value: ir.Value) -> ir.DataType:
@@ -185,7 +178,7 @@ def _read(source: Stored) -> Any:
 def _numpy(model: Any, name: str, tensor: Any) -> NDArray[np.generic]:
     import torch
 
-    state = dict(_named(model))[name]
+    state = dict(named(model))[name]
     if tuple(tensor.shape) != tuple(state.shape):
         raise ExportError(
             f"merging gave {list(tensor.shape)} for {name}, {list(state.shape)} was asked",

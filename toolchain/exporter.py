@@ -74,6 +74,7 @@ def _export(
     from .export_beside import carry
     from .export_components import Subject, components
     from .export_data import same
+    from .export_fresh import compute
     from .export_phantom import phantom_parameters
     from .export_plan import plan, tie
     from .export_stored import stored
@@ -84,6 +85,7 @@ def _export(
         model = _build(opened, dtype)
     found = plan(model, tensors)
     tie(model, found, same)
+    compute(model, model.state_dict().keys() - found.given(), phantoms)
     parts = components(Subject(source, model, opened.target.task))
     origin = _Origin(opened, model, found, phantoms)
     graphs = [_component(origin, part, folder / part.name, opset) for part in parts]
@@ -119,7 +121,7 @@ def _component(origin: _Origin, part: Component, folder: Path, opset: int) -> di
 
     folder.mkdir(parents=True, exist_ok=True)
     target, config = origin.opened.target, origin.opened.config
-    program = trace(part, opset)
+    program = trace(part, origin.model, opset)
     pool = pooling.read(origin.opened.folder) if target.task == "feature-extraction" else None
     if pool:
         pooling.append(program, pool)
@@ -135,7 +137,7 @@ def _component(origin: _Origin, part: Component, folder: Path, opset: int) -> di
         "parameters": placed.parameters,
         "weight_bytes": placed.weight_bytes,
         "nodes": program.graph.num_nodes(),
-        "notes": [*notes, *placed.notes],
+        "notes": [*part.notes, *notes, *placed.notes],
     }
 
 
