@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 from .proof import Gate, Parity
 from .record import Report
-from .summary import value
+from .summary import limit, value
 
 #: What XML 1.0 cannot hold, escaped or not.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -39,7 +39,7 @@ def _count(element: ET.Element, cases: list[ET.Element]) -> None:
 
 def _gate(gate: Gate) -> ET.Element:
     case = _case("gates", gate.name)
-    detail = f"limit {value(gate.limit)}, value {value(gate.value)}"
+    detail = f"limit {limit(gate)}, value {value(gate.value)}"
     if gate.status == "fail":
         _outcome(case, "failure", gate.reason, detail, gate.mend)
     elif gate.status == "not-executed":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from . import figures
 from .proof import Gate
 from .record import Report
-from .summary import COLUMNS, cells, value
+from .summary import COLUMNS, cells, limit, value
 
 _ICONS = {"pass": "✅", "fail": "❌", "incomplete": "⚠️", "not-executed": "⚪"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@$:-])")
@@ -30,7 +30,7 @@ def _gate(gate: Gate) -> tuple[str, ...]:
     name = f"{_ICONS[gate.status]} {_escape(gate.name)}"
     mend = gate.mend if gate.mend and gate.status != "pass" else ""
     why = " ".join(_escape(part) for part in (gate.reason, mend) if part)
-    return name, _escape(value(gate.limit)), _escape(value(gate.value)), why
+    return name, _escape(limit(gate)), _escape(value(gate.value)), why
 
 
 def _stages(report: Report) -> str:

@@ -8,7 +8,7 @@ from .charts import Bar, bars
 from .markup import Column, Html, Notes, code, digest, facts, html, mend, pill, section, table, tag
 from .proof import Bundle, Gate, Latency, OutputParity, Parity, Score
 from .record import Report
-from .summary import value
+from .summary import limit, value
 
 TONES = {"pass": "good", "fail": "bad", "incomplete": "warn", "not-executed": "warn"}
 _SIDES = {"min": "at least ", "max": "at most ", None: ""}
@@ -22,16 +22,12 @@ def gates(report: Report) -> Html:
 
 
 def _gate(gate: Gate) -> tuple[object, ...]:
-    limit = f"{_SIDES[gate.bound]}{value(gate.limit)}" if _stated(gate) else figures.NONE
+    stated = limit(gate)
+    bound = stated if stated == figures.NONE else f"{_SIDES[gate.bound]}{stated}"
     allowed = " (allowed)" if gate.allowed and gate.status == "not-executed" else ""
     why = None if gate.status == "pass" else explained(gate.reason, gate.mend)
     status = pill(gate.status + allowed, TONES[gate.status])
-    return gate.name, limit, value(gate.value), (status, why)
-
-
-def _stated(gate: Gate) -> bool:
-    """A gate that was never executed may not know its limit, and then says 0."""
-    return gate.status != "not-executed" or bool(gate.limit)
+    return gate.name, bound, value(gate.value), (status, why)
 
 
 def explained(reason: str | None, hint: str | None) -> Html:

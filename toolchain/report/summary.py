@@ -1,7 +1,8 @@
-"""The line of a stage, as the terminal and the job summary both write it."""
+"""A stage's figures and a gate's limit, as every form of the report writes them."""
 
 from . import figures
 from .making import Stage
+from .proof import Gate
 
 COLUMNS = ("stage", "seconds", "peak memory", "size", "parity", "score", "latency ratio")
 
@@ -19,6 +20,12 @@ def cells(stage: Stage) -> tuple[str, ...]:
     )
 
 
-def value(limit: float | str | None) -> str:
+def limit(gate: Gate) -> str:
+    """A gate's limit, unescaped; one that was never executed may not know it, and then says 0."""
+    known = gate.status != "not-executed" or bool(gate.limit)
+    return value(gate.limit) if known else figures.NONE
+
+
+def value(figure: float | str | None) -> str:
     """A gate's limit or value, unescaped."""
-    return limit if isinstance(limit, str) else figures.number(limit)
+    return figure if isinstance(figure, str) else figures.number(figure)

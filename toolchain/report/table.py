@@ -6,7 +6,7 @@ from rich.text import Text
 
 from .proof import Gate
 from .record import Report
-from .summary import COLUMNS, cells, value
+from .summary import COLUMNS, cells, limit, value
 
 _COLOURS = {"pass": "green", "fail": "red", "incomplete": "yellow", "not-executed": "yellow"}
 
@@ -37,9 +37,7 @@ def _gates(report: Report) -> Table:
         grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("status")
     for gate in report.gates:
-        grid.add_row(
-            Text(gate.name), Text(value(gate.limit)), Text(value(gate.value)), _status(gate)
-        )
+        grid.add_row(Text(gate.name), Text(limit(gate)), Text(value(gate.value)), _status(gate))
     return grid
 
 
