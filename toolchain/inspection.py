@@ -89,9 +89,10 @@ def _stages(path: Path) -> list[Path]:
     return [file.parent for file in found if not file.parent.name.startswith(".")]
 
 
-def _place(folder: Path) -> tuple[int, str]:
+def _place(folder: Path) -> tuple[int, int, str]:
     name = folder.name if folder.name in _ORDER else folder.parent.name
-    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), folder.as_posix())
+    rank = _ORDER.index(name) if name in _ORDER else len(_ORDER)
+    return (rank, len(folder.parts), folder.as_posix())
 
 
 def _ranges(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """How `llmdeploy inspect` looks on a terminal."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .report.figures import count, percent, seconds, size
+from .report.figures import count, label, percent, plain, seconds, size
+
+#: More characters of one value than this are for --json.
+_LONG = 240
 
 
 def show(found: Mapping[str, Any]) -> RenderableType:
@@ -22,16 +24,15 @@ def show(found: Mapping[str, Any]) -> RenderableType:
 def _facts(facts: Mapping[str, Any]) -> Table:
     grid = _grid()
     for key, value in facts.items():
-        grid.add_row(key.replace("_bytes", "").replace("_", " "), Text(_text(key, value)))
+        grid.add_row(label(key), Text(_text(key, value)))
     return grid
 
 
 def _text(key: str, value: Any) -> str:
-    if key == "bytes" or key.endswith("_bytes"):
-        return size(value)
     if key == "seconds":
         return seconds(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = plain(key, value)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}... (--json shows all)"
 
 
 def _graph(graph: Mapping[str, Any]) -> RenderableType:

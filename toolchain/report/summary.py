@@ -27,5 +27,5 @@ def limit(gate: Gate) -> str:
 
 
 def value(figure: float | str | None) -> str:
-    """A gate's limit or value, unescaped."""
-    return figure if isinstance(figure, str) else figures.number(figure)
+    """A gate's limit or value, unescaped, with digits enough to see a near miss."""
+    return figure if isinstance(figure, str) else figures.number(figure, 6)
