@@ -13,6 +13,8 @@ EXTRAS: Mapping[str, str] = {
     "cpu": "build and run onnxruntime engines",
     "gpu": "build and run TensorRT engines on this GPU",
     "rtx": "compile TensorRT-RTX engines",
+    "sign": "sign bundles and check their signatures",
+    "triton": "pack for Triton and ask its server",
 }
 #: Modules that more than one distribution brings; two at a time spoil each other.
 _SHARED = ("onnxruntime", "tensorrt", "tensorrt_rtx")

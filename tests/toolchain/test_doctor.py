@@ -2,7 +2,7 @@ import io
 import json
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ def test_packages_are_those_of_the_metadata(seen: Diagnosis):
     assert by_name["numpy"].extras == ("",)
     assert by_name["torch"].extras == ("export",)
     assert "pytest" not in by_name
+
+
+def test_every_extra_that_people_install_has_its_purpose():
+    offered = set(metadata("llmdeploy").get_all("Provides-Extra") or ())
+    assert {*packages.EXTRAS} - {""} == offered - {"all", "dev"}
 
 
 def test_the_cpu_provider_is_tried_and_works(seen: Diagnosis):
