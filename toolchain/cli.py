@@ -35,6 +35,7 @@ VERBS = {
     "run": tools.run,
     "bench": tools.bench,
     "inspect": tools.inspect,
+    "diff": tools.diff,
     "list": tools.list_parts,
     "doctor": tools.doctor,
     "install": tools.install,

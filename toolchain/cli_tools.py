@@ -84,6 +84,20 @@ def inspect(
     return 1 if found.get("findings") else 0
 
 
+def diff(
+    before: Annotated[Path, typer.Argument(help="A workspace, or a report.json.")],
+    after: Annotated[Path, typer.Argument(help="Another.")],
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """What changed between two releases."""
+    from . import differing
+
+    found = differing.diff(before, after)
+    value = {"changes": [change.model_dump() for change in found]}
+    _say(value, json, quiet, lambda: differing.show(found))
+
+
 def list_parts(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
     """Passes, observers, backends and their options."""
     from .listing import listing, show

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+from llmdeploy import ConfigError
+from llmdeploy.toolchain.differing import diff
+from llmdeploy.toolchain.report import Environment, Model, Report, Score, Stage, Tool
+
+
+def write(folder: Path, *, value: float, size: int, onnx: str = "1.23.2") -> Path:
+    folder.mkdir()
+    report = Report(
+        tool=Tool(version="0"),
+        created="2026-01-01T00:00:00Z",  # pyright: ignore[reportArgumentType]
+        verdict="pass",
+        model=Model(checkpoint="m", task="t", architecture="A", digest="d", parameters=1),
+        stages=(
+            Stage(
+                name="export",
+                seconds=1,
+                peak_memory_bytes=1,
+                size_bytes=size,
+                digest="abc",
+                parity_reason="x",
+                score_reason="x",
+                latency_ratio_reason="x",
+            ),
+        ),
+        scores=(Score(name="int8", metric="accuracy", value=value),),
+        calibration_reason="none",
+        quantization_reason="none",
+        environment=Environment(
+            cpu="c",
+            cores=1,
+            memory_bytes=1,
+            os="o",
+            python="3",
+            packages={"onnx": onnx},
+            threads=1,
+            seed=0,
+        ),
+    )
+    (folder / "report.json").write_text(report.model_dump_json())
+    return folder
+
+
+def test_says_what_changed_and_by_how_much(tmp_path: Path) -> None:
+    before = write(tmp_path / "a", value=0.8, size=100)
+    after = write(tmp_path / "b", value=0.6, size=50, onnx="1.24.0")
+    changes = {(each.part, each.name): each for each in diff(before, after)}
+    assert set(changes) == {("size", "export"), ("score", "int8 accuracy"), ("versions", "onnx")}
+    assert changes["size", "export"].ratio == 0.5
+    assert changes["score", "int8 accuracy"].ratio == pytest.approx(0.75)
+    assert changes["versions", "onnx"].ratio is None
+
+
+def test_a_release_does_not_differ_from_itself(tmp_path: Path) -> None:
+    one = write(tmp_path / "a", value=0.8, size=100)
+    assert diff(one, one / "report.json") == []
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no json"])
+def test_what_is_no_report_is_refused(tmp_path: Path, content: str | None) -> None:
+    one = write(tmp_path / "a", value=0.8, size=100)
+    other = tmp_path / "b.json"
+    if content is not None:
+        other.write_text(content)
+    with pytest.raises(ConfigError, match="report"):
+        diff(one, other)
