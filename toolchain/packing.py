@@ -38,7 +38,7 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
         lineage=Lineage(
             checkpoint=run.config.model.checkpoint
             or str(run.stages["export"].options["checkpoint"]),
-            checkpoint_digest=run.stages["export"].inputs["checkpoint"],
+            checkpoint_digest=run.stages["export"].results["checkpoint_sha256"],
             samples_digest=samples.inputs["samples"] if samples else None,
             stages={name: stage.digest for name, stage in run.stages.items() if "/" not in name},
         ),

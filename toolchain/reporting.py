@@ -65,7 +65,7 @@ def _model(run: Run) -> rep.Model:
         revision=run.config.model.revision,
         task=found["task"],
         architecture=found["architecture"],
-        digest=stage.inputs["checkpoint"],
+        digest=found["checkpoint_sha256"],
         parameters=found.get("parameters"),
     )
 

@@ -18,7 +18,7 @@ from .config import PassTable
 from .feeds import assets, calibration_feeds, mask_name, parity_feeds
 from .run import Run
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
-from .workspace import Stage
+from .workspace import Stage, digest_file, digest_of
 
 
 def export(run: Run) -> Stage:
@@ -32,12 +32,20 @@ def export(run: Run) -> Stage:
     def work(out: Path) -> dict[str, Any]:
         from .exporter import export as trace
 
-        return trace(str(folder), out, **asked)
+        results = trace(str(folder), out, **asked)
+        return {**results, "checkpoint_sha256": _content(folder)}
 
     asked = model.model_dump(exclude={"checkpoint"})
     options = {**asked, "checkpoint": checkpoint}
     inputs = {"checkpoint": digest(folder)}
     return run.stage("export", work, inputs=inputs, options=options, packages=EXPORT)
+
+
+def _content(checkpoint: Path) -> str:
+    """sha256 over the bytes of a checkpoint's weights, tokenizer and configuration."""
+    kinds = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt")
+    files = sorted(path for path in checkpoint.iterdir() if path.suffix in kinds)
+    return digest_of({path.name: digest_file(path) for path in files if path.is_file()})
 
 
 def optimize(run: Run) -> Stage:
@@ -253,8 +261,6 @@ def samples_digest(run: Run) -> str:
     Raises:
         ConfigError: no samples are named, or the file is not there.
     """
-    from .workspace import digest_of
-
     path = (
         run.config.path(run.config.calibration.samples) if run.config.calibration.samples else None
     )
@@ -266,8 +272,6 @@ def samples_digest(run: Run) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    from .workspace import digest_file
-
     try:
         return digest_file(path)
     except OSError as error:

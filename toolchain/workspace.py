@@ -41,6 +41,7 @@ class Stage:
     peak_memory_bytes: int
     results: dict[str, Any]
     files: dict[str, str]
+    stats: dict[str, list[int]]
     schema_version: int = SCHEMA
     fresh: bool = field(default=False, compare=False)
 
@@ -133,6 +134,7 @@ class Workspace:
                 peak_memory_bytes=peak.bytes,
                 results=results,
                 files=digests(aside),
+                stats=stats(aside),
             )
             self._commit(aside, name, record)
             return record
@@ -162,7 +164,9 @@ class Workspace:
         return self.root / f".{name.replace('/', '+')}.{os.getpid()}.{kind}"
 
     def _whole(self, name: str, record: Stage) -> bool:
-        return digests(self.path(name)) == record.files
+        """Whether its files are as they were made; read again only where size or time differ."""
+        folder = self.path(name)
+        return stats(folder) == record.stats or digests(folder) == record.files
 
     def _sweep(self) -> None:
         """Put back what a killed run left half renamed, and drop what it left aside."""
@@ -194,8 +198,17 @@ def digest_file(path: Path) -> str:
 
 def digests(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder` but the record itself, by relative name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
-    return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
+    return {path.relative_to(folder).as_posix(): digest_file(path) for path in _files(folder)}
+
+
+def stats(folder: Path) -> dict[str, list[int]]:
+    """Size in bytes and time of the last change in ns of the same files."""
+    found = ((path.relative_to(folder).as_posix(), path.stat()) for path in _files(folder))
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
 
 
 def write_json(path: Path, value: object) -> None:
