@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
 
 
 def build(asked: argparse.Namespace, root: Path) -> dict[str, Path]:
-    """Our two engines; ONNX Runtime's float of the export and dynamic INT8 of the optimised graph."""
+    """Our two engines; ONNX Runtime's float of the export, its dynamic INT8 of our graph."""
     config = Config(
         model=Model(checkpoint=asked.checkpoint),
         calibration=Calibration(samples=asked.samples, encoding=asked.encoding),
