@@ -41,7 +41,6 @@ def tidy(model: ir.Model) -> bool:
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.LiftSubgraphInitializersToMainGraphPass(),
     )
     return passes(model).modified
 

@@ -89,13 +89,15 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _known(value: ir.Value) -> bool:
     shape = value.shape
+    if value.type is not None and not isinstance(value.type, ir.TensorType):
+        return True  # a sequence or an optional has no shape of its own
     return value.type is not None and shape is not None and not any(map(is_vague, shape))
 
 
 def _refine(value: ir.Value, info: onnx.ValueInfoProto) -> None:
     found = ir.serde.deserialize_value_info_proto(info, None)
     value.type = value.type or found.type
-    if found.shape is None:
+    if found.shape is None or not isinstance(value.type, ir.TensorType):
         return
     if value.shape is None:
         value.shape = found.shape.copy()

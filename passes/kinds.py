@@ -15,6 +15,9 @@ from .sweep import apply_rules
 #: Inference learns from rewrites, and rewrites from inference: this often at most.
 MAX_ROUNDS = 6
 
+#: Since this version of the IR a constant need not be an input too.
+FREE_INITIALIZERS = 4
+
 
 class Pass(ir.passes.InPlacePass):
     """A pass with a contract: a frozen pydantic dataclass whose fields are its options.
@@ -44,6 +47,7 @@ class RulePass(Pass):
     def apply(self, model: ir.Model, ledger: Ledger) -> ir.passes.PassResult:
         """Apply the rules until none finds work, each application on the ledger's record."""
         infer(model)
+        model.ir_version = max(model.ir_version, FREE_INITIALIZERS)
         modified = False
         for _ in range(MAX_ROUNDS):
             if not apply_rules(model, self.table, ledger):

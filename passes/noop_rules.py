@@ -73,6 +73,15 @@ def cast_to_same(build: Builder, node: ir.Node) -> Outcome:
     return source if source.dtype == target else f"it casts {source.dtype} to {target}"
 
 
+def carry(node: ir.Node, value: ir.Value, *names: str) -> ir.Value:
+    """Give the node that makes `value` the attributes of these names that `node` has."""
+    made = value.producer()
+    for name in names:
+        if made is not None and name in node.attributes:
+            made.attributes.add(node.attributes[name])
+    return value
+
+
 def _target(node: ir.Node) -> ir.DataType | None:
     if node.op_type == "Cast":
         return ir.DataType(attribute_int(node, "to", 0))
@@ -86,7 +95,8 @@ def cast_like(build: Builder, node: ir.Node) -> Outcome:
     target = _target(node)
     if target is None:
         return "the type is not known"
-    return build.op("Cast", first(node), to=int(target))
+    made = build.op("Cast", first(node), to=int(target))
+    return carry(node, made, "saturate", "round_mode")
 
 
 @rule("Cast")
@@ -100,7 +110,8 @@ def cast_of_cast(build: Builder, node: ir.Node) -> Outcome:
         return "a type is not known"
     if between.name not in _WIDER.get(source.dtype.name, ()):
         return f"{between} cannot hold every {source.dtype}"
-    return build.op("Cast", source, to=attribute_int(node, "to", 0))
+    made = build.op("Cast", source, to=attribute_int(node, "to", 0))
+    return carry(node, made, "saturate", "round_mode")
 
 
 @rule("Transpose")

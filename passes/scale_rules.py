@@ -11,6 +11,9 @@ from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
 from .weight_rules import changed
 
+#: Types in which a factor may move through a product without harm.
+_WIDE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+
 
 @rule("MatMul", contract=CLOSE)
 def one_scale(build: Builder, node: ir.Node) -> Outcome:
@@ -19,9 +22,9 @@ def one_scale(build: Builder, node: ir.Node) -> Outcome:
     if left is None or right is None:
         return "not both operands are scaled by a number"
     (query, one), (key, two) = left, right
-    if query.dtype is None:
-        return "its type is not known"
-    factor = build.constant(np.array(one * two, dtype=query.dtype.numpy()), "scale")
+    if query.dtype not in _WIDE:
+        return "two factors keep 16 bits from overflow and underflow"
+    factor = build.constant(np.array(one * two, dtype=_numpy(query)), "scale")
     return build.again(node, build.op("Mul", query, factor, like=node.inputs[0]), key)
 
 
@@ -38,6 +41,11 @@ def _scaled(value: ir.Value | None) -> tuple[ir.Value, float] | None:
     if node.op_type == "Mul" and two is not None and number and _no_wider(one, two):
         return two, number
     return None
+
+
+def _numpy(value: ir.Value) -> np.dtype[np.generic]:
+    assert value.dtype is not None
+    return value.dtype.numpy()
 
 
 def _no_wider(number: ir.Value | None, value: ir.Value) -> bool:
@@ -98,6 +106,8 @@ def scale_in_weight(build: Builder, node: ir.Node) -> Outcome:
     if any(_both_scaled(use.node) for use in node.outputs[0].uses()):
         return "the MatMul that reads it makes one factor of two first"
     value, factor = found
+    if value.dtype not in _WIDE:
+        return "in 16 bits the factor is left where it was"
     made = linear(value)
     if made is None:
         return "what is scaled is not a weight's product that nothing else reads"
@@ -161,12 +171,12 @@ def scale_of_scores(build: Builder, node: ir.Node) -> Outcome:
     scores = made_by(found[0], "MatMul") if found is not None else None
     if found is None or scores is None or not only_use(found[0]):
         return "it does not scale a MatMul that nothing else reads"
+    if first(scores).dtype not in _WIDE:
+        return "in 16 bits the factor is left where it was"
     if linear(scores.inputs[0]) is None or is_constant(scores.inputs[1]):
         return "the left operand's weight cannot take the factor"
     query = first(scores)
-    if query.dtype is None:
-        return "its type is not known"
-    factor = build.constant(np.array(found[1], dtype=query.dtype.numpy()), "scale")
+    factor = build.constant(np.array(found[1], dtype=_numpy(query)), "scale")
     return build.again(scores, build.op("Mul", query, factor, like=query), scores.inputs[1])
 
 

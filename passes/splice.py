@@ -89,7 +89,7 @@ def _inherit(before: ir.Value, after: ir.Value) -> None:
     """Let the new value know what is known of the old one's type and shape."""
     if after.type is None:
         after.type = before.type
-    if before.shape is None:
+    if before.shape is None or not isinstance(after.type, ir.TensorType):
         return
     if after.shape is None or (before.is_graph_output() and len(after.shape) == len(before.shape)):
         after.shape = before.shape.copy()
