@@ -31,11 +31,12 @@ class Contents:
 
     `assets` is the folder of io.json, the tokenizer and the configuration; `portable` that of the
     ONNX graph an engine can be built from again, `recipes` says how. `engines` are folders by
-    backend, `executed` the backends that ran where `golden` was made. `created` is a date to
-    state, by default SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same
-    bytes. `metrics` are measured scores by name; `parameters` what the release was asked for and
-    `builder` a URI of who built it, both for the provenance. `options` are what a packager may be
-    asked for, by its name.
+    backend, `executed` the backends that ran where `golden` was made; `requires` is what a machine
+    needs for them, by default what their files say. `created` is a date to state, by default
+    SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same bytes. `metrics`
+    are measured scores by name; `parameters` what the release was asked for and `builder` a URI
+    of who built it, both for the provenance. `options` are what a packager may be asked for, by
+    its name.
     """
 
     name: str

@@ -11,10 +11,11 @@ from safetensors.numpy import save
 from .. import BundleError, ConfigError
 from .archive import Source
 from .archive import pack as pack_archive
-from .bundle import MANIFEST, Engine, File, Golden, Manifest, Requires, digest
+from .bundle import MANIFEST, Engine, File, Golden, Manifest, digest
 from .contents import Arrays, Case, Contents
 from .places import ARCHIVE, ASSETS
 from .provenance import write
+from .requirements import derive
 from .sbom import NAME as BILL
 from .sbom import bill
 from .signature import Signature
@@ -134,7 +135,8 @@ def _engine(contents: Contents, backend: str) -> Engine:
         backend=backend,
         path=f"engines/{backend}",
         executed=backend in contents.executed,
-        requires=contents.requires.get(backend, Requires()),
+        requires=contents.requires.get(backend)
+        or derive(backend, contents.engines[backend], contents.versions),
         recipe=contents.recipes.get(backend) if contents.portable else None,
     )
 

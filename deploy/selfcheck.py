@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from .. import BundleError, Error
-from .agreement import agree
 from .bundle import Golden, Manifest, Tolerance, differences, extract
+from .golden import agree
 from .hiding import hide
 from .places import BACKEND
 from .runtime import Session, load

@@ -9,6 +9,8 @@ from pathlib import Path
 from .bundle import Requires
 from .version import older
 
+#: Packages that hold the same module.
+_INSTEAD = {"onnxruntime": ("onnxruntime-gpu",)}
 _CPU = Path("/proc/cpuinfo")
 
 
@@ -31,14 +33,19 @@ def lacking_space(folder: Path, needed: int) -> str:
 def _packages(requires: Requires) -> list[str]:
     found: list[str] = []
     for name, least in requires.packages.items():
-        try:
-            here = metadata.version(name)
-        except metadata.PackageNotFoundError:
+        here = next(filter(None, map(_version, (name, *_INSTEAD.get(name, ())))), None)
+        if here is None:
             found.append(f"{name} {least} is not installed")
-            continue
-        if older(here, least):
+        elif older(here, least):
             found.append(f"{name} {here} is older than {least}")
     return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _memory(requires: Requires) -> list[str]:

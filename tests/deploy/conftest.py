@@ -119,7 +119,9 @@ def make_contents(folder: Path, engine: Path) -> Contents:
     """A release of the tiny encoder, with a plan that nothing here can execute."""
     plan = folder / "plans" / "tensorrt-rtx"
     plan.mkdir(parents=True, exist_ok=True)
-    (plan / "engine.plan").write_bytes(b"vtrt" + bytes(range(256)))
+    size, version = (256).to_bytes(8, "little"), bytes([1, 7, 1, 116])
+    header = b"vtrt" + bytes(12) + size + version
+    (plan / "engine.plan").write_bytes(header + bytes(256 - len(header)))
     licence = folder / "LICENSE"
     licence.write_text("Permission is granted.\n", encoding="utf-8")
     with load(engine) as session:

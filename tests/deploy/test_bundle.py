@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from llmdeploy import BundleError, ConfigError
+from llmdeploy import BuildError, BundleError, ConfigError
 from llmdeploy.deploy import bundle as bundles
 from llmdeploy.deploy.bundle import Manifest, digest, manifest_of, unpack
 from llmdeploy.deploy.contents import Contents
@@ -77,6 +77,18 @@ def test_what_the_archive_holds(contents: Contents, tmp_path: Path) -> None:
         ("onnxruntime", True),
         ("tensorrt-rtx", False),
     ]
+    assert [engine.requires.packages for engine in manifest.engines] == [
+        {"onnxruntime": "1.32"},
+        {"tensorrt-rtx": "1.7.1.116"},
+    ]
+    assert manifest.engines[1].requires.memory_bytes == 256
+
+
+def test_a_plan_that_is_cut_off_is_not_packed(contents: Contents, tmp_path: Path) -> None:
+    plan = contents.engines["tensorrt-rtx"] / "engine.plan"
+    plan.write_bytes(plan.read_bytes()[:200])
+    with pytest.raises(BuildError, match="cut off"):
+        pack(contents, tmp_path)
 
 
 def test_two_builds_are_byte_identical(
