@@ -102,7 +102,7 @@ def config(loaders: Any, spec: dict[str, Any]) -> Any:
         given["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: given.pop("workspace_bytes")}
     if "hardware_compatibility" in given:
         level = given.pop("hardware_compatibility").replace("-", "_").upper()
-        given["hardware_compatibility_level"] = trt.HardwareCompatibilityLevel[level]
+        given["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, level)
     tf32 = given.pop("tf32")
     if spec["module"] != "tensorrt_rtx":
         return loaders.CreateConfig(tf32=tf32, **given)
