@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -69,7 +70,7 @@ class Recipe(Record):
 
     precision: str
     profile: dict[str, tuple[int, int, int]] = {}
-    options: dict[str, bool | int | float | str | tuple[str, ...]] = {}
+    options: dict[str, JsonValue] = {}
 
 
 class Engine(Record):

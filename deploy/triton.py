@@ -10,7 +10,10 @@ from pydantic import ValidationError
 
 from .. import BundleError, ConfigError
 from . import triton_config as configs
+from .archive import Source
+from .bundle import MANIFEST, digest
 from .contents import Contents
+from .gather import below, engine, sealed, shared
 from .places import MODELS
 from .signature import FILE, Signature
 from .text import TOKENIZER
@@ -22,41 +25,49 @@ MODULES = ("signature.py", "text.py", "answers.py", "ort_session.py")
 #: Files of the checkpoint that the tokenizer and the answers read.
 READ = (FILE, TOKENIZER, "config.json")
 CONFIG = "config.pbtxt"
+MODELS_FOLDER = "models"
 #: Our backend's name to Triton's, and the name that Triton expects of its file.
 BACKENDS = {"onnxruntime": ("onnxruntime", "model.onnx"), "tensorrt": ("tensorrt", "model.plan")}
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository that is being written: `folder`/MODEL/config.pbtxt and MODEL/VERSION/."""
+    """A repository that is being written: `models`/MODEL/config.pbtxt and MODEL/VERSION/."""
 
     folder: Path
-    name: str
+    contents: Contents
     options: Options
     signature: Signature
 
+    @property
+    def models(self) -> Path:
+        """What tritonserver is given."""
+        return self.folder / MODELS_FOLDER
+
     def model(self, part: str) -> str:
         """The name of a part's model; the ensemble has the name alone."""
-        return f"{self.name}-{part}" if part else self.name
+        name = self.contents.name
+        return f"{name}-{part}" if part else name
 
     def version(self, part: str) -> Path:
         """The folder of a part's version, made."""
-        path = self.folder / self.model(part) / str(self.options.version)
+        path = self.models / self.model(part) / str(self.options.version)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def write(self, part: str, config: Any) -> None:
         """Write a part's config.pbtxt, and beside the version too, to go back to."""
         written = configs.text(config)
-        for folder in (self.version(part), self.folder / self.model(part)):
+        for folder in (self.version(part), self.models / self.model(part)):
             (folder / CONFIG).write_text(written, encoding="utf-8")
 
 
 def pack(contents: Contents, folder: Path) -> dict[str, Any]:
-    """Write `folder`/models, a repository that tritonserver takes; facts about it.
+    """Write `folder`/NAME-VERSION with `models`, a repository that tritonserver takes.
 
-    `contents.options["triton"]` may hold the fields of `Options`. An engine for which Triton has
-    no backend (TensorRT-RTX) is left out and named.
+    Beside it lie manifest, bill and golden runs, by which it verifies itself as an edge bundle
+    does. `contents.options["triton"]` may hold the fields of `Options`. An engine for which
+    Triton has no backend (TensorRT-RTX) is left out and named.
 
     Raises:
         ConfigError: an unknown option, or the engine it names is not there.
@@ -68,19 +79,42 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"no {options.engine} engine that Triton could run", mend=f"there are: {names}"
         )
+    files = shared(contents)
     signature = Signature.load(contents.assets)
-    root = Repository(folder / "models", contents.name, options, signature)
-    _engine(root, contents)
+    root = Repository(folder / f"{contents.name}-{contents.version}", contents, options, signature)
+    _engine(root)
     parts = ["engine"]
     if signature.input("input_ids") and (contents.assets / TOKENIZER).is_file():
-        parts += _around(root, contents)
-    left_out = sorted(name for name in contents.engines if name != options.engine)
+        parts += _around(root)
+    sizes = _seal(root, files)
     return {
-        "path": "models",
+        "path": root.folder.name,
+        "sha256": digest(root.folder / MANIFEST),
+        "bytes": sum(sizes),
+        "files": len(sizes),
         "models": [root.model(part) for part in sorted(parts)],
         "version": options.version,
-        "left_out": left_out,
+        "left_out": sorted(name for name in contents.engines if name != options.engine),
     }
+
+
+def _seal(root: Repository, files: dict[str, Source]) -> list[int]:
+    """Write what every bundle holds beside the models; the size of every file."""
+    backend = root.options.engine
+    version = f"{MODELS_FOLDER}/{root.model('engine')}/{root.options.version}"
+    whole = sealed(
+        root.contents,
+        {**files, **below(root.models, MODELS_FOLDER)},
+        [engine(root.contents, backend, version)],
+    )
+    for name, source in whole.items():
+        path = root.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(source, bytes):
+            path.write_bytes(source)
+        elif source != path:
+            shutil.copyfile(source, path)
+    return [(root.folder / name).stat().st_size for name in whole]
 
 
 def _options(given: Mapping[str, Any]) -> Options:
@@ -93,8 +127,9 @@ def _options(given: Mapping[str, Any]) -> Options:
         raise ConfigError(f"{problem['msg']}: {key}", where="[bundle.triton]", mend=mend) from error
 
 
-def _engine(root: Repository, contents: Contents) -> None:
+def _engine(root: Repository) -> None:
     """The engine's files and configuration, warmed up by the first golden run."""
+    contents = root.contents
     source = contents.engines[root.options.engine]
     own = Signature.load(source) if (source / FILE).is_file() else root.signature
     backend, file = BACKENDS[root.options.engine]
@@ -111,7 +146,7 @@ def _engine(root: Repository, contents: Contents) -> None:
         root.model("engine"), own, root.options, backend=backend, file=file, settings={}
     )
     files = configs.warm(config, contents.golden[0].feed, own, root.options)
-    warmup = root.folder / root.model("engine") / "warmup"
+    warmup = root.models / root.model("engine") / "warmup"
     warmup.mkdir()
     for name, data in files.items():
         (warmup / name).write_bytes(data)
@@ -125,9 +160,9 @@ def _named(path: Path, file: str) -> str:
     return file if is_plan or is_graph else path.name
 
 
-def _around(root: Repository, contents: Contents) -> list[str]:
+def _around(root: Repository) -> list[str]:
     """Tokenizer before the engine, answers after it where labels are known, and the ensemble."""
-    signature, options = root.signature, root.options
+    signature, options, contents = root.signature, root.options, root.contents
     parts = ["tokenizer", "answers"] if signature.labels else ["tokenizer"]
     for part in parts:
         version = root.version(part)
@@ -153,7 +188,7 @@ def _around(root: Repository, contents: Contents) -> list[str]:
         root.write("answers", answers)
     names = {part: root.model(part) for part in (*parts, "engine")}
     whole = configs.ensemble(
-        root.name, signature, options, answers=bool(signature.labels), parts=names
+        contents.name, signature, options, answers=bool(signature.labels), parts=names
     )
     root.write("", whole)
     return [*parts, ""]

@@ -9,6 +9,7 @@ import pytest
 from llmdeploy import ConfigError
 from llmdeploy.deploy import triton_config as configs
 from llmdeploy.deploy.contents import Contents
+from llmdeploy.deploy.selfcheck import verify_bundle
 from llmdeploy.deploy.signature import Bounds, Tensor
 from llmdeploy.deploy.triton import MODULES, pack
 from llmdeploy.deploy.triton_versions import publish, switch, versions
@@ -18,8 +19,8 @@ from .conftest import SIGNATURE, make_contents, write_classifier
 
 def packed(contents: Contents, folder: Path, **options: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    pack(dataclasses.replace(contents, options={"triton": options}), folder)
-    return folder / "models"
+    facts = pack(dataclasses.replace(contents, options={"triton": options}), folder)
+    return folder / facts["path"] / "models"
 
 
 def config(repository: Path, model: str) -> Any:
@@ -50,6 +51,16 @@ def test_the_engine_is_described_as_io_json_has_it(contents: Contents, tmp_path:
     assert engine.optimization.graph.level == -1
     assert list(engine.version_policy.specific.versions) == [1]
     assert (repository / "tiny-engine" / "1" / "model.onnx").is_file()
+
+
+def test_a_repository_verifies_itself_as_a_bundle(contents: Contents, tmp_path: Path) -> None:
+    facts = pack(contents, tmp_path)
+    found = verify_bundle(tmp_path / facts["path"])
+    assert found.ok
+    assert [check.name for check in found.checks] == ["files", "tokens 0", "golden 0"]
+    (tmp_path / facts["path"] / "models" / "tiny" / "config.pbtxt").write_text("name: 'other'")
+    found = verify_bundle(tmp_path / facts["path"])
+    assert [check.name for check in found.checks] == ["file models/tiny/config.pbtxt"]
 
 
 def test_the_warm_up_is_the_first_golden_text(contents: Contents, tmp_path: Path) -> None:
@@ -107,13 +118,14 @@ def test_python_models_run_with_our_own_modules(classifier: Contents, tmp_path: 
 def test_a_tensorrt_engine_goes_by_tritons_names(contents: Contents, tmp_path: Path) -> None:
     plan = tmp_path / "trt"
     plan.mkdir()
-    (plan / "engine.plan").write_bytes(b"ftrt")
+    data = b"ftrt" + bytes(20) + bytes([11, 4, 0, 106])
+    (plan / "engine.plan").write_bytes(data)
     both = dataclasses.replace(contents, engines={**contents.engines, "tensorrt": plan})
     repository = packed(both, tmp_path / "t", engine="tensorrt", kind="gpu", gpus=(0,))
     engine = config(repository, "tiny-engine")
     assert (engine.backend, engine.default_model_filename) == ("tensorrt", "model.plan")
     assert list(engine.instance_group[0].gpus) == [0]
-    assert (repository / "tiny-engine" / "1" / "model.plan").read_bytes() == b"ftrt"
+    assert (repository / "tiny-engine" / "1" / "model.plan").read_bytes() == data
     tokenizer = config(repository, "tiny-tokenizer")
     assert tokenizer.instance_group[0].kind == tokenizer.instance_group[0].KIND_CPU
 
@@ -157,7 +169,7 @@ def test_versions_are_published_side_by_side_and_switched(
     with pytest.raises(ConfigError, match="there are: 2, 3"):
         switch(live, "tiny", 1)
     with pytest.raises(ConfigError, match="pack it as version 4"):
-        publish(tmp_path / "v3" / "models", live)
+        publish(tmp_path / "v3" / "tiny-1.0.0" / "models", live)
     with pytest.raises(ConfigError, match="other arrays"):
         publish(packed(classifier, tmp_path / "v4", version=4), live)
     assert versions(live, "tiny-engine") == [2, 3]

@@ -115,8 +115,8 @@ def put(served: Served, contents: Contents, folder: Path, version: int = 1) -> N
     """Pack, publish and load a version."""
     folder.mkdir()
     options = {"python_engine": True, "max_length": 64, "version": version}
-    pack(dataclasses.replace(contents, options={"triton": options}), folder)
-    for model in publish(folder / "models", served.repository):
+    facts = pack(dataclasses.replace(contents, options={"triton": options}), folder)
+    for model in publish(folder / facts["path"] / "models", served.repository):
         served.client.load_model(model)
 
 
