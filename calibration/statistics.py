@@ -53,7 +53,7 @@ class Reservoir:
     def __init__(self, size: int, seed: int) -> None:
         self._random = np.random.default_rng(seed)
         # beyond every key of a row, the greatest first: empty places fill from the front
-        self._keys: NDArray[np.float64] = 2.0 + np.arange(size, 0, -1)
+        self._keys: NDArray[np.float64] = 2.0 + np.arange(size, 0, -1, dtype=np.float64)
 
     def offer(self, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of so many new rows stay, and the places they take."""
