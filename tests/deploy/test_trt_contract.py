@@ -55,7 +55,8 @@ FLAGS = ["REFIT", "SPARSE_WEIGHTS", "STRIP_PLAN", "VERSION_COMPATIBLE", "WEIGHT_
 
 @pytest.mark.parametrize("tf32", [False, True])
 def test_every_option_reaches_the_builder_s_configuration(tmp_path: Path, tf32: bool) -> None:
-    found = json.loads(stubs.run(CONFIG.replace("TF32,\n", f"{tf32},\n"), stubs.make(tmp_path)))
+    printed = stubs.run(CONFIG.replace("TF32,\n", f"{tf32},\n"), stubs.make(tmp_path))
+    found = json.loads(printed.splitlines()[-1])
     assert found["version"].startswith("11.4")
     assert found["set"] == sorted([*FLAGS, "TF32"] if tf32 else FLAGS)
     assert found["cleared"] == ([] if tf32 else ["TF32"])
