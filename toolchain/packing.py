@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import ConfigError
-from ..deploy.bundle import Lineage, Tolerance
+from ..deploy.bundle import Lineage, Recipe, Tolerance
 from ..deploy.contents import Case, Contents
 from . import registry
 from .feeds import SENTENCES, Texts, parity_feeds, read
@@ -43,12 +43,23 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
             stages={name: stage.digest for name, stage in run.stages.items() if "/" not in name},
         ),
         portable=run.folder(neutral(run).name),
+        recipes={name: _recipe(run, name) for name in backends},
         versions=versions(tuple(dict.fromkeys((*EXPORT, *ENGINE)))),
         executed=frozenset(name for name in backends if f"parity/engine/{name}" in run.stages),
         licences=sorted(
             path for path in exported.iterdir() if path.name.upper().startswith("LICEN")
         ),
         reports=reports,
+        parameters=run.config.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+    )
+
+
+def _recipe(run: Run, backend: str) -> Recipe:
+    """How a device builds the engine again, where this one does not run."""
+    build = run.config.build
+    options = build.options.get(backend, {})
+    return Recipe.model_validate(
+        {"precision": build.precision, "profile": build.profile, "options": options}
     )
 
 
