@@ -96,6 +96,7 @@ class _TensorRt:
             "engine": str((folder / PLAN).resolve()),
             "profiles": [shapes(model, dims) for dims in profiles],
             "decompose_attention": float_attention(model),
+            "inspect": gpu.unusable() is None,
             "config": _config(options, rtx=self.module == "tensorrt_rtx"),
         }
 
@@ -110,8 +111,9 @@ class _TensorRt:
         from .trt_audit import audit
         from .trt_plan import header
 
-        figures = result["facts"]
+        figures = dict(result["facts"])
         checked = audit(model, figures.get("weights_memory_bytes"))
+        kinds = _kinds(figures.pop("inspector", None), checked.asked, folder)
         if checked.verdict == "not as asked":
             raise BuildError(
                 f"asked {checked.asked} and got float: {checked.built_bytes} bytes of weights, "
@@ -129,6 +131,7 @@ class _TensorRt:
             "profile": spec["profiles"],
             "tf32": options.tf32,
             "audit": asdict(checked),
+            "layers_by_dtype": kinds,
             "warnings": result["warnings"],
             "executed": False,
             "reason": f"built, not executed here: {why or 'run `llmdeploy verify`'}",
@@ -165,6 +168,21 @@ class TensorRt(_TensorRt):
             return f"tensorrt is not installed, {mend}"
         why = gpu.unusable()
         return f"TensorRT builds on a GPU only and there is {why}, {mend}" if why else None
+
+
+def _kinds(report: str | None, asked: str, folder: Path) -> dict[str, int] | None:
+    """Layers by dtype as the inspector tells, None where no engine can be loaded."""
+    if report is None:
+        return None
+    from .trt_inspector import inspect
+
+    found = inspect(report)
+    if asked != "float" and not found.quantized:
+        what = f"asked {asked} and no layer of the engine reads it"
+        raise BuildError(
+            what, where=folder / PLAN, mend="look at the layers of `llmdeploy inspect`"
+        )
+    return dict(found.kinds)
 
 
 def _refuse(model: Path) -> None:

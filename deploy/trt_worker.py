@@ -69,7 +69,15 @@ def build(spec: dict[str, Any], log: Log) -> dict[str, Any]:
     plan = loaders.EngineBytesFromNetwork(parsed, config=made, save_timing_cache=cache)()
     with open(spec["engine"], "wb") as file:
         file.write(plan)
-    return {"version": trt.__version__, "layers": layers, "bytes": plan.nbytes, **log.figures}
+    facts = {"version": trt.__version__, "layers": layers, "bytes": plan.nbytes, **log.figures}
+    return {**facts, "inspector": inspect(trt, plan, log)} if spec["inspect"] else facts
+
+
+def inspect(trt: Any, plan: Any, log: Log) -> str:
+    """The engine inspector's JSON; an engine can be loaded only where there is a GPU."""
+    engine = trt.Runtime(logger(trt, log)).deserialize_cuda_engine(plan)
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def logger(trt: Any, log: Log) -> Any:

@@ -110,6 +110,7 @@ wanted = {
     trt.Runtime: ["deserialize_cuda_engine"],
     trt.ICudaEngine: ["create_execution_context", "create_engine_inspector"],
     trt.EngineInspector: ["get_engine_information"],
+    trt.LayerInformationFormat: ["JSON"],
     trt.ILogger: ["log"],
 }
 print([f"{cls.__name__}.{name}" for cls, names in wanted.items() for name in names if not hasattr(cls, name)])
