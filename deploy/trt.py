@@ -87,9 +87,10 @@ class _TensorRt:
         self, model: Path, folder: Path, profile: Profile, options: Options
     ) -> dict[str, Any]:
         from .trt_lint import float_attention
-        from .trt_profile import shapes
+        from .trt_profile import consistent, shapes
 
-        profiles = [profile.dims, *({**profile.dims, **each} for each in options.profiles)]
+        others = ({**profile.dims, **each} for each in options.profiles)
+        profiles = [consistent(dims) for dims in (profile.dims, *others)]
         return {
             "module": self.module,
             "model": str(model.resolve()),

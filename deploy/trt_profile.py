@@ -7,6 +7,18 @@ from .. import BuildError, ConfigError
 
 Sizes = tuple[int, int, int]
 Shapes = dict[str, tuple[list[int], list[int], list[int]]]
+#: A dimension that is the sum of others: TensorRT refuses a profile in which it is not.
+SUMS = {"total": ("past", "sequence")}
+
+
+def consistent(dims: Mapping[str, Sizes]) -> dict[str, Sizes]:
+    """The sizes with every sum of others (`total = past + sequence`) put right."""
+    made = dict(dims)
+    for name, parts in SUMS.items():
+        if name in made and all(part in made for part in parts):
+            low, opt, high = (sum(made[part][index] for part in parts) for index in range(3))
+            made[name] = (low, opt, high)
+    return made
 
 
 def shapes(model: Path, dims: Mapping[str, Sizes]) -> Shapes:

@@ -74,6 +74,20 @@ def test_several_profiles_and_capabilities(tmp_path: Path) -> None:
     assert one.facts["compute_capabilities"] == ["8.0", "8.6", "8.9", "12.0"]
 
 
+def test_prefill_and_decode_profiles_of_a_graph_with_a_cache(tmp_path: Path) -> None:
+    model = text("""g (float[N,past,4] old, float[N,sequence,4] new, float[N,total,4] mask) => (float[N,total,4] y) {
+      all = Concat<axis = 1>(old, new)
+      y = Add(all, mask)
+    }""")
+    dims = {"N": (1, 1, 4), "past": (0, 32, 64), "sequence": (1, 8, 32), "total": (1, 8, 64)}
+    decode = {"past": [0, 32, 64], "sequence": [1, 1, 1]}
+    facts = build(model, tmp_path, Profile(dims), profiles=[decode]).facts
+    assert [[size[1] for size in each["mask"]] for each in facts["profile"]] == [
+        [1, 40, 96],
+        [1, 33, 65],
+    ]
+
+
 def test_float32_attention_of_opset_23_compiles(tmp_path: Path) -> None:
     model = parse("""<ir_version: 10, opset_import: ["" : 23]>
       g (float[N,2,S,16] q, float[N,2,S,16] k, float[N,2,S,16] v) => (float[N,2,S,16] y) {
