@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from . import figures
 from .proof import Gate
 from .record import Report
-from .summary import COLUMNS, cells, limit, value
+from .summary import COLUMNS, cells, limit, mend_of, value
 
 _ICONS = {"pass": "✅", "fail": "❌", "incomplete": "⚠️", "not-executed": "⚪"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@$:-])")
@@ -28,8 +28,7 @@ def _gates(report: Report) -> str:
 
 def _gate(gate: Gate) -> tuple[str, ...]:
     name = f"{_ICONS[gate.status]} {_escape(gate.name)}"
-    mend = gate.mend if gate.mend and gate.status != "pass" else ""
-    why = " ".join(_escape(part) for part in (gate.reason, mend) if part)
+    why = " ".join(_escape(part) for part in (gate.reason, mend_of(gate)) if part)
     return name, _escape(limit(gate)), _escape(value(gate.value)), why
 
 

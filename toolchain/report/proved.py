@@ -8,7 +8,7 @@ from .charts import Bar, bars
 from .markup import Column, Html, Notes, code, digest, facts, html, mend, pill, section, table, tag
 from .proof import Bundle, Gate, Latency, OutputParity, Parity, Score
 from .record import Report
-from .summary import limit, value
+from .summary import excused, limit, mend_of, value
 
 TONES = {"pass": "good", "fail": "bad", "incomplete": "warn", "not-executed": "warn"}
 _SIDES = {"min": "at least ", "max": "at most ", None: ""}
@@ -24,8 +24,8 @@ def gates(report: Report) -> Html:
 def _gate(gate: Gate) -> tuple[object, ...]:
     stated = limit(gate)
     bound = stated if stated == figures.NONE else f"{_SIDES[gate.bound]}{stated}"
-    allowed = " (allowed)" if gate.allowed and gate.status == "not-executed" else ""
-    why = None if gate.status == "pass" else explained(gate.reason, gate.mend)
+    allowed = " (allowed)" if excused(gate) else ""
+    why = None if gate.status == "pass" else explained(gate.reason, mend_of(gate))
     status = pill(gate.status + allowed, TONES[gate.status])
     return gate.name, bound, value(gate.value), (status, why)
 

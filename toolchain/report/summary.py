@@ -26,6 +26,16 @@ def limit(gate: Gate) -> str:
     return value(gate.limit) if known else figures.NONE
 
 
+def excused(gate: Gate) -> bool:
+    """Whether a gate was not executed, and did not have to be."""
+    return gate.allowed and gate.status == "not-executed"
+
+
+def mend_of(gate: Gate) -> str | None:
+    """What to do about a gate; nothing about one that holds or is excused."""
+    return None if gate.status == "pass" or excused(gate) else gate.mend
+
+
 def value(figure: float | str | None) -> str:
     """A gate's limit or value, unescaped, with digits enough to see a near miss."""
     return figure if isinstance(figure, str) else figures.number(figure, 6)

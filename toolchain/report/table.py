@@ -6,7 +6,7 @@ from rich.text import Text
 
 from .proof import Gate
 from .record import Report
-from .summary import COLUMNS, cells, limit, value
+from .summary import COLUMNS, cells, excused, limit, mend_of, value
 
 _COLOURS = {"pass": "green", "fail": "red", "incomplete": "yellow", "not-executed": "yellow"}
 
@@ -49,6 +49,6 @@ def _grid(first: str) -> Table:
 
 def _status(gate: Gate) -> Text:
     text = Text(gate.status, style=_COLOURS[gate.status])
-    text.append(", allowed" if gate.status == "not-executed" and gate.allowed else "")
-    why = ", ".join(part for part in (gate.reason, gate.mend) if part)
+    text.append(", allowed" if excused(gate) else "")
+    why = ", ".join(part for part in (gate.reason, mend_of(gate)) if part)
     return text.append(f": {why}" if why and gate.status != "pass" else "", style="default")

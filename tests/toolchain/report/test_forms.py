@@ -86,6 +86,16 @@ def test_the_table_shows_stages_gates_and_verdict(report: Report):
         assert word in text
 
 
+def test_a_gate_that_may_go_unexecuted_needs_no_mend(data: dict[str, Any]):
+    data["gates"][2] |= {"mend": "buy a GPU", "limit": 0}
+    text = _show(Report.model_validate(data))
+    assert "buy a GPU" in text
+    data["gates"][2]["allowed"] = True
+    excused = Report.model_validate(data)
+    assert "not-executed, allowed: tensorrt-rtx cannot be executed here" in _show(excused)
+    assert "buy a GPU" not in _show(excused) + markdown(excused)
+
+
 @pytest.mark.parametrize("name", ["[red]x[/]", "[/]"])
 def test_the_table_takes_no_name_as_markup(data: dict[str, Any], name: str):
     data["stages"][0]["name"] = name
