@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import BundleError, ConfigError, Error
-from .bundle import Manifest, differences, digest, manifest_of, unpack
+from .bundle import Manifest, differences, digest, unpack
+from .delta import apply, opened
 from .installed import Record, Root
 from .places import BACKEND
 from .signing import Trust, verify_signature
@@ -41,7 +42,9 @@ def install(
     check: SelfTest = selftest,
     backend: "Backend | None" = None,
 ) -> Installed:
-    """Install a bundle under `root` and make it current, or leave everything as it was.
+    """Install a bundle, or a delta from the current one, under `root` and make it current.
+
+    Where that cannot be, everything is left as it was.
 
     With `trust`, a bundle that it does not stand for is refused; without, so is an unsigned
     bundle after a signed one. `keep` versions stay for `rollback`. An engine that does not run
@@ -51,12 +54,12 @@ def install(
         ConfigError: it is of another model, older than what is current, or not signed.
         BundleError: it is no sound bundle, does not fit on this machine, or its self-test fails.
     """
-    manifest = manifest_of(bundle)
+    delta, manifest = opened(bundle)
     place = Root(root)
     try:
         with place.locked(wait):
             _admit(place, manifest, trust, allow_downgrade)
-            folder = _unpacked(place, bundle, manifest, trust)
+            folder = _unpacked(place, bundle, delta is not None, manifest, trust)
             tested = _tried(place, folder, check, backend)
             before = place.current if place.current != folder else _previous(place, folder)
             record = Record(
@@ -127,7 +130,9 @@ def _admit(place: Root, manifest: Manifest, trust: Trust | None, allow_downgrade
         raise BundleError(f"no room: {short}", where=place.path, mend="free space")
 
 
-def _unpacked(place: Root, bundle: Path, manifest: Manifest, trust: Trust | None) -> str:
+def _unpacked(
+    place: Root, bundle: Path, is_delta: bool, manifest: Manifest, trust: Trust | None
+) -> str:
     """Unpack beside the other versions, or find it there whole; its folder's name."""
     name = f"{manifest.name}-{manifest.version}-{digest(bundle)[:12]}"
     number = 1
@@ -137,7 +142,17 @@ def _unpacked(place: Root, bundle: Path, manifest: Manifest, trust: Trust | None
             return folder
         number += 1
         folder = f"{name}.{number}"
-    unpack(bundle, place.versions / folder, lambda aside: verify_signature(aside, trust))
+    target = place.versions / folder
+
+    def check(aside: Path) -> None:
+        verify_signature(aside, trust)
+
+    if not is_delta:
+        unpack(bundle, target, check)
+    elif place.current is None:
+        raise BundleError("a delta needs an installed version", mend="install the whole bundle")
+    else:
+        apply(bundle, place.versions / place.current, target, check)
     return folder
 
 
