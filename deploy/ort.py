@@ -52,12 +52,21 @@ class OnnxRuntime:
         return self.missing()
 
     def lowering(self, precision: str) -> Sequence["ir.passes.PassBase"]:
-        """Q/DQ to integer kernels, attention to the standard operator's one kernel."""
+        """Q/DQ to integer kernels, attention to the standard operator's one kernel.
+
+        Where weights alone are quantised, activations are quantised row by row as they run.
+        """
         from .ort_attention import FuseAttention, hidden_rows_are_zero
         from .ort_int8 import IntegerMatMul
         from .ort_norm import ShareNorm
+        from .ort_weights import WeightOnlyMatMul
 
-        return (IntegerMatMul(), ShareNorm(), FuseAttention(hide=hidden_rows_are_zero()))
+        return (
+            IntegerMatMul(),
+            WeightOnlyMatMul(),
+            ShareNorm(),
+            FuseAttention(hide=hidden_rows_are_zero()),
+        )
 
     def build(
         self, model: Path, folder: Path, profile: Profile, options: Mapping[str, object]

@@ -1,0 +1,70 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+from llmdeploy.deploy.ort_weights import WeightOnlyMatMul
+
+from .graphs import evaluate, normal, ops, parse, quantized
+
+# The kernel quantises activations to int8 by blocks: half a step of 1/127 a value, averaged out
+# over the sum; of outputs whose largest is about 8.
+TOLERANCE = {"rtol": 0.0, "atol": 0.12}
+
+
+def graph(k: int, n: int, weight: str, scale: str, attributes: str, opset: int = 21) -> str:
+    return f"""<ir_version: 10, opset_import: ["" : {opset}]>
+      g (float[M,{k}] x, {weight}[{k},{n}] w, float[{scale}] s) => (float[M,{n}] y) {{
+        d = DequantizeLinear<{attributes}>(w, s)
+        y = MatMul(x, d)
+      }}"""
+
+
+def check(text: str, weight: ir.TensorProtocol, scale: np.ndarray, bits: int) -> None:
+    model = parse(text, {"s": scale})
+    value = next(each for each in model.graph.inputs if each.name == "w")
+    model.graph.inputs.remove(value)
+    value.const_value = weight
+    model.graph.register_initializer(value)
+    x = {"x": normal(5, weight.shape.numpy()[0], seed=3)}
+    before = evaluate(model, x)
+    assert WeightOnlyMatMul()(model).modified
+    assert ops(model) == ["MatMulNBits"]
+    packed = next(t for name, t in model.graph.initializers.items() if name.endswith(".packed"))
+    assert packed.const_value is not None
+    assert packed.const_value.nbytes <= -(-weight.size * bits // 8 // 1) * 1.4
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+def test_int8_with_a_scale_a_column() -> None:
+    values, scale = quantized(normal(200, 48) / 14, axis=1)
+    check(graph(200, 48, "int8", "48", "axis = 1"), ir.tensor(values, name="w"), scale, 8)
+
+
+@pytest.mark.parametrize(("k", "block"), [(64, 32), (96, 32), (128, 64)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_along_k(k: int, block: int, bits: int) -> None:
+    top = 7 if bits == 4 else 127
+    weight = normal(k, 40) / 8
+    blocks = weight.reshape(k // block, block, 40)
+    scale = (np.abs(blocks).max(1) / top).astype(np.float32)
+    values = np.rint(blocks / scale[:, None]).reshape(k, 40).astype(np.int8)
+    kind = "int4" if bits == 4 else "int8"
+    dtype = ir.DataType.INT4 if bits == 4 else ir.DataType.INT8
+    tensor = ir.tensor(values, dtype=dtype, name="w")
+    text = graph(k, 40, kind, f"{k // block},40", f"axis = 0, block_size = {block}")
+    check(text, tensor, scale, bits)
+
+
+@pytest.mark.parametrize(
+    ("weight", "scale", "attributes"),
+    [
+        ("int8", "48,1", "axis = 1, block_size = 40"),
+        ("uint8", "40", "axis = 1"),
+        ("int8", "48", "axis = 0"),
+    ],
+)
+def test_layouts_that_the_kernel_lacks_stay(weight: str, scale: str, attributes: str) -> None:
+    shape = tuple(int(size) for size in scale.split(","))
+    values = np.ones((48, 40), np.uint8 if weight == "uint8" else np.int8)
+    text = graph(48, 40, weight, scale, attributes)
+    model = parse(text, {"w": values, "s": np.ones(shape, np.float32)})
+    assert not WeightOnlyMatMul()(model).modified
