@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 WEIGHTS = (".safetensors", ".gguf")
 
 
-def locate(checkpoint: str, revision: str | None = None) -> Path:
+def locate(checkpoint: str, revision: str | None = None, *, wanted: Sequence[str] = WANTED) -> Path:
     """The folder of a checkpoint: a path, or a hub id fetched through huggingface_hub.
+
+    Of a hub's repository only the files that fit `wanted` are fetched.
 
     Raises:
         ConfigError: no such folder, no such model or revision, or no config.json in it.
@@ -35,7 +38,7 @@ def locate(checkpoint: str, revision: str | None = None) -> Path:
         raise ConfigError("no checkpoint", mend="name a hub id or a folder")
     if path.is_file():
         raise ConfigError(f"{checkpoint} is a file", mend="name the folder that holds config.json")
-    folder = path if path.is_dir() else _fetch(checkpoint, revision)
+    folder = path if path.is_dir() else _fetch(checkpoint, revision, wanted)
     if not (folder / "config.json").is_file() and not any(folder.glob("*.gguf")):
         raise ConfigError(
             "no config.json", where=folder, mend="name a folder that save_pretrained wrote"
@@ -116,7 +119,7 @@ def _weights(path: Path) -> bytes:
     return start + f"{stat.st_size} {stat.st_mtime_ns}".encode()
 
 
-def _fetch(checkpoint: str, revision: str | None) -> Path:
+def _fetch(checkpoint: str, revision: str | None, wanted: Sequence[str]) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import errors, utils
 
@@ -134,7 +137,7 @@ def _fetch(checkpoint: str, revision: str | None) -> Path:
             hub.snapshot_download(
                 checkpoint,
                 revision=revision,
-                allow_patterns=[*WANTED],
+                allow_patterns=[*wanted],
                 ignore_patterns=[*UNWANTED],
             )
         )

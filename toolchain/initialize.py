@@ -28,6 +28,8 @@ _TASKS: Mapping[str, str] = {
     "ForCTC": "ctc",
 }
 _TEXT = ("fill-mask", "text-classification", "token-classification", "feature-extraction")
+#: All that is fetched of a hub's repository.
+_SMALL = ("*.json",)
 #: Above this many bytes of weights a second copy of them is not made unasked.
 _LARGE = 8 * 10**9
 #: Where the meaning of a key starts, unless its value is longer.
@@ -67,7 +69,8 @@ def initialize(checkpoint: str, path: Path, *, force: bool = False) -> dict[str,
     """
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already", mend="pass --force to replace it")
-    folder = locate(str(resolve(checkpoint, Path()) if _packaged(checkpoint) else checkpoint))
+    place = str(resolve(checkpoint, Path())) if _packaged(checkpoint) else checkpoint
+    folder = locate(place, wanted=_SMALL)
     facts = read(folder)
     named = _named(checkpoint, path.parent)
     _write(path, render(facts, values(facts, named)))
@@ -89,9 +92,17 @@ def read(folder: Path) -> Facts:
         task="feature-extraction" if encoder else next(ends, "auto"),
         longest=_longest(folder, text),
         dtype=str(text.get("dtype") or text.get("torch_dtype") or ""),
-        weights=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        weights=_weights(folder),
         own_code="auto_map" in config,
     )
+
+
+def _weights(folder: Path) -> int:
+    """Bytes of the weights: those on disk, or what the index of a hub's repository says."""
+    there = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    index = read_json(folder / "model.safetensors.index.json").get("metadata")
+    stated = index.get("total_size") if isinstance(index, dict) else None
+    return there or (int(stated) if isinstance(stated, int | float) else 0)
 
 
 def _longest(folder: Path, config: Mapping[str, Any]) -> int:

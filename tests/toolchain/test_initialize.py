@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from llmdeploy import ConfigError, Error
 from llmdeploy.toolchain.config import Config, load
@@ -116,6 +117,23 @@ def test_large_weights_are_not_copied_unasked(tmp_path: Path):
         file.truncate(9 * 10**9)
     initialize(str(folder), tmp_path / "llmdeploy.toml")
     assert load(tmp_path / "llmdeploy.toml").model.weights == "reference"
+
+
+def test_of_a_hub_only_small_files_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = _checkpoint(tmp_path / "cache", architectures=["LlamaForCausalLM"])
+    index = {"metadata": {"total_size": 9 * 10**9}}
+    (cache / "model.safetensors.index.json").write_text(json.dumps(index))
+    asked: list[Any] = []
+
+    def download(name: str, **options: Any) -> str:
+        asked.append((name, options["allow_patterns"]))
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    initialize("someone/llama", tmp_path / "llmdeploy.toml")
+    assert asked == [("someone/llama", ["*.json"])]
+    model = load(tmp_path / "llmdeploy.toml").model
+    assert (model.checkpoint, model.weights) == ("someone/llama", "reference")
 
 
 def test_a_relative_folder_is_named_from_where_the_file_lies(
