@@ -125,11 +125,22 @@ def values(facts: Facts, checkpoint: str) -> dict[str, dict[str, object]]:
     if facts.longest:
         chosen["calibration"] = {"max-length": min(facts.longest, 128)}
         chosen["evaluation"] = {"max-length": min(facts.longest, 256)}
-    if facts.task in _TEXT:
-        most = facts.longest or 512
-        sequence = (1, min(128, most), min(512, most))
-        chosen["build"] = {"profile": {"batch": (1, 1, 8), "sequence": sequence}}
+    if profile := _profile(facts):
+        chosen["build"] = {"profile": profile}
     return chosen
+
+
+def _profile(facts: Facts) -> dict[str, tuple[int, int, int]]:
+    """Sizes of the dimensions of texts, and of a causal model's cache; of others none is known."""
+    if facts.task in _TEXT:
+        most = min(facts.longest or 512, 512)
+        return {"batch": (1, 1, 8), "sequence": (1, min(128, most), most)}
+    if facts.task == "text-generation":
+        most = min(facts.longest or 2048, 2048)
+        usual = min(256, most - 1)
+        sizes = {"sequence": (1, 1, min(512, most)), "past": (0, usual, most - 1)}
+        return {"batch": (1, 1, 4), **sizes, "total": (1, usual + 1, most)}
+    return {}
 
 
 def render(facts: Facts, chosen: Mapping[str, Mapping[str, object]]) -> str:

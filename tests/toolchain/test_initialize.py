@@ -96,6 +96,17 @@ def test_a_text_encoder_gets_a_profile_within_its_length(tmp_path: Path):
     assert config.calibration.max_length == config.evaluation.max_length == 40
 
 
+def test_a_causal_model_gets_sizes_for_its_cache(tmp_path: Path):
+    folder = _checkpoint(
+        tmp_path / "model", architectures=["LlamaForCausalLM"], max_position_embeddings=1000
+    )
+    initialize(str(folder), tmp_path / "llmdeploy.toml")
+    profile = load(tmp_path / "llmdeploy.toml").build.profile
+    assert profile["past"] == (0, 256, 999)
+    assert profile["total"] == (1, 257, 1000)
+    assert profile["sequence"] == (1, 1, 512)
+
+
 def test_a_multimodal_config_is_read_where_its_text_part_is(tmp_path: Path):
     text = {"max_position_embeddings": 64, "dtype": "bfloat16"}
     folder = _checkpoint(
