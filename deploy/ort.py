@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,7 +24,10 @@ INLINE_BYTES = 1024
 
 
 class Options(BaseModel):
-    """What `[build.options.onnxruntime]` may say."""
+    """What `[build.options.onnxruntime]` may say.
+
+    `tune` measures other settings on this machine and keeps what is faster beyond noise.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +36,7 @@ class Options(BaseModel):
     spinning: bool = True
     arena: bool = True
     prepacking: bool = True
+    tune: bool = False
 
 
 class OnnxRuntime:
@@ -79,16 +84,24 @@ class OnnxRuntime:
             BuildError: ONNX Runtime cannot load the file.
         """
         chosen = _options(options)
-        settings = Settings(**chosen.model_dump(), optimized=chosen.provider == "cpu")
+        asked = chosen.model_dump(exclude={"tune"})
+        settings = Settings(**asked, optimized=chosen.provider == "cpu")
         folder.mkdir(parents=True, exist_ok=True)
         providers = _optimize(model, folder, settings)
+        tuned: list[dict[str, Any]] | None = None
+        if chosen.tune:
+            from .ort_tune import tune
+
+            settings, timings = tune(folder, settings, profile.dims)
+            tuned = [asdict(timing) for timing in timings]
         settings.save(folder)
         files = tuple(sorted(path.name for path in folder.iterdir() if path.is_file()))
         size = sum((folder / name).stat().st_size for name in files)
         facts = {
             "ort_version": onnxruntime().__version__,
             "providers": providers,
-            "threads": settings.threads,
+            **settings.model_dump(exclude={"schema_version", "file", "optimized"}),
+            "tuned": tuned,
             "optimised": settings.optimized,
             "bytes": size,
             "executed": True,

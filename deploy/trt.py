@@ -86,8 +86,8 @@ class _TensorRt:
     def _spec(
         self, model: Path, folder: Path, profile: Profile, options: Options
     ) -> dict[str, Any]:
+        from .shapes import consistent, shapes
         from .trt_lint import float_attention
-        from .trt_profile import consistent, shapes
 
         others = ({**profile.dims, **each} for each in options.profiles)
         profiles = [consistent(dims) for dims in (profile.dims, *others)]

@@ -3,10 +3,10 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 from llmdeploy import BuildError
+from llmdeploy.deploy.shapes import shapes
 from llmdeploy.deploy.trt_explain import explain
 from llmdeploy.deploy.trt_lint import findings, lint
 from llmdeploy.deploy.trt_plan import header
-from llmdeploy.deploy.trt_profile import shapes
 
 from .graphs import parse
 from .test_ort_int8 import matmul

@@ -1,4 +1,4 @@
-"""Named sizes to the shapes of each input that an optimization profile states."""
+"""Named sizes to the shapes of each input, as an optimization profile states them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
