@@ -1,6 +1,5 @@
 """`llmdeploy init MODEL`: a commented llmdeploy.toml fit for that model, from its small files."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from typing import Any
 
 from .. import ConfigError, Error
 from .checkpoint import locate, read_json
-from .config import Config, load
-from .meanings import SECTIONS, Meaning
+from .config import load
+from .config_text import text
 from .paths import PREFIX, resolve
 
 #: The end of an architecture's name -> its task.
@@ -32,18 +31,12 @@ _TEXT = ("fill-mask", "text-classification", "token-classification", "feature-ex
 _SMALL = ("*.json",)
 #: Above this many bytes of weights a second copy of them is not made unasked.
 _LARGE = 8 * 10**9
-#: Where the meaning of a key starts, unless its value is longer.
-_COLUMN = 40
 _NOTE = """\
 # llmdeploy.toml for {name}, written by `llmdeploy init`.
 #
 # Every key is here. A key behind a `#` shows its default, or an example where it has none: take
 # the `#` away to set it. Relative paths start at this file's folder; `package:NAME/inner` lies
 # inside an installed package.
-"""
-_UNSAMPLED = """\
-# YOURS TO FILL IN: real inputs as the model will meet them; without them INT8 is refused.
-# 128 to 512 are enough. Never the labelled data that [evaluation] scores.
 """
 
 
@@ -150,49 +143,7 @@ def render(facts: Facts, chosen: Mapping[str, Mapping[str, object]]) -> str:
         head += "# This checkpoint asks to run its own code: see trust-remote-code.\n"
     if facts.dtype and facts.dtype != "float32":
         head += f"# Its weights are {facts.dtype}: see dtype.\n"
-    parts = [_section(name, chosen.get(name, {})) for name in SECTIONS]
-    return "\n".join((head, parts[0], _passes(), *parts[1:]))
-
-
-def _section(name: str, chosen: Mapping[str, object]) -> str:
-    purpose, keys = SECTIONS[name]
-    record = getattr(Config(), name)
-    defaults = {key: getattr(record, key.replace("-", "_")) for key in keys}
-    lines = [_key(key, keys[key], chosen.get(key), defaults[key]) for key in keys]
-    note = _UNSAMPLED if name == "calibration" else ""
-    return f"# {purpose}\n[{name}]\n{note}{''.join(lines)}"
-
-
-def _key(key: str, meaning: Meaning, value: object, default: object) -> str:
-    shown = default if meaning.example is None else meaning.example
-    line = f"# {key} = {toml(shown)}" if value is None else f"{key} = {toml(value)}"
-    return f"{line:<{_COLUMN}}  # {meaning.text}\n"
-
-
-def _passes() -> str:
-    head = "# The rewrites of the graph, in order; `llmdeploy list passes` shows their options.\n"
-    return head + "".join(f'[[passes]]\nuse = "{table.use}"\n' for table in Config().passes)
-
-
-def toml(value: object) -> str:
-    """A value as TOML writes it: str, bool, int, float, sequences, mappings."""
-    match value:
-        case str():
-            # JSON's escapes are TOML's; only DEL must be escaped on top.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-        case Mapping():
-            pairs = ", ".join(f"{toml_key(key)} = {toml(item)}" for key, item in value.items())
-            return f"{{ {pairs} }}" if pairs else "{}"
-        case list() | tuple():
-            return f"[{', '.join(toml(item) for item in value)}]"
-        case _:
-            return json.dumps(value)
-
-
-def toml_key(key: object) -> str:
-    """A key, quoted only where TOML asks for it."""
-    text = str(key)
-    return text if text.isidentifier() and text.isascii() else toml(text)
+    return f"{head}\n{text(chosen)}"
 
 
 def _bundle(checkpoint: str) -> str:

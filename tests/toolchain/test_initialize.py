@@ -8,7 +8,8 @@ import huggingface_hub
 import pytest
 from llmdeploy import ConfigError, Error
 from llmdeploy.toolchain.config import Config, load
-from llmdeploy.toolchain.initialize import initialize, toml
+from llmdeploy.toolchain.config_text import toml
+from llmdeploy.toolchain.initialize import initialize
 from llmdeploy.toolchain.meanings import SECTIONS
 from llmdeploy.toolchain.paths import resolve
 
