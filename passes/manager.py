@@ -47,8 +47,8 @@ class Step:
     failures: tuple[Failure, ...] = ()
 
 
-#: Told of every step, with the model as the pass left it.
-Watch = Callable[[Step, ir.Model], None]
+#: Told of every step, with the model as the pass left it and the record of what rules did.
+Watch = Callable[[Step, ir.Model, Ledger], None]
 
 
 class PassManager:
@@ -57,7 +57,8 @@ class PassManager:
     Every application of a rule is compared on its own region, unless `prove` is off; after each
     pass the structure is checked and, given `verify`, the model's outputs on sample feeds. What
     fails is sought down to one application, and either stops the run or is taken back. `prover`
-    brings another way to run regions, and sizes of dimensions that depend on each other.
+    brings another way to run regions, and sizes of dimensions that depend on each other. With
+    `explain` the ledger that `watch` is given says for each site why a rule did not apply.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class PassManager:
         prover: Prover | None = None,
         on_failure: OnFailure = "stop",
         watch: Watch | None = None,
+        explain: bool = False,
     ) -> None:
         self.passes = tuple(passes)
         self.verify = verify
         self.prover = (prover or Prover()) if prove else None
         self.on_failure = on_failure
         self.watch = watch
+        self.explain = explain
 
     def run(self, model: ir.Model) -> tuple[ir.Model, tuple[Step, ...]]:
         """Run every pass on `model`, which in-place passes change; give the model and the steps.
@@ -89,8 +92,6 @@ class PassManager:
         for item in self.passes:
             model, step, reference = self._step(item, model, reference)
             steps.append(step)
-            if self.watch:
-                self.watch(step, model)
         return model, tuple(steps)
 
     def _step(
@@ -122,11 +123,13 @@ class PassManager:
             local_error=max(compared, default=None),
             failures=tuple(failures),
         )
+        if self.watch:
+            self.watch(step, trial.model, trial.ledger)
         return trial.model, step, trial.outputs
 
     def _ledger(self, limit: int | None = None, failures: Sequence[Failure] = ()) -> Ledger:
         refused = frozenset((failure.rule, failure.tensor) for failure in failures)
-        return Ledger(limit, refused, judge=self.prover)
+        return Ledger(limit, refused, judge=self.prover, explain=self.explain)
 
     def _stop_on(
         self,

@@ -58,7 +58,7 @@ def reference(model: ir.Model, feed: Feed) -> Outputs:
 
 @dataclass
 class Prover:
-    """Proves applications; one like another that was proved before is not run again.
+    """Proves applications; a region like one that was run before is not run again.
 
     `dims` gives dimensions their sizes, so that those bound to each other fit ("total" = "past"
     + "sequence"); a name it lacks gets a small number.
@@ -66,7 +66,7 @@ class Prover:
 
     run: Run = reference
     dims: Mapping[str, int] = field(default_factory=dict[str, int])
-    proved: dict[Hashable, Proof] = field(default_factory=dict[Hashable, Proof])
+    known: dict[Hashable, Proof] = field(default_factory=dict[Hashable, Proof])
 
     def __call__(self, rule: Rule, build: Builder, node: ir.Node, new: Sequence[ir.Value]) -> Proof:
         """Compare a node's outputs with the values that would take their places."""
@@ -77,15 +77,11 @@ class Prover:
             if region is None:
                 return Proof(None, reason="a body or a custom operator is in its region")
             key = (rule.name, region.key)
-            if key in self.proved:
-                return self.proved[key]
-            proof = self._compare(region, rule.contract, len(old))
-            if proof.error is not None and not proof.refuted:
-                self.proved[key] = proof
+            proof = self.known.get(key) or self._compare(region, rule.contract, len(old))
+            self.known[key] = proof
+            if region.whole or (proof.error is not None and not proof.refuted):
                 return proof
             last = proof if proof.error is not None or last.error is None else last
-            if region.whole:
-                return proof
         return last
 
     def _compare(self, region: Region, contract: Contract, count: int) -> Proof:

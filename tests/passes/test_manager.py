@@ -122,3 +122,21 @@ def test_passes_come_by_entry_point():
 
     found = {point.name: point.load() for point in entry_points(group="llmdeploy.passes")}
     assert (found["clean"], found["fold"], found["fuse"]) == (Clean, Fold, Fuse)
+
+
+def test_the_watcher_sees_each_model_and_why_rules_did_not_apply(graph):
+    seen = []
+    manager = PassManager([Clean(), Fold()], watch=lambda *told: seen.append(told), explain=True)
+    manager.run(graph(TEXT))
+    (clean, _, ledger), (fold, model, _) = seen
+    assert (clean.name, fold.name) == ("clean", "fold")
+    assert ledger.reasons["neutral", "c"] == "neither operand is neutral"
+    assert [node.op_type for node in model.graph] == ["Mul", "Exp"]
+
+
+def test_every_application_is_on_record_with_its_proof(graph):
+    ledgers = []
+    PassManager([Clean()], watch=lambda *told: ledgers.append(told[2])).run(graph(TEXT))
+    (made,) = ledgers[0].applications
+    assert (made.rule, made.site, made.before, made.after) == ("identity", "a", ("Identity",), ())
+    assert made.error == 0.0
