@@ -17,7 +17,8 @@ Verdict = Literal["holds", "fails", "cannot tell"]
 class Scores:
     """A reference's and a candidate's score on the same items.
 
-    `change` is relative to the reference; `low` and `high` bound it at `confidence`.
+    `change` is relative to the reference, positive where the candidate is better; `low` and
+    `high` bound it at `confidence`.
     """
 
     metric: str
@@ -61,7 +62,7 @@ def paired(
         drawn = draw(data, random)
         gold = data.gold[drawn]
         scores = (metric.statistic(side[drawn], gold) for side in (before, after))
-        changes[index] = _change(*scores)
+        changes[index] = _change(*scores, lower=metric.lower)
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(changes, [tail, 100 - tail])
     first, second = (metric.statistic(side, data.gold) for side in (before, after))
@@ -69,7 +70,7 @@ def paired(
         metric=metric.name,
         reference=first,
         candidate=second,
-        change=_change(first, second),
+        change=_change(first, second, lower=metric.lower),
         low=float(low),
         high=float(high),
         confidence=confidence,
@@ -90,5 +91,6 @@ def draw(data: Labelled, random: np.random.Generator) -> NDArray[np.intp]:
     return np.repeat(np.arange(len(data.gold)), times[left] * times[right])
 
 
-def _change(reference: float, candidate: float) -> float:
-    return (candidate - reference) / abs(reference) if reference else candidate - reference
+def _change(reference: float, candidate: float, *, lower: bool) -> float:
+    gain = reference - candidate if lower else candidate - reference
+    return gain / abs(reference) if reference else gain

@@ -75,6 +75,24 @@ def classes(samples: Path, labels: Path | None, encoding: str, names: Sequence[s
     return Labelled(texts, gold, np.empty((0, 2), dtype=np.intp))
 
 
+def texts(samples: Path, encoding: str) -> Labelled:
+    """Read a text a line that is its own gold."""
+    found = tuple(_lines(samples, encoding))
+    return Labelled(found, np.zeros(len(found)), np.empty((0, 2), dtype=np.intp))
+
+
+def answers(samples: Path, labels: Path | None, encoding: str) -> Labelled:
+    """Read a text and its answer an item: by columns, or by a second file with an answer a line."""
+    if labels is None:
+        rows = _table(samples, encoding)
+        asked, gold = tuple(row[0] for row in rows), [row[1] for row in rows]
+    else:
+        asked, gold = tuple(_lines(samples, encoding)), _lines(labels, encoding)
+    if len(asked) != len(gold):
+        raise ConfigError(f"{len(gold)} answers for {len(asked)} texts", where=labels or samples)
+    return Labelled(asked, np.array(gold, dtype=object), np.empty((0, 2), dtype=np.intp))
+
+
 def _table(path: Path, encoding: str) -> list[list[str]]:
     """Rows of text and class of a TSV (no quoting) or a CSV with a header."""
     lines = _lines(path, encoding)

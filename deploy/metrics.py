@@ -1,7 +1,7 @@
 """What a release is scored by: labelled data and outputs in, one number out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,13 +18,17 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Metric(ABC):
-    """A score of a model's primary output against labels; higher is better.
+    """A score of a model's primary output against labels.
 
-    `read` gives the texts to run, in order; `score` takes their outputs as arrays [rows, ...]
-    in that order, one array a batch (or one [...] a text).
+    `read` gives the texts to run, in order. What runs them hands each batch's output, with its
+    feed, to `reduce` and keeps what that gives; `score` takes those arrays [rows, ...] in order,
+    one a batch (or one [...] a text). `lower` says that less is better, `generates` that the
+    outputs are generated texts.
     """
 
     name: ClassVar[str]
+    lower: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
 
     @abstractmethod
     def read(
@@ -39,6 +43,10 @@ class Metric(ABC):
         Raises:
             ConfigError: a file is missing, empty or not of the format the metric needs.
         """
+
+    def reduce(self, output: Array, feed: Mapping[str, Array]) -> Array:
+        """What is kept of one batch's output [rows, ...]: all of it."""
+        return output
 
     @abstractmethod
     def predictions(self, data: Labelled, outputs: Sequence[Array]) -> Array:
