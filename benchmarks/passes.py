@@ -259,7 +259,7 @@ def save(tiny: Tiny, folder: Path) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
-                parameter += 0.2 * torch.randn_like(parameter)
+                parameter.add_(0.2 * torch.randn_like(parameter))
     model.save_pretrained(folder)
 
 
@@ -270,7 +270,7 @@ def large(folder: Path, peers: str | None) -> Iterator[dict[str, Any]]:
         LLAMA.save(checkpoint)
     if not made.is_dir():
         made.mkdir()
-        export(str(checkpoint), made, weights="reference")
+        export(str(checkpoint), made)
     for method in ("llmdeploy", *PEERS[:3]):
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             target = Path(aside) / method / "model.onnx"
