@@ -3,20 +3,23 @@
 from . import ranges
 from .choosing import Case, Choice, Freedom, choose
 from .forward import Feed, forward
-from .ranges import Calibrated, Range
-from .rounding import compensated, nearest, rounded, steps_of
+from .ranges import Calibrated, Kept, Range
+from .rounding import Compensation, compensated, nearest, rounded, steps_of
 from .samples import Samples, read_samples
-from .statistics import Seen, Watched, collect
+from .statistics import Seen, Size, Watched, collect
 
 __all__ = [
     "Calibrated",
     "Case",
     "Choice",
+    "Compensation",
     "Feed",
     "Freedom",
+    "Kept",
     "Range",
     "Samples",
     "Seen",
+    "Size",
     "Watched",
     "choose",
     "collect",

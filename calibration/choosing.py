@@ -1,13 +1,14 @@
 """Smoothing strength and range of an activation, by the error they cause at layers' outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .histogram import Histogram
+from .learning import Terms, learn
 from .observers import LEVELS, Entropy, MeanSquare, MinMax, Observer, Percentile
 from .rounding import LEAST, rounded, rounded_weight
 from .statistics import Matrix, Seen, Vector
@@ -44,6 +45,7 @@ class Freedom:
 class Choice:
     """How an activation is quantised: ((x - shift) / scale) in steps of amax / 127.
 
+    `strength` is SmoothQuant's, of the scale itself or of the one that learning began with.
     `scale` and `shift` are [k], None where there are none. `errors` holds, a layer, the squared
     error over the variance of its output.
     """
@@ -54,6 +56,7 @@ class Choice:
     amax: float
     observer: str
     errors: tuple[float, ...]
+    learned: bool = False
 
     @property
     def step(self) -> float:
@@ -73,20 +76,28 @@ def step_of(amax: float) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """One activation under trial: its statistics, its layers' weights [k, n], held-out rows."""
+    """One activation under trial: its statistics, its layers' weights [k, n], held-out rows.
+
+    `wanted` are the layers' float outputs [r, n] for those rows, each centred, `power` their
+    variances; rows count by `importance` [r, 1].
+    """
 
     seen: Seen
     weights: tuple[Matrix, ...]
     freedom: Freedom
     rows: Matrix
-    importance: Vector
+    importance: Matrix
+    wanted: tuple[Matrix, ...]
+    power: tuple[float, ...]
 
     @classmethod
     def of(cls, seen: Seen, held_out: Seen, weights: Sequence[Matrix], freedom: Freedom) -> "Case":
         """Rows are the held-out ones; weights are thinned to `COLUMNS` columns each."""
         thin = tuple(_thinned(weight) for weight in weights)
-        weight = held_out.importance / held_out.importance.mean()
-        return cls(seen, thin, freedom, held_out.sample, weight)
+        importance = (held_out.importance / held_out.importance.mean())[:, None]
+        wanted = tuple(_centred(held_out.sample @ weight, importance) for weight in thin)
+        power = tuple(max(_mean_square(y, importance), LEAST) for y in wanted)
+        return cls(seen, thin, freedom, held_out.sample, importance, wanted, power)
 
 
 def _thinned(weight: Matrix) -> Matrix:
@@ -97,21 +108,28 @@ def _thinned(weight: Matrix) -> Matrix:
     return np.ascontiguousarray(weight[:, np.sort(chosen)])
 
 
+def _centred(y: NDArray[Any], importance: Matrix) -> Matrix:
+    return y - (y * importance).mean(axis=0, dtype=np.float32)
+
+
+def _mean_square(y: Matrix, importance: Matrix) -> float:
+    return float((y * y).mean(axis=1, dtype=np.float64) @ importance[:, 0]) / len(y)
+
+
 def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choice:
     """The strength with the least error under min-max, then the observer with the least.
 
     `observers` restricts the ranges that are tried; all of `TRIED` by default.
     """
     strengths = STRENGTHS if case.freedom.smooth else (None,)
-    smoothed = [_smoothed(case, strength) for strength in strengths]
-    best = min((evaluated(case, choice) for choice in smoothed), key=_loss)
-    histogram = Histogram.of(best.apply(case.seen.sample))
-    histogram = Histogram(histogram.counts, histogram.exponent, best.amax)
-    ranged = [
-        evaluated(case, _with_range(best, min(observer.amax(histogram), best.amax), name))
-        for name, observer in (observers or TRIED).items()
-    ]
-    return min(ranged, key=_loss)
+    best = min((evaluated(case, _smoothed(case, each)) for each in strengths), key=_loss)
+    if best.scale is not None:
+        best = min(best, evaluated(case, _learned(case, best)), key=_loss)
+    histogram = replace(Histogram.of(best.apply(case.seen.sample)), peak=best.amax)
+    weights = rounded_weights(case, best)
+    ranges = ((name, observer.amax(histogram)) for name, observer in (observers or TRIED).items())
+    tried = [_with_range(best, min(amax, best.amax), name) for name, amax in ranges]
+    return min((evaluated(case, choice, weights) for choice in tried), key=_loss)
 
 
 def _loss(choice: Choice) -> float:
@@ -119,26 +137,31 @@ def _loss(choice: Choice) -> float:
 
 
 def _with_range(choice: Choice, amax: float, observer: str) -> Choice:
-    made = Choice(choice.strength, choice.scale, choice.shift, amax, observer, ())
-    return _aligned(made)
+    return _aligned(replace(choice, amax=amax, observer=observer))
 
 
 def _smoothed(case: Case, strength: float | None) -> Choice:
     """Scale, shift and min-max range of one strength."""
-    seen, freedom = case.seen, case.freedom
-    low, high = seen.low, seen.high
+    low, high = case.seen.low, case.seen.high
     if strength is None:
         return Choice(None, None, None, float(np.maximum(-low, high).max()), "min-max", ())
+    shift = (low + high) / 2 if case.freedom.shift == "channel" else np.zeros_like(low)
+    peaks = np.maximum(shift - low, high - shift)
+    scale = _scale(peaks, case.weights, strength, case.freedom)
+    return replace(_ranged(case, scale), strength=strength)
+
+
+def _ranged(case: Case, scale: Vector) -> Choice:
+    """Shift and min-max range of a scale."""
+    low, high, freedom = case.seen.low, case.seen.high, case.freedom
     shift = (low + high) / 2 if freedom.shift == "channel" else np.zeros_like(low)
-    low, high = low - shift, high - shift
-    scale = _scale(np.maximum(-low, high), case.weights, strength, freedom)
-    low, high = low / scale, high / scale
+    low, high = (low - shift) / scale, (high - shift) / scale
     if freedom.shift == "scalar":
         middle = np.float32((float(low.min()) + float(high.max())) / 2)
         shift, low, high = middle * scale, low - middle, high - middle
     amax = float(np.maximum(-low, high).max())
-    made = Choice(strength, scale, shift if freedom.shift != "none" else None, amax, "min-max", ())
-    return _aligned(made)
+    moved = shift if freedom.shift != "none" else None
+    return _aligned(Choice(None, scale, moved, amax, "min-max", ()))
 
 
 def _scale(peaks: Vector, weights: Sequence[Matrix], strength: float, freedom: Freedom) -> Vector:
@@ -155,6 +178,30 @@ def _scale(peaks: Vector, weights: Sequence[Matrix], strength: float, freedom: F
     if live.any():
         scale[live] /= np.exp(np.log(scale[live]).mean())
     return np.clip(scale, 1e-4, 1e4).astype(np.float32)
+
+
+def _learned(case: Case, start: Choice) -> Choice:
+    """The choice with scales learned from its own on."""
+    assert start.scale is not None
+    seen, sizes = case.seen, [n * p for n, p in zip(_widths(case), case.power, strict=True)]
+    parts = [w / np.sqrt(size) for w, size in zip(case.weights, sizes, strict=True)]
+    terms = Terms(
+        low=seen.low.astype(np.float64),
+        high=seen.high.astype(np.float64),
+        variance=seen.variance.astype(np.float64),
+        weights=np.concatenate(parts, axis=1).astype(np.float64),
+        shift=case.freedom.shift,
+    )
+    scale = learn(terms, start.scale.astype(np.float64))
+    if case.freedom.repeat > 1:
+        scale = np.exp(_alike(np.log(scale), case.freedom, np.mean))
+    made = scale / np.exp(np.log(scale).mean())
+    choice = _ranged(case, np.clip(made, 1e-4, 1e4).astype(np.float32))
+    return replace(choice, strength=start.strength, learned=True)
+
+
+def _widths(case: Case) -> list[int]:
+    return [weight.shape[1] for weight in case.weights]
 
 
 def _alike(
@@ -177,34 +224,22 @@ def _aligned(choice: Choice) -> Choice:
         return choice
     step = step_of(choice.amax)
     whole = np.float32(round(float(moved.mean(dtype=np.float64)) / step) * step)
-    shift = (whole * choice.scale).astype(np.float32)
-    return Choice(choice.strength, choice.scale, shift, choice.amax, choice.observer, choice.errors)
+    return replace(choice, shift=(whole * choice.scale).astype(np.float32))
 
 
-def evaluated(case: Case, choice: Choice) -> Choice:
-    """The choice with its errors on the held-out rows, each layer's weights to the nearest."""
-    x = choice.apply(case.rows)
-    q = rounded(x, choice.step)
-    errors = tuple(
-        relative_error(case.rows, q, weight, choice, case.importance) for weight in case.weights
-    )
-    return Choice(choice.strength, choice.scale, choice.shift, choice.amax, choice.observer, errors)
+def rounded_weights(case: Case, choice: Choice) -> list[Matrix]:
+    """The layers' weights in INT8, each to the nearest, as floats."""
+    scale = None if choice.scale is None else choice.scale[:, None]
+    return [rounded_weight(w if scale is None else w * scale) for w in case.weights]
 
 
-def relative_error(
-    rows: Matrix, q: Matrix, weight: Matrix, choice: Choice, importance: Vector
-) -> float:
-    """Squared error of a layer's output over its variance, rows weighed, the mean taken off.
+def evaluated(case: Case, choice: Choice, weights: Sequence[Matrix] | None = None) -> Choice:
+    """The choice with its errors on the held-out rows.
 
-    The mean error is taken off because the bias makes up for it.
+    A mean error is taken off: the bias makes up for it.
     """
-    scaled = weight if choice.scale is None else weight * choice.scale[:, None]
-    wanted = rows @ weight
-    error = wanted - q @ rounded_weight(scaled)
-    return _variance(error, importance) / max(_variance(wanted, importance), LEAST)
-
-
-def _variance(y: NDArray[Any], importance: Vector) -> float:
-    weigh = importance[:, None]
-    centred = y - (y * weigh).mean(axis=0)
-    return float((weigh * centred * centred).mean(dtype=np.float64))
+    q = rounded(choice.apply(case.rows), choice.step)
+    pairs = zip(case.wanted, weights or rounded_weights(case, choice), case.power, strict=True)
+    wrong = ((_centred(y - q @ w, case.importance), power) for y, w, power in pairs)
+    errors = tuple(_mean_square(y, case.importance) / power for y, power in wrong)
+    return replace(choice, errors=errors)

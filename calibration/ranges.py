@@ -1,7 +1,7 @@
 """ranges.json and the vectors beside it: all that quantising needs of a calibration."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import CalibrationError, ConfigError
 from .choosing import Choice
-from .statistics import Matrix, Vector
+from .statistics import Matrix, Seen, Vector
 
 FILE = "ranges.json"
 VECTORS = "ranges.safetensors"
@@ -33,6 +33,33 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What rounding needs of an activation: weighed mean [k] and moments, rows and their weights.
+
+    `moments` is a covariance [k, k] or variances [k]; `rows` and `held_out` are samples [r, k].
+    """
+
+    mean: Vector
+    moments: Matrix
+    rows: Matrix
+    importance: Vector
+    held_out: Matrix
+    held_out_importance: Vector
+
+    @classmethod
+    def of(cls, seen: Seen, held_out: Seen) -> "Kept":
+        """From what was seen of the samples, and of those held out."""
+        return cls(
+            seen.mean,
+            seen.moments,
+            seen.sample,
+            seen.importance,
+            held_out.sample,
+            held_out.importance,
+        )
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """A calibration: of which model and samples, how, and the ranges by activation."""
 
@@ -42,8 +69,7 @@ class Calibrated:
     seed: int
     versions: dict[str, str]
     ranges: dict[str, Range]
-    rows: dict[str, tuple[Matrix, Vector]] = field(default_factory=dict)
-    held_out: dict[str, tuple[Matrix, Vector]] = field(default_factory=dict)
+    kept: dict[str, Kept]
 
 
 def save(calibrated: Calibrated, folder: Path) -> None:
@@ -67,7 +93,8 @@ def save(calibrated: Calibrated, folder: Path) -> None:
 def _record(each: Range) -> dict[str, Any]:
     choice = each.choice
     fields = {k: v for k, v in asdict(each).items() if k not in ("choice", "tensor")}
-    chosen = {"amax": choice.amax, "observer": choice.observer, "strength": choice.strength}
+    vectors = ("scale", "shift", "errors")
+    chosen = {k: v for k, v in asdict(choice).items() if k not in vectors}
     return {**chosen, "errors": list(choice.errors), **fields}
 
 
@@ -78,13 +105,28 @@ def _vectors(calibrated: Calibrated) -> dict[str, NDArray[Any]]:
             made[f"{name}/scale"] = each.choice.scale
         if each.choice.shift is not None:
             made[f"{name}/shift"] = each.choice.shift
-    for kind, samples in (("rows", calibrated.rows), ("held-out", calibrated.held_out)):
-        for name, (rows, importance) in samples.items():
+    for name, kept in calibrated.kept.items():
+        made[f"{name}/mean"], made[f"{name}/moments"] = kept.mean, _packed(kept.moments)
+        for kind, rows in (("rows", kept.rows), ("held-out", kept.held_out)):
             peak = np.maximum(np.abs(rows).max(axis=0), 1e-30).astype(np.float32)
             made[f"{name}/{kind}"] = (rows / peak).astype(np.float16)
             made[f"{name}/{kind}/peak"] = peak
-            made[f"{name}/{kind}/importance"] = importance
+        made[f"{name}/rows/importance"] = kept.importance
+        made[f"{name}/held-out/importance"] = kept.held_out_importance
     return made
+
+
+def _packed(moments: Matrix) -> Matrix:
+    """The upper half of a covariance; variances as they are."""
+    return moments if moments.ndim == 1 else moments[np.triu_indices(len(moments))]
+
+
+def _unpacked(values: Matrix, k: int) -> Matrix:
+    if len(values) == k:
+        return values
+    upper = np.zeros((k, k), np.float32)
+    upper[np.triu_indices(k)] = values
+    return upper + np.triu(upper, 1).T
 
 
 def load(folder: Path, model: str) -> Calibrated:
@@ -127,16 +169,21 @@ def _calibrated(head: dict[str, Any], vectors: dict[str, NDArray[Any]]) -> Calib
     if head["schema_version"] != SCHEMA:
         raise ValueError("schema")
     ranges = {name: _range(name, each, vectors) for name, each in head["ranges"].items()}
-    rows, held_out = (
-        {name: _rows(f"{name}/{kind}", vectors) for name in ranges} for kind in ("rows", "held-out")
-    )
+    kept = {name: _kept(name, vectors) for name in ranges}
     plain = {key: head[key] for key in ("model", "samples", "method", "seed", "versions")}
-    return Calibrated(**plain, ranges=ranges, rows=rows, held_out=held_out)
+    return Calibrated(**plain, ranges=ranges, kept=kept)
 
 
-def _rows(key: str, vectors: dict[str, NDArray[Any]]) -> tuple[Matrix, Vector]:
-    rows = vectors[key].astype(np.float32) * vectors[f"{key}/peak"]
-    return rows, vectors[f"{key}/importance"]
+def _kept(name: str, vectors: dict[str, NDArray[Any]]) -> Kept:
+    mean = vectors[f"{name}/mean"]
+    rows, held_out = (
+        vectors[f"{name}/{kind}"].astype(np.float32) * vectors[f"{name}/{kind}/peak"]
+        for kind in ("rows", "held-out")
+    )
+    importance = (vectors[f"{name}/{kind}/importance"] for kind in ("rows", "held-out"))
+    fit, test = importance
+    moments = _unpacked(vectors[f"{name}/moments"], len(mean))
+    return Kept(mean, moments, rows, fit, held_out, test)
 
 
 def _range(name: str, each: dict[str, Any], vectors: dict[str, NDArray[Any]]) -> Range:
@@ -147,6 +194,7 @@ def _range(name: str, each: dict[str, Any], vectors: dict[str, NDArray[Any]]) ->
         amax=each["amax"],
         observer=each["observer"],
         errors=tuple(each["errors"]),
+        learned=each["learned"],
     )
     rest = ("low", "high", "rows", "saturated", "histogram_width")
     return Range(

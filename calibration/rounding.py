@@ -1,5 +1,6 @@
 """Symmetric INT8 by numpy: activations a tensor, weights an output channel, and both as floats."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,16 +36,28 @@ def rounded_weight(weight: Matrix) -> Matrix:
     return nearest(weight, steps) * steps
 
 
+@dataclass(frozen=True)
+class Compensation:
+    """Channels in order of their size, and the upper U [k, k], U'U the inverse of the moments."""
+
+    order: NDArray[np.int64]
+    factor: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, second: NDArray[np.float64], damping: float = 0.01) -> "Compensation":
+        """From the second moments [k, k] of a layer's input."""
+        order = np.argsort(-second.diagonal(), kind="stable")
+        return cls(order, _factor(second[np.ix_(order, order)], damping))
+
+
 def compensated(
-    weight: Matrix, steps: NDArray[np.float32], second: NDArray[np.float64], damping: float = 0.01
+    weight: Matrix, steps: NDArray[np.float32], compensation: Compensation
 ) -> NDArray[np.int8]:
     """Int8 of a weight [k, n] where later channels make up for the rounding of earlier ones.
 
-    `second` [k, k] are the second moments of the layer's input. GPTQ, arXiv 2210.17323, the
-    channels in order of their size.
+    GPTQ, arXiv 2210.17323.
     """
-    order = np.argsort(-second.diagonal(), kind="stable")
-    factor = _factor(second[np.ix_(order, order)], damping)
+    order, factor = compensation.order, compensation.factor
     left, levels = weight[order].astype(np.float64), np.empty(weight.shape, np.int8)
     width = 128
     for start in range(0, len(left), width):
@@ -57,7 +70,6 @@ def compensated(
 
 
 def _factor(second: NDArray[np.float64], damping: float) -> NDArray[Any]:
-    """Upper U with U'U the inverse of the damped moments."""
     diagonal = second.diagonal()
     damped = second + np.eye(len(second)) * max(damping * float(diagonal.mean()), 1e-12)
     # inv(H) = U'U from the Cholesky factor of H reversed: no inverse is formed

@@ -3,8 +3,8 @@
 Streamed: memory depends on the model and the size of the sample, not on how much was seen.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,33 @@ from .histogram import Histogram
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
+#: Rows that stay, and the places they take.
+Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class Seen:
     """Statistics of an activation [..., k] over all real rows.
 
-    `low`, `high`, `mean` are per channel [k]; `sample` [r, k] is a uniform draw of rows;
-    `importance` [r] is what an error in each weighs: 1 over the variance of the stream that the
-    row is added to.
+    `low`, `high` are per channel [k]; `sample` [r, k] is a uniform draw of rows; `importance`
+    [r] is what an error in each weighs: 1 over the variance of the stream that the row is added
+    to. `mean` [k] and `moments` are so weighed; `moments` is the covariance [k, k] of the first
+    rows, or the variances [k] where that would be too large.
     """
 
     rows: int
     low: Vector
     high: Vector
     mean: Vector
+    moments: Matrix
     histogram: Histogram
     sample: Matrix
     importance: Vector
+
+    @property
+    def variance(self) -> Vector:
+        """The weighed variances [k]."""
+        return self.moments if self.moments.ndim == 1 else self.moments.diagonal()
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Reservoir:
         # beyond every key of a row, the greatest first: empty places fill from the front
         self._keys: NDArray[np.float64] = 2.0 + np.arange(size, 0, -1, dtype=np.float64)
 
-    def offer(self, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def offer(self, rows: int) -> Places:
         """Which of so many new rows stay, and the places they take."""
         fresh = self._random.random(rows)
         size = len(self._keys)
@@ -66,43 +75,77 @@ class Reservoir:
         return rows_in, free
 
 
-@dataclass
+@dataclass(frozen=True)
+class Size:
+    """How much is kept: rows of each activation, rows that moments are taken from, widest k."""
+
+    sample: int
+    moment_rows: int = 16384
+    widest: int = 4096
+
+
+class _Moments:
+    """Weighed first and second moments, growing."""
+
+    def __init__(self, k: int, size: Size) -> None:
+        self._full, self._limit, self._rows = k <= size.widest, size.moment_rows, 0
+        self._weight, self._first = 0.0, np.zeros(k)
+        self._second = np.zeros((k, k) if self._full else k, np.float32)
+        self._second_weight, self._second_first = 0.0, np.zeros(k)
+
+    def add(self, x: Matrix, importance: Vector) -> None:
+        """Count rows [r, k] weighed by [r]."""
+        weight, first = float(importance.sum(dtype=np.float64)), importance @ x
+        self._weight += weight
+        self._first += first
+        if self._full and self._rows >= self._limit:
+            return
+        self._rows += len(x)
+        self._second_weight += weight
+        self._second_first += first
+        weighed = x * np.sqrt(importance)[:, None]
+        self._second += weighed.T @ weighed if self._full else np.square(weighed).sum(axis=0)
+
+    def mean(self) -> Vector:
+        """The weighed mean [k]."""
+        return (self._first / self._weight).astype(np.float32)
+
+    def covariance(self) -> Matrix:
+        """The weighed covariance [k, k], or the variances [k]."""
+        mean = self._second_first / self._second_weight
+        square = np.outer(mean, mean) if self._full else mean * mean
+        return (self._second / self._second_weight - square).astype(np.float32)
+
+
 class _Tally:
-    """Statistics of one activation, growing."""
+    """Statistics of one activation [..., k], growing."""
 
-    watched: Watched
-    size: int
-    rows: int = 0
-    low: Vector = field(default_factory=lambda: np.zeros(0, np.float32))
-    high: Vector = field(default_factory=lambda: np.zeros(0, np.float32))
-    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    histogram: Histogram | None = None
-    sample: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    importance: Vector = field(default_factory=lambda: np.zeros(0, np.float32))
+    def __init__(self, watched: Watched, size: Size, k: int) -> None:
+        self.watched, self.size, self.rows = watched, size.sample, 0
+        self.low, self.high = np.full(k, np.inf, np.float32), np.full(k, -np.inf, np.float32)
+        self.moments, self.histogram = _Moments(k, size), Histogram.of(np.zeros(0, np.float32))
+        self.sample = np.zeros((size.sample, k), np.float32)
+        self.importance = np.ones(size.sample, np.float32)
 
-    def add(self, x: Matrix) -> None:
-        """Count rows [r, k]; `sample` is filled by `keep`."""
-        low, high = x.min(axis=0), x.max(axis=0)
-        total, seen = x.sum(axis=0, dtype=np.float64), Histogram.of(x)
-        if self.histogram is None:
-            self.low, self.high, self.total, self.histogram = low, high, total, seen
-            self.sample = np.zeros((self.size, x.shape[1]), np.float32)
-            self.importance = np.ones(self.size, np.float32)
-        else:
-            self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-            self.total += total
-            self.histogram = self.histogram + seen
+    def add(self, x: Matrix, importance: Vector, places: Places) -> None:
+        """Count rows [r, k] weighed by [r]; `places` are the rows that are kept, and where."""
+        self.low = np.minimum(self.low, x.min(axis=0))
+        self.high = np.maximum(self.high, x.max(axis=0))
+        self.histogram = self.histogram + Histogram.of(x)
+        self.moments.add(x, importance)
+        rows, free = places
+        self.sample[free], self.importance[free] = x[rows], importance[rows]
         self.rows += len(x)
 
     def seen(self) -> Seen:
         """What was counted."""
         kept = min(self.rows, self.size)
-        assert self.histogram is not None
         return Seen(
             rows=self.rows,
             low=self.low,
             high=self.high,
-            mean=(self.total / max(self.rows, 1)).astype(np.float32),
+            mean=self.moments.mean(),
+            moments=self.moments.covariance(),
             histogram=self.histogram,
             sample=self.sample[:kept],
             importance=self.importance[:kept],
@@ -111,38 +154,40 @@ class _Tally:
 
 def collect(
     runs: Iterable[tuple[Arrays, NDArray[np.bool_] | None]],
-    watched: Iterable[Watched],
+    watched: Sequence[Watched],
     *,
-    size: int,
+    size: Size,
     seed: int,
 ) -> Mapping[str, Seen]:
     """Statistics of every watched activation over runs: its arrays, and which tokens are real.
 
-    `size` rows of each are kept, the same tokens of all that have tokens for rows.
+    The rows that are kept are the same tokens of all activations that have tokens for rows.
 
     Raises:
         CalibrationError: an activation is not a number; tensor and sample are named. Or nothing
             was seen.
     """
-    tallies = [_Tally(each, size) for each in watched]
+    tallies: dict[str, _Tally] = {}
     reservoirs: dict[str, Reservoir] = {}
     for index, (arrays, real) in enumerate(runs):
-        offers: dict[tuple[str, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        for tally in tallies:
-            each = tally.watched
-            x = rows_of(arrays[each.tensor], real if each.tokens else None)
+        offers: dict[tuple[str, int], Places] = {}
+        for each in watched:
+            mask = real if each.tokens else None
+            x = rows_of(arrays[each.tensor], mask)
             _check_finite(x, each, arrays[each.tensor], index)
             if not len(x):
                 continue
-            tally.add(x)
             space = "tokens" if each.tokens else each.tensor
             if (space, len(x)) not in offers:
-                reservoir = reservoirs.setdefault(space, Reservoir(size, seed))
+                reservoir = reservoirs.setdefault(space, Reservoir(size.sample, seed))
                 offers[space, len(x)] = reservoir.offer(len(x))
-            _keep(tally, x, arrays, real, *offers[space, len(x)])
-    if any(not tally.rows for tally in tallies):
+            if each.tensor not in tallies:
+                tallies[each.tensor] = _Tally(each, size, x.shape[1])
+            importance = _importance(arrays.get(each.stream or ""), mask, len(x))
+            tallies[each.tensor].add(x, importance, offers[space, len(x)])
+    if any(each.tensor not in tallies for each in watched):
         raise CalibrationError("no sample has a single token", mend="give samples with text")
-    return {tally.watched.tensor: tally.seen() for tally in tallies}
+    return {name: tally.seen() for name, tally in tallies.items()}
 
 
 def rows_of(array: NDArray[np.generic], real: NDArray[np.bool_] | None) -> Matrix:
@@ -153,21 +198,14 @@ def rows_of(array: NDArray[np.generic], real: NDArray[np.bool_] | None) -> Matri
     return rows.astype(np.float32, copy=False)
 
 
-def _keep(
-    tally: _Tally,
-    x: Matrix,
-    arrays: Arrays,
-    real: NDArray[np.bool_] | None,
-    rows: NDArray[np.int64],
-    places: NDArray[np.int64],
-) -> None:
-    tally.sample[places] = x[rows]
-    stream = arrays.get(tally.watched.stream or "")
-    if stream is None:
-        return
-    added = rows_of(stream, real if tally.watched.tokens else None)
-    if len(added) == len(x):
-        tally.importance[places] = 1 / np.maximum(added[rows].var(axis=1), 1e-12)
+def _importance(
+    stream: NDArray[np.generic] | None, real: NDArray[np.bool_] | None, rows: int
+) -> Vector:
+    """What an error in each row weighs, [rows]: 1 over the variance of its stream, else 1."""
+    added = rows_of(stream, real) if stream is not None else np.zeros((0, 1), np.float32)
+    if len(added) != rows:
+        return np.ones(rows, np.float32)
+    return (1 / np.maximum(added.var(axis=1), 1e-12)).astype(np.float32)
 
 
 def _check_finite(x: Matrix, each: Watched, array: NDArray[np.generic], index: int) -> None:

@@ -15,8 +15,10 @@ from ..calibration import (
     Choice,
     Feed,
     Freedom,
+    Kept,
     Range,
     Seen,
+    Size,
     Watched,
     choose,
     collect,
@@ -31,7 +33,7 @@ from .versions import versions
 from .workspace import digest_file, digest_of
 
 #: Rows kept of each activation, as far as this many bytes of float32 go, within these bounds.
-SAMPLE_BYTES, LEAST_ROWS, MOST_ROWS = 192 << 20, 256, 2048
+SAMPLE_BYTES, LEAST_ROWS, MOST_ROWS = 64 << 20, 256, 1024
 FEW = 32
 
 
@@ -63,7 +65,7 @@ def calibrate(
         raise ConfigError("the model has no weight MatMul that INT8 could take", where=model)
     size = sample_size(places)
     seen = _collect(model, feeds, places, mask, size, seed)
-    other = _collect(model, held_out or feeds, places, mask, size // 4, seed)
+    other = _collect(model, held_out or feeds, places, mask, size, seed)
     observers = None if method == "auto" else {method: registry.find("observers", method)()}
     found: dict[str, Range] = {}
     for site in places:
@@ -79,8 +81,7 @@ def calibrate(
         seed=seed,
         versions=versions(("numpy", "onnxruntime", "onnx", "onnx-ir")),
         ranges=found,
-        rows={name: (each.sample, each.importance) for name, each in seen.items()},
-        held_out={name: (each.sample, each.importance) for name, each in other.items()},
+        kept={name: Kept.of(seen[name], other[name]) for name in found},
     )
     ranges.save(calibrated, folder)
     return _summary(calibrated, places)
@@ -103,7 +104,7 @@ def _collect(
     watched = [Watched(site.tensor, site.stream, site.tokens) for site in places]
     names = dict.fromkeys(name for each in watched for name in (each.tensor, each.stream) if name)
     runs = zip(forward(model, list(names), feeds), _real(feeds, mask), strict=True)
-    return dict(collect(runs, watched, size=size, seed=seed))
+    return dict(collect(runs, watched, size=Size(size), seed=seed))
 
 
 def _real(feeds: Sequence[Feed], mask: str | None) -> Iterator[NDArray[np.bool_] | None]:

@@ -9,58 +9,103 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..calibration import Calibrated, Choice, Range, compensated, nearest, rounded, steps_of
+from ..calibration import (
+    Calibrated,
+    Choice,
+    Compensation,
+    Kept,
+    Range,
+    compensated,
+    nearest,
+    rounded,
+    steps_of,
+)
 from ..passes import load
 from ..passes.quantize import Int8
 from ..passes.sites import Layer, find, weight_of
 from ..passes.smooth import Smooth
 
-#: Wider inputs are rounded to the nearest: their second moments cost more than they give.
-WIDEST = 4096
+#: Dampings of compensated rounding that are tried.
+DAMPINGS = (0.01, 0.1)
 
 Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """A layer in INT8, and the squared error at its output over its variance, on held-out rows."""
+    """A layer in INT8, and the squared error at its output over its variance, on held-out rows.
+
+    `damping` is that of the compensation, None where each weight went to the nearest.
+    """
 
     layer: Layer
     int8: Int8
     error: float
-    compensated: bool
+    damping: float | None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of an activation as they come before rounding, and what an error in each weighs."""
+    """Rows of an activation as they come before and after rounding, and what each weighs."""
 
     x: Matrix
     q: Matrix
-    importance: NDArray[np.float32]
+    importance: Matrix
 
     @classmethod
-    def of(cls, choice: Choice, kept: tuple[Matrix, NDArray[np.float32]]) -> "Rows":
+    def of(cls, choice: Choice, rows: Matrix, importance: NDArray[np.float32]) -> "Rows":
         """Smooth and round the rows of a sample."""
-        x, importance = choice.apply(kept[0]), kept[1] / kept[1].mean()
-        return cls(x, rounded(x, choice.step), importance[:, None])
+        x = choice.apply(rows)
+        return cls(x, rounded(x, choice.step), (importance / importance.mean())[:, None])
 
     def mean(self, y: NDArray[Any]) -> NDArray[np.float64]:
         """The weighed mean of rows."""
         return (y * self.importance).mean(axis=0, dtype=np.float64)
 
-    def moments(self) -> NDArray[np.float64]:
-        """The weighed covariance of the rounded rows [k, k]: the bias takes care of the mean."""
-        centred = (self.q - self.mean(self.q)).astype(np.float32)
-        return ((centred * self.importance).T @ centred).astype(np.float64) / len(centred)
+    def power(self, y: NDArray[Any]) -> float:
+        """The weighed mean square of rows."""
+        return float((y * y).mean(axis=1, dtype=np.float64) @ self.importance[:, 0]) / len(y)
 
-    def error(self, weight: Matrix, int8: Matrix, offset: NDArray[np.float32]) -> float:
-        """Squared error of an int8 weight's output over the variance of the float one's."""
-        wanted = self.x @ weight
-        wrong = wanted - self.q @ int8 - offset
-        spread = wanted - self.mean(wanted)
-        power = float((self.importance * spread * spread).mean(dtype=np.float64))
-        return float((self.importance * wrong * wrong).mean(dtype=np.float64)) / max(power, 1e-12)
+
+@dataclass(frozen=True)
+class Rounding:
+    """What all layers that read one activation share when their weights are rounded."""
+
+    test: Rows
+    mean: NDArray[np.float64]
+    cut: NDArray[np.float64]
+    compensations: Mapping[float, Compensation]
+
+    @classmethod
+    def of(cls, choice: Choice, kept: Kept) -> "Rounding":
+        """From a choice and what was kept of its activation."""
+        fit = Rows.of(choice, kept.rows, kept.importance)
+        scale = np.ones_like(kept.mean) if choice.scale is None else choice.scale
+        full = kept.moments.ndim == 2
+        moments = kept.moments / np.outer(scale, scale) if full else np.zeros((0, 0))
+        return cls(
+            test=Rows.of(choice, kept.held_out, kept.held_out_importance),
+            mean=choice.apply(kept.mean[None])[0].astype(np.float64),
+            cut=fit.mean(fit.q - fit.x),
+            compensations=_compensations(moments.astype(np.float64), choice.step) if full else {},
+        )
+
+    def offset(self, weight: Matrix, values: Matrix) -> NDArray[np.float32]:
+        """What an int8 weight's outputs lack on average, cut-off activations included [n]."""
+        return (self.mean @ (weight - values) - self.cut @ values).astype(np.float32)
+
+    def error(self, weight: Matrix, values: Matrix) -> float:
+        """Squared error of an int8 weight's outputs over the variance of the float one's."""
+        wanted = self.test.x @ weight
+        wrong = wanted - self.test.q @ values - self.offset(weight, values)
+        spread = wanted - self.test.mean(wanted).astype(np.float32)
+        return self.test.power(wrong) / max(self.test.power(spread), 1e-12)
+
+
+def _compensations(moments: NDArray[np.float64], step: float) -> dict[float, Compensation]:
+    """By damping; rounding adds a twelfth of its squared step to every variance."""
+    noisy = moments + np.eye(len(moments)) * step * step / 12
+    return {damping: Compensation.of(noisy, damping) for damping in DAMPINGS}
 
 
 def smoothed(model: Path, calibrated: Calibrated) -> ir.Model:
@@ -85,37 +130,39 @@ def round_layers(model: Path, calibrated: Calibrated, scratch: Path) -> Mapping[
     made: dict[str, Rounded] = {}
     with scratch.open("wb") as file:
         for name, each in calibrated.ranges.items():
-            fit = Rows.of(each.choice, calibrated.rows[name])
-            test = Rows.of(each.choice, calibrated.held_out[name])
-            moments = fit.moments() if fit.x.shape[1] <= WIDEST else None
+            rounding = Rounding.of(each.choice, calibrated.kept[name])
             for node in each.layers:
-                weight = weight_of(graph, layers[node])
-                levels, steps, offset, error, won = _round(weight, fit, test, moments)
-                place = file.tell()
+                levels, steps, rest = _round(weight_of(graph, layers[node]), rounding)
                 stored = levels.T if layers[node].transposed else levels
+                tensor = _tensor(scratch, file.tell(), stored.shape, node)
                 file.write(np.ascontiguousarray(stored).tobytes())
-                tensor = _tensor(scratch, place, stored.shape, node)
-                int8 = Int8(each.choice.step, tensor, steps, offset)
-                made[node] = Rounded(layers[node], int8, error, won)
+                int8 = Int8(each.choice.step, tensor, steps, rest.offset)
+                made[node] = Rounded(layers[node], int8, rest.error, rest.damping)
     return made
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """What a rounding leaves: the bias that makes up for it, its error, its damping."""
+
+    offset: NDArray[np.float32]
+    error: float
+    damping: float | None
+
+
 def _round(
-    weight: Matrix, fit: Rows, test: Rows, moments: NDArray[np.float64] | None
-) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], float, bool]:
-    """Levels, steps, bias offset and held-out error of the better of two roundings."""
+    weight: Matrix, rounding: Rounding
+) -> tuple[NDArray[np.int8], NDArray[np.float32], _Rest]:
+    """Levels, steps and what remains of the rounding that errs least on held-out rows."""
     steps = steps_of(weight)
-    tried = [(nearest(weight, steps), False)]
-    if moments is not None:
-        tried.append((compensated(weight, steps, moments), True))
-    scored: list[tuple[float, int]] = []
-    offsets: list[NDArray[np.float32]] = []
-    for index, (levels, _) in enumerate(tried):
-        values = levels * steps
-        offsets.append(fit.mean(fit.x @ weight - fit.q @ values).astype(np.float32))
-        scored.append((test.error(weight, values, offsets[-1]), index))
-    error, best = min(scored)
-    return tried[best][0], steps, offsets[best], error, tried[best][1]
+    tried: list[tuple[NDArray[np.int8], float | None]] = [(nearest(weight, steps), None)]
+    for damping, compensation in rounding.compensations.items():
+        tried.append((compensated(weight, steps, compensation), damping))
+    errors = [rounding.error(weight, levels * steps) for levels, _ in tried]
+    best = int(np.argmin(errors))
+    levels, damping = tried[best]
+    offset = rounding.offset(weight, levels * steps)
+    return levels, steps, _Rest(offset, errors[best], damping)
 
 
 def _tensor(scratch: Path, place: int, shape: tuple[int, ...], node: str) -> ir.ExternalTensor:

@@ -71,7 +71,7 @@ def _measured(each: Range | None, error: float | None, total: float) -> dict[str
 def _rounding(rounded: Rounded | None) -> str | None:
     if rounded is None:
         return None
-    return "compensated" if rounded.compensated else "nearest"
+    return "nearest" if rounded.damping is None else f"compensated, damping {rounded.damping}"
 
 
 def _reason(layer: Layer, int8: bool, keep: frozenset[str]) -> str:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llmdeploy import CalibrationError
-from llmdeploy.calibration import Watched, collect
+from llmdeploy.calibration import Size, Watched, collect
 from llmdeploy.calibration.histogram import BINS, Histogram
 from llmdeploy.calibration.observers import Entropy, MeanSquare, MinMax, Percentile
 
@@ -11,7 +11,7 @@ from llmdeploy.calibration.observers import Entropy, MeanSquare, MinMax, Percent
 def seen(batches, real=None, *, stream=None, size=64):
     masks = real or [None] * len(batches)
     runs = [({"x": x}, mask) for x, mask in zip(batches, masks, strict=True)]
-    return collect(runs, [Watched("x", stream)], size=size, seed=0)["x"]
+    return collect(runs, [Watched("x", stream)], size=Size(size), seed=0)["x"]
 
 
 def test_padding_counts_in_nothing():
@@ -54,7 +54,7 @@ def test_a_sample_that_is_not_full_holds_every_row():
 
 def test_rows_that_are_no_tokens_are_all_counted():
     runs = [({"x": np.ones((2, 4), np.float32)}, np.array([[1, 0, 0]] * 2, bool))]
-    found = collect(runs, [Watched("x", tokens=False)], size=8, seed=0)["x"]
+    found = collect(runs, [Watched("x", tokens=False)], size=Size(8), seed=0)["x"]
     assert found.rows == 2
 
 
