@@ -125,7 +125,7 @@ def score(run: Run, stage: Stage, against: Stage | None = None) -> Stage:
         from ..deploy.metrics import stack
 
         metric, data = labelled(run)
-        outputs = stack(_evaluate(run, stage, data.texts), len(data.texts))
+        outputs = stack(_evaluate(run, stage, metric, data.texts), len(data.texts))
         np.save(out / OUTPUTS, outputs, allow_pickle=False)
         results = {"metric": metric.name, "samples": len(data.gold), "data": table.samples}
         if against is None:
@@ -155,13 +155,17 @@ def mean_cosine(before: NDArray[Any], after: NDArray[Any]) -> float:
     return float(np.mean(np.einsum("ij,ij->i", one, two) / np.maximum(scale, 1e-30)))
 
 
-def _evaluate(run: Run, stage: Stage, texts: Sequence[str]) -> list[Any]:
-    """The primary output of every text, in order, a batch at a time."""
+def _evaluate(run: Run, stage: Stage, metric: Any, texts: Sequence[str]) -> list[Any]:
+    """What the metric keeps of every text's primary output, in order, a batch at a time."""
     table, encode = run.config.evaluation, Texts(run)
     name = signature(run).outputs[0].name
-    starts = range(0, len(texts), table.batch)
-    feeds = [encode(texts[at : at + table.batch], table.max_length) for at in starts]
-    return [outputs[name] for outputs in _engine(run, stage.name)(feeds)]
+    backend = registry.find("backends", stage.name.rpartition("/")[2])()
+    kept: list[Any] = []
+    with backend.runner(run.folder(stage.name)) as call:
+        for at in range(0, len(texts), table.batch):
+            feed = encode(texts[at : at + table.batch], table.max_length)
+            kept.append(metric.reduce(call(feed)[name], feed))
+    return kept
 
 
 def labelled(run: Run) -> tuple[Any, Any]:
