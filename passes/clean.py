@@ -12,6 +12,7 @@ from .kinds import RulePass
 from .ledger import Application, Ledger
 from .noop_rules import NOOP
 from .rules import Rule
+from .splice import drop, graphs
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -42,7 +43,8 @@ def tidy(model: ir.Model) -> bool:
         common.RemoveUnusedFunctionsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     )
-    return passes(model).modified
+    dead = [node for graph in graphs(model) for node in reversed(graph) if drop(node)]
+    return passes(model).modified or bool(dead)
 
 
 def merge_weights(model: ir.Model, ledger: Ledger) -> bool:

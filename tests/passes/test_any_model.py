@@ -1,0 +1,247 @@
+"""Graphs that we did not export: old and new opsets, bodies, functions, other domains, size."""
+
+import time
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from llmdeploy import PassError
+from llmdeploy.passes import PassManager, load
+from llmdeploy.passes.clean import Clean
+from llmdeploy.passes.fold import Fold
+from llmdeploy.passes.fuse import Fuse
+from onnx import TensorProto, helper
+
+
+def optimised(model):
+    made, steps = PassManager([Clean(), Fold(), Fuse(), Clean()]).run(model)
+    return made, steps
+
+
+def info(name, dtype=TensorProto.FLOAT, shape=(2, 3)):
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def made(nodes, inputs, outputs, initializers=(), opset=20, ir_version=10, **more):
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(initializers))
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version, **more
+    )
+
+
+@pytest.mark.parametrize("opset", range(9, 26))
+def test_every_opset(opset, execute):
+    axes = [] if opset < 13 else ["axes"]
+    squeezed = {"axes": [0]} if opset < 13 else {}
+    nodes = [
+        helper.make_node("Identity", ["x"], ["a"]),
+        helper.make_node("Shape", ["a"], ["s"]),
+        helper.make_node("Reshape", ["a", "s"], ["b"]),
+        helper.make_node("Unsqueeze", ["b", *axes], ["c"], **squeezed),
+        helper.make_node("Squeeze", ["c", *axes], ["d"], **squeezed),
+        helper.make_node("Dropout", ["d"], ["e"]),
+        helper.make_node("Transpose", ["e"], ["f"], perm=[1, 0]),
+        helper.make_node("Transpose", ["f"], ["g"], perm=[1, 0]),
+        helper.make_node("Neg", ["g"], ["y"]),
+    ]
+    weights = [helper.make_tensor("axes", TensorProto.INT64, [1], [0])] if axes else []
+    version = 4 if opset < 10 else (8 if opset < 19 else 10)
+    proto = made(nodes, [info("x")], [info("y")], weights, opset, version)
+    model, _ = optimised(ir.from_proto(proto))
+    assert [node.op_type for node in model.graph] == ["Neg"]
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(execute(model, {"x": x})["y"], -x)
+
+
+def conditional(depth):
+    """If within If, each body reading what is around it and doing something that does nothing."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["x"], [f"i{depth}"]),
+            helper.make_node("Neg", [f"i{depth}"], [f"o{depth}"]),
+        ],
+        f"b{depth}",
+        [],
+        [info(f"o{depth}")],
+    )
+    for level in range(depth - 1, -1, -1):
+        other = helper.make_graph(
+            [helper.make_node("Abs", ["x"], [f"e{level}"])], f"e{level}", [], [info(f"e{level}")]
+        )
+        node = helper.make_node("If", ["c"], [f"o{level}"], then_branch=body, else_branch=other)
+        body = helper.make_graph([node], f"b{level}", [], [info(f"o{level}")])
+    condition = info("c", TensorProto.BOOL, ())
+    return made(list(body.node), [condition, info("x")], [info("o0")])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 20])
+def test_bodies_are_rewritten_and_see_what_is_around_them(depth, execute):
+    proto = conditional(depth)
+    model, steps = optimised(ir.from_proto(proto))
+    assert steps[0].applications == {"identity": 1}
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    for condition in (True, False):
+        feed = {"c": np.array(condition), "x": x}
+        before, after = execute(ir.from_proto(proto), feed), execute(model, feed)
+        np.testing.assert_array_equal(after["o0"], before["o0"])
+
+
+def test_a_body_that_goes_away_lets_go_of_what_it_read():
+    proto = conditional(1)
+    proto.graph.node.insert(0, helper.make_node("Exp", ["x"], ["seen"]))
+    proto.graph.node[1].attribute[0].g.node[0].input[0] = "seen"
+    proto.graph.node[1].attribute[1].g.node[0].input[0] = "seen"
+    proto.graph.node.append(helper.make_node("Neg", ["x"], ["z"]))
+    del proto.graph.output[:]
+    proto.graph.output.append(info("z"))
+    model, _ = optimised(ir.from_proto(proto))
+    assert [node.op_type for node in model.graph] == ["Neg"]
+
+
+def test_functions_are_rewritten_and_keep_the_attributes_of_their_callers(execute):
+    function = helper.make_function(
+        "mine",
+        "Turned",
+        ["x"],
+        ["y"],
+        [
+            helper.make_node("Identity", ["x"], ["a"]),
+            helper.make_node("Transpose", ["a"], ["b"]),
+            helper.make_node("Neg", ["b"], ["c"]),
+            helper.make_node("Neg", ["c"], ["d"]),
+            helper.make_node("Abs", ["d"], ["y"]),
+        ],
+        [helper.make_opsetid("", 20)],
+        attributes=["perm"],
+    )
+    function.node[1].attribute.append(
+        onnx.AttributeProto(name="perm", ref_attr_name="perm", type=onnx.AttributeProto.INTS)
+    )
+    node = helper.make_node("Turned", ["x"], ["y"], domain="mine", perm=[1, 0])
+    proto = made([node], [info("x")], [info("y", shape=(3, 2))], functions=[function])
+    proto.opset_import.append(helper.make_opsetid("mine", 1))
+    model, _ = optimised(ir.from_proto(proto))
+    (inner,) = model.functions.values()
+    assert [each.op_type for each in inner] == ["Transpose", "Abs"]
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(execute(model, {"x": x})["y"], np.abs(x).T)
+
+
+def test_operators_of_others_are_left_as_they_are():
+    nodes = [
+        helper.make_node("Identity", ["x"], ["a"]),
+        helper.make_node("Identity", ["a"], ["b"], domain="com.other"),
+        helper.make_node("Identity", ["b"], ["c"]),
+        helper.make_node("Neg", ["c"], ["y"]),
+    ]
+    proto = made(nodes, [info("x")], [info("y")])
+    proto.opset_import.append(helper.make_opsetid("com.other", 1))
+    model, _ = optimised(ir.from_proto(proto))
+    assert [(node.domain, node.op_type) for node in model.graph] == [
+        ("com.other", "Identity"),
+        ("", "Neg"),
+    ]
+
+
+def test_an_initializer_that_is_an_input_may_be_overridden(execute):
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [3], [0, 0, 0])
+    nodes = [helper.make_node("Add", ["x", "w"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
+    proto = made(
+        nodes, [info("x"), info("w", shape=(3,))], [info("y")], [weight], ir_version=3, opset=9
+    )
+    model, _ = optimised(ir.from_proto(proto))
+    assert [node.op_type for node in model.graph] == ["Add", "Neg"]
+    assert [value.name for value in model.graph.inputs] == ["x", "w"]
+
+
+def test_an_output_that_is_an_input_keeps_its_node():
+    nodes = [helper.make_node("Identity", ["x"], ["a"]), helper.make_node("Identity", ["a"], ["y"])]
+    model, _ = optimised(ir.from_proto(made(nodes, [info("x")], [info("y")])))
+    assert [node.op_type for node in model.graph] == ["Identity"]
+    assert model.graph.outputs[0].name == "y"
+
+
+def test_two_outputs_of_one_value_keep_their_names(execute):
+    nodes = [
+        helper.make_node("Neg", ["x"], ["y"]),
+        helper.make_node("Neg", ["x"], ["z"]),
+        helper.make_node("Identity", ["z"], ["w"]),
+    ]
+    proto = made(nodes, [info("x")], [info("y"), info("z"), info("w")])
+    model, _ = optimised(ir.from_proto(proto))
+    x = np.ones((2, 3), np.float32)
+    found = execute(model, {"x": x})
+    assert list(found) == ["y", "z", "w"]
+    assert all(np.array_equal(array, -x) for array in found.values())
+
+
+def test_random_operators_are_not_merged_or_folded():
+    nodes = [
+        helper.make_node("RandomNormal", [], ["a"], shape=[2, 3]),
+        helper.make_node("RandomNormal", [], ["b"], shape=[2, 3]),
+        helper.make_node("Sub", ["a", "b"], ["c"]),
+        helper.make_node("Add", ["c", "x"], ["y"]),
+    ]
+    model, _ = optimised(ir.from_proto(made(nodes, [info("x")], [info("y")])))
+    assert sum(node.op_type == "RandomNormal" for node in model.graph) == 2
+
+
+def test_a_constant_too_large_to_make_is_not_made():
+    shape = helper.make_tensor("s", TensorProto.INT64, [2], [1 << 20, 1 << 20])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["s"], ["huge"]),
+        helper.make_node("ReduceSum", ["huge"], ["total"], keepdims=0),
+        helper.make_node("Add", ["x", "total"], ["y"]),
+    ]
+    model, _ = optimised(ir.from_proto(made(nodes, [info("x")], [info("y")], [shape])))
+    assert [node.op_type for node in model.graph] == ["ConstantOfShape", "ReduceSum", "Add"]
+
+
+@pytest.mark.parametrize("break_it", ["cycle", "missing", "type"])
+def test_what_is_not_valid_is_refused_in_one_line(break_it, tmp_path):
+    nodes = [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Add", ["a", "x"], ["y"])]
+    if break_it == "cycle":
+        nodes[0].input[0] = "y"
+    elif break_it == "missing":
+        nodes[1].input[1] = "weight"
+    else:
+        nodes[0].op_type = "Not"
+    onnx.save(made(nodes, [info("x")], [info("y")]), tmp_path / "model.onnx")
+    with pytest.raises(PassError) as caught:
+        optimised(load(tmp_path / "model.onnx"))
+    assert "\n" not in str(caught.value)
+
+
+def chain(length):
+    """A long chain in which half the nodes do nothing."""
+    kinds = ("Add", "Mul", "Identity", "Neg", "Neg", "Transpose", "Transpose", "Relu")
+    value = x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["b", 4]))
+    weight = ir.Value(name="w", const_value=ir.tensor(np.arange(1, 5, dtype=np.float32), name="w"))
+    nodes = []
+    for index in range(length):
+        kind = kinds[index % len(kinds)]
+        node = ir.node(kind, [value, weight] if kind in ("Add", "Mul") else [value])
+        nodes.append(node)
+        value = node.outputs[0]
+    value.type, value.shape = x.type, x.shape
+    graph = ir.Graph(
+        [x], [value], nodes=nodes, initializers=[weight], opset_imports={"": 20}, name="g"
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def test_time_grows_with_the_graph_and_not_faster():
+    counts = []
+    for length in (2000, 4000):
+        model, _ = optimised(chain(length))
+        counts.append(len(list(model.graph)))
+    assert counts == [750, 1500]
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_nodes():
+    started = time.perf_counter()
+    model, _ = optimised(chain(100_000))
+    assert len(list(model.graph)) == 37_500
+    assert time.perf_counter() - started < 600
