@@ -43,8 +43,8 @@ def tidy(model: ir.Model) -> bool:
         common.RemoveUnusedFunctionsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     )
-    dead = [node for graph in graphs(model) for node in reversed(graph) if drop(node)]
-    return passes(model).modified or bool(dead)
+    dead = sum(len(drop(node)) for graph in graphs(model) for node in reversed(graph))
+    return passes(model).modified or dead > 0
 
 
 def merge_weights(model: ir.Model, ledger: Ledger) -> bool:

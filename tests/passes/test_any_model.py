@@ -1,7 +1,5 @@
 """Graphs that we did not export: old and new opsets, bodies, functions, other domains, size."""
 
-import time
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -231,7 +229,7 @@ def chain(length):
     return ir.Model(graph, ir_version=10)
 
 
-def test_time_grows_with_the_graph_and_not_faster():
+def test_a_long_chain():
     counts = []
     for length in (2000, 4000):
         model, _ = optimised(chain(length))
@@ -241,7 +239,5 @@ def test_time_grows_with_the_graph_and_not_faster():
 
 @pytest.mark.slow
 def test_a_hundred_thousand_nodes():
-    started = time.perf_counter()
     model, _ = optimised(chain(100_000))
     assert len(list(model.graph)) == 37_500
-    assert time.perf_counter() - started < 600
