@@ -12,6 +12,7 @@ from .. import Error, __version__
 from . import cli_stages as stages
 from . import cli_tools as tools
 from .console import fail
+from .options import spelled_out
 
 app = typer.Typer(
     name="llmdeploy",
@@ -56,7 +57,7 @@ def call(arguments: list[str]) -> int:
     """Run the command line; give its exit code."""
     as_json = "--json" in arguments
     try:
-        return app(arguments, prog_name="llmdeploy", standalone_mode=False) or 0
+        return app(spelled_out(arguments), prog_name="llmdeploy", standalone_mode=False) or 0
     except Error as error:
         return fail(error, error.exit_code, as_json)
     except (typer.Abort, KeyboardInterrupt):

@@ -25,16 +25,40 @@ def export(
 
 
 def optimize(
+    path: Annotated[
+        Path | None, typer.Argument(help="Any ONNX file; else the workspace's export.")
+    ] = None,
+    explain: opt.Explain = None,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", help="The last pass to run.")
+    ] = None,
+    dump: Annotated[
+        Path | None, typer.Option("--dump", help="Write the graph after each pass there.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where a file's result is written.")
+    ] = None,
+    on_failure: Annotated[
+        str | None, typer.Option("--on-failure", help="stop or roll-back; over [optimize].")
+    ] = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> int:
-    """Run the passes on the exported graph."""
+    """Run the passes on the exported graph, or on any ONNX file."""
     from . import verbs
 
-    return verbs.stage("optimize", verbs.given(config, workspace, force, quiet), json, quiet)
+    given = verbs.given(
+        config, workspace, force, quiet, lone=path is not None, on_failure=on_failure
+    )
+    if path is None and explain is None and stop_after is None and dump is None:
+        return verbs.stage("optimize", given, json, quiet)
+    from .optimizing import Asked
+
+    asked = Asked(explain, stop_after, dump, output, given.config.optimize.on_failure)
+    return verbs.explained(path, given, asked, json, quiet)
 
 
 def calibrate(

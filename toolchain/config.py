@@ -49,6 +49,12 @@ class PassTable(BaseModel):
         return {key.replace("-", "_"): value for key, value in (self.model_extra or {}).items()}
 
 
+class Optimize(Section):
+    """What becomes of a rewrite that changes the numbers: the run stops, or it is taken back."""
+
+    on_failure: Literal["stop", "roll-back"] = "stop"
+
+
 class Samples(Section):
     """Where texts or ready feeds come from, and how many are taken."""
 
@@ -128,6 +134,7 @@ class Config(Section):
         PassTable(use="fuse"),
         PassTable(use="clean"),
     )
+    optimize: Optimize = Optimize()
     calibration: Calibration = Calibration()
     build: Build = Build()
     evaluation: Evaluation = Evaluation()

@@ -22,6 +22,9 @@ MODEL: Mapping[str, Meaning] = {
     "weights": Meaning("copy; or reference or in-place, which leave the checkpoint's bytes alone."),
     "trust-remote-code": Meaning("Run Python code that the checkpoint brings; read it first."),
 }
+OPTIMIZE: Mapping[str, Meaning] = {
+    "on-failure": Meaning("A rewrite that changes the numbers: stop, or roll-back and go on."),
+}
 CALIBRATION: Mapping[str, Meaning] = {
     "samples": Meaning(
         "A text a line: .txt; or .jsonl, .csv, .tsv; or ready arrays: .npz.",
@@ -79,6 +82,7 @@ BUNDLE: Mapping[str, Meaning] = {
 }
 SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
     "model": ("Which checkpoint, and what of it is exported.", MODEL),
+    "optimize": ("How the passes are run.", OPTIMIZE),
     "calibration": ("What INT8 ranges are measured on.", CALIBRATION),
     "build": ("Which engines are built.", BUILD),
     "evaluation": ("How well the task is done; without it no score is gated.", EVALUATION),

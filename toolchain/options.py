@@ -42,6 +42,10 @@ BundlePython = Annotated[
     typer.Option("--bundle-python", help="The interpreter the bundle verifies itself under."),
 ]
 
+Explain = Annotated[
+    str | None,
+    typer.Option("--explain", metavar="[RULE]", help="What each pass did; of a rule, each site."),
+]
 PublicKey = Annotated[
     Path | None, typer.Option("--key", help="Refuse what this public key did not sign.")
 ]
@@ -61,3 +65,18 @@ def trust(key: Path | None, certificates: list[Path] | None) -> "Trust | None":
     from ..deploy.signing import Trust
 
     return Trust(key, tuple(certificates or ()))
+
+
+def spelled_out(arguments: list[str]) -> list[str]:
+    """The arguments, with `all` after an `--explain` that names no rule."""
+    places = [place for place, word in enumerate(arguments) if word == "--explain"]
+    for place in reversed(places):
+        after = arguments[place + 1 : place + 2]
+        if (
+            not after
+            or after[0].startswith("-")
+            or Path(after[0]).suffix
+            or Path(after[0]).exists()
+        ):
+            arguments = [*arguments[: place + 1], "all", *arguments[place + 1 :]]
+    return arguments

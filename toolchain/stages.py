@@ -51,19 +51,24 @@ def _content(checkpoint: Path) -> str:
 def optimize(run: Run) -> Stage:
     """Run the configured passes, each checked against the model it was given."""
     before = export(run)
-    tables = run.config.passes
+    tables, on_failure = run.config.passes, run.config.optimize.on_failure
 
     def work(out: Path) -> dict[str, Any]:
         from ..passes import PassManager, load, save
         from .replay import Probe
 
         feeds, what = parity_feeds(run, count=2)
-        manager = PassManager([make_pass(table) for table in tables], verify=Probe(feeds[:2]))
+        passes = [make_pass(table) for table in tables]
+        manager = PassManager(passes, verify=Probe(feeds[:2]), on_failure=on_failure)
         model, steps = manager.run(load(run.folder("export") / "model.onnx"))
         save(model, out)
         return {"steps": [asdict(step) for step in steps], "samples": what}
 
-    options = {"passes": [table.model_dump() for table in tables], **sample_options(run)}
+    options = {
+        "passes": [table.model_dump() for table in tables],
+        "on_failure": on_failure,
+        **sample_options(run),
+    }
     return run.stage(
         "optimize", work, inputs={"export": before.digest}, options=options, packages=GRAPH
     )

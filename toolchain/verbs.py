@@ -7,10 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from .. import ConfigError
 from . import checks, release, report, stages
 from .config import Config, load
 from .console import emit, people, watcher
+from .optimizing import Asked
+from .options import CONFIG
 from .run import Run
 from .workspace import Stage, Workspace
 
@@ -19,6 +23,7 @@ PLACES = {
     "model": ("model", "checkpoint"),
     "precision": ("build", "precision"),
     "backends": ("build", "backends"),
+    "on_failure": ("optimize", "on_failure"),
     "samples": ("calibration", "samples"),
     "keep": ("calibration", "keep"),
     "max_drop": ("calibration", "max_drop"),
@@ -28,22 +33,33 @@ PLACES = {
 }
 
 
-def given(config: Path, workspace: Path, force: bool, quiet: bool, **over: Any) -> Run:
+def given(
+    config: Path, workspace: Path, force: bool, quiet: bool, *, lone: bool = False, **over: Any
+) -> Run:
     """The run that a verb was asked for: the file, and what the command line says over it.
 
     Raises:
         ConfigError: the file is wrong, or missing where no checkpoint is named otherwise.
     """
-    lone = not config.exists() and config.name == "llmdeploy.toml" and bool(over.get("model"))
-    base = Config() if lone else load(config)
+    named = lone or bool(over.get("model"))
+    base = Config() if named and config == CONFIG and not config.exists() else load(config)
     asked = {name: value for name, value in over.items() if value is not None}
     for name, value in asked.items():
         section, key = PLACES[name]
         table = getattr(base, section)
         kept = (*table.allow_unexecuted, *value) if name == "allow_unexecuted" else value
-        changed = type(table).model_validate({**dict(table), key: _here(name, kept)})
+        changed = _validated(type(table), {**dict(table), key: _here(name, kept)})
         base = base.model_copy(update={section: changed})
     return Run(base, Workspace(workspace), force, watcher(quiet))
+
+
+def _validated(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = str(problem["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{problem['msg']}: --{key}", mend="see --help") from error
 
 
 def _here(name: str, value: Any) -> Any:
@@ -83,6 +99,24 @@ def stage(name: str, run: Run, as_json: bool, quiet: bool) -> int:
         return 0
     people().print(f"parity does not hold: {held.results['reason']}", markup=False)
     return 1
+
+
+def explained(path: Path | None, run: Run, asked: Asked, as_json: bool, quiet: bool) -> int:
+    """The passes on any file, or on the workspace's export, without touching the workspace.
+
+    1 when an application was not kept.
+    """
+    from . import optimizing
+
+    if path is None:
+        stages.export(run)
+    found = optimizing.optimize(path or run.folder("export"), run.config, asked)
+    if as_json:
+        emit(found)
+    elif not quiet:
+        people(file=sys.stdout).print(optimizing.show(found))
+    failures = [failure for each in found["passes"] for failure in each["failures"]]
+    return 1 if failures else 0
 
 
 def _print_stage(run: Run, made: Stage) -> None:
