@@ -6,6 +6,8 @@
 # docker run --rm -v "$PWD":/work llmdeploy:build release
 ARG PYTHON=3.12-slim-bookworm
 ARG TENSORRT=nvcr.io/nvidia/tensorrt:26.07-py3
+# PyTorch's index of CPU wheels: a tenth of the bytes of its CUDA ones.
+ARG TORCH_INDEX=
 
 FROM python:${PYTHON} AS wheel
 WORKDIR /src
@@ -44,9 +46,9 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
 USER llmdeploy
 
 FROM base AS build
-# PyTorch's CPU wheels: a tenth of the bytes of its CUDA ones, and nothing here needs more.
+ARG TORCH_INDEX
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
-    pip install -c /constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
+    pip install -c /constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
         "$(echo /wheels/*.whl)[all]"
 USER llmdeploy
