@@ -65,8 +65,10 @@ class OnnxRuntime:
         from .ort_int8 import IntegerMatMul
         from .ort_norm import ShareNorm
         from .ort_weights import WeightOnlyMatMul
+        from .sequences import SplitSequences
 
         return (
+            SplitSequences(),
             IntegerMatMul(),
             WeightOnlyMatMul(),
             ShareNorm(),

@@ -44,8 +44,10 @@ class _TensorRt:
         return self.missing() or gpu.unusable()
 
     def lowering(self, precision: str) -> Sequence["ir.passes.PassBase"]:
-        """None: the neutral graph is written as TensorRT wants it."""
-        return ()
+        """The neutral graph is written as TensorRT wants it, but for sequences."""
+        from .sequences import SplitSequences
+
+        return (SplitSequences(),)
 
     def build(
         self, model: Path, folder: Path, profile: Profile, options: Mapping[str, object]

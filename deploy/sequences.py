@@ -1,0 +1,71 @@
+"""Splits that exporters write as sequences, as the Split that every engine takes."""
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from .graph import constant, integer, register, replace, scalar, static
+
+
+class SplitSequences(ir.passes.InPlacePass):
+    """`SequenceAt(SplitToSequence(x, sizes), i)` becomes output i of `Split(x, sizes)`."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite every split whose parts are all read by constant places."""
+        splits = [node for node in model.graph if node.op_type == "SplitToSequence"]
+        count = sum(_split(model.graph, node) for node in splits)
+        if count:
+            RemoveUnusedNodesPass()(model)
+        return ir.passes.PassResult(model, modified=count > 0)
+
+
+def _split(graph: ir.Graph, node: ir.Node) -> bool:
+    sizes, readers = _sizes(node), [use.node for use in node.outputs[0].uses()]
+    if sizes is None or node.domain or node.outputs[0].is_graph_output():
+        return False
+    places = [_place(reader, len(sizes)) for reader in readers]
+    if not readers or any(place is None for place in places):
+        return False
+    lengths = register(graph, f"{node.outputs[0].name}.sizes", ir.tensor(np.array(sizes, np.int64)))
+    axis = {"axis": integer(node, "axis", 0)}
+    made = ir.node("Split", [node.inputs[0], lengths], axis, num_outputs=len(sizes))
+    for index, value in enumerate(made.outputs):
+        value.name = f"{node.outputs[0].name}.{index}"
+        _describe(value, node.inputs[0], axis["axis"], sizes[index])
+    graph.insert_before(node, made)
+    for reader, place in zip(readers, places, strict=True):
+        replace(reader.outputs[0], made.outputs[place or 0])
+    return True
+
+
+def _sizes(node: ir.Node) -> list[int] | None:
+    """The length of each part, None where it is not known, or where parts lose their axis."""
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    whole = static(node.inputs[0], integer(node, "axis", 0))
+    lengths = constant(given)
+    if lengths is None:
+        return None
+    if lengths.ndim == 1:
+        return [int(length) for length in lengths]
+    step = int(scalar(given) or 0)
+    if whole is None or step < 1:
+        return None
+    return [min(step, whole - start) for start in range(0, whole, step)]
+
+
+def _place(reader: ir.Node, parts: int) -> int | None:
+    """Which part a SequenceAt takes, None when that is computed or it is no SequenceAt."""
+    place = scalar(reader.inputs[1]) if reader.op_type == "SequenceAt" else None
+    if place is None or not -parts <= place < parts:
+        return None
+    return int(place) % parts
+
+
+def _describe(value: ir.Value, source: ir.Value | None, axis: int, size: int) -> None:
+    if source is None:
+        return
+    value.type = source.type
+    if source.shape is not None:
+        sizes = list(source.shape)
+        sizes[axis] = size
+        value.shape = ir.Shape(sizes)
