@@ -8,7 +8,11 @@ from .graph import constant, integer, register, replace, scalar, static
 
 
 class SplitSequences(ir.passes.InPlacePass):
-    """`SequenceAt(SplitToSequence(x, sizes), i)` becomes output i of `Split(x, sizes)`."""
+    """`SequenceAt(SplitToSequence(x, sizes), i)` becomes output i of `Split(x, sizes)`.
+
+    Where the length of x is not known it is taken to be all the parts that are read; Split fails
+    on any other, it never gives other numbers.
+    """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite every split whose parts are all read by constant places."""
@@ -21,7 +25,7 @@ class SplitSequences(ir.passes.InPlacePass):
 
 def _split(graph: ir.Graph, node: ir.Node) -> bool:
     sizes, readers = _sizes(node), [use.node for use in node.outputs[0].uses()]
-    if sizes is None or node.domain or node.outputs[0].is_graph_output():
+    if not sizes or node.domain or node.outputs[0].is_graph_output():
         return False
     places = [_place(reader, len(sizes)) for reader in readers]
     if not readers or any(place is None for place in places):
@@ -48,9 +52,19 @@ def _sizes(node: ir.Node) -> list[int] | None:
     if lengths.ndim == 1:
         return [int(length) for length in lengths]
     step = int(scalar(given) or 0)
-    if whole is None or step < 1:
+    if step < 1:
         return None
+    return [step] * _read(node) if whole is None else _even(whole, step)
+
+
+def _even(whole: int, step: int) -> list[int]:
     return [min(step, whole - start) for start in range(0, whole, step)]
+
+
+def _read(node: ir.Node) -> int:
+    """How many parts are read, when they are the first ones without a gap, else 0."""
+    places = {scalar(use.node.inputs[1]) for use in node.outputs[0].uses() if use.idx == 0}
+    return len(places) if places == set(range(len(places))) else 0
 
 
 def _place(reader: ir.Node, parts: int) -> int | None:
