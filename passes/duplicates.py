@@ -10,6 +10,7 @@ import onnx_ir as ir
 from .ledger import Ledger
 from .rules import Builder, Outcome, Rule
 from .splice import drop_initializer
+from .weights import Array, apply
 
 _RANDOM = {
     "Bernoulli",
@@ -96,15 +97,16 @@ def _probe(tensor: ir.TensorProtocol) -> Hashable:
     kind = (tensor.dtype, tuple(tensor.shape.numpy()))
     if tensor.dtype == ir.DataType.STRING or tensor.size == 0:
         return (*kind, id(tensor))
-    flat = tensor.numpy().reshape(-1)
+    return (*kind, apply(tensor, _parts))
+
+
+def _parts(array: Array) -> Hashable:
+    flat = array.reshape(-1)
     middle = flat.size // 2
-    ends = (flat[:_PROBE], flat[middle : middle + _PROBE], flat[-_PROBE:])
-    return (*kind, *(np.ascontiguousarray(part).tobytes() for part in ends))
+    parts = (flat[:_PROBE], flat[middle : middle + _PROBE], flat[-_PROBE:])
+    return tuple(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
 def _digest(tensor: ir.TensorProtocol | None) -> bytes:
     assert tensor is not None
-    array = np.ascontiguousarray(tensor.numpy())
-    return hashlib.sha256(
-        array.view(np.uint8).reshape(-1).data if array.ndim else array.tobytes()
-    ).digest()
+    return apply(tensor, lambda array: hashlib.sha256(array.tobytes()).digest())

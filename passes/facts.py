@@ -7,6 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .sizes import Size, product, sizes
+from .weights import read
 
 #: Constants above this many elements are weights: they are not looked into.
 SMALL = 1024
@@ -23,7 +24,7 @@ def constant(value: ir.Value | None, limit: int = SMALL) -> NDArray[np.generic] 
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None or tensor.size > limit or tensor.dtype == ir.DataType.STRING:
         return None
-    return tensor.numpy()
+    return read(tensor) if isinstance(tensor, ir.ExternalTensor) else tensor.numpy()
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -19,6 +19,7 @@ from .facts import content
 from .region import Region, cut
 from .rules import Builder, Rule
 from .sizes import sizes
+from .weights import read
 
 Feed = Mapping[str, NDArray[np.generic]]
 Run = Callable[[ir.Model, Feed], Outputs]
@@ -122,7 +123,7 @@ class Prover:
             feed[inner.name or ""] = _random(rng, numbers, dtype.numpy(), scale)
         if total + sum(tensor.nbytes for tensor in region.weights.values()) > HEAVY:
             return "its region is too large"
-        return feed | {name: tensor.numpy() for name, tensor in region.weights.items()}
+        return feed | {name: read(tensor) for name, tensor in region.weights.items()}
 
 
 class _Sizes(dict[str, int]):

@@ -8,17 +8,20 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from .. import ConfigError, PassError
+from .weights import read
 
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
 #: Tensors of this many bytes or less are kept inside the .onnx file.
 INLINE = 1024
+#: Tensors of this many bytes or less are read on the way in: rules look at them.
+READ = 8192
 #: A page: what mmap wants, and a multiple of every alignment a kernel asks for.
 ALIGNMENT = 4096
 
 
 def load(path: Path) -> ir.Model:
-    """Read an ONNX file, or the model.onnx of a folder; weights above 1 KB stay on disk.
+    """Read an ONNX file, or the model.onnx of a folder; weights above 8 KB stay on disk.
 
     Raises:
         ConfigError: there is no such file.
@@ -36,15 +39,13 @@ def load(path: Path) -> ir.Model:
         _verify(tensor, path)
     for value in (value for graph in model.graphs() for value in graph.initializers.values()):
         tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= INLINE:
+        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= READ:
             value.const_value = _in_memory(tensor)
     return model
 
 
 def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
-    copy = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
-    tensor.release()
-    return copy
+    return ir.tensor(read(tensor), dtype=tensor.dtype, name=tensor.name)
 
 
 def _read(path: Path) -> ir.Model:

