@@ -4,6 +4,15 @@ import ctypes
 from functools import cache
 
 
+def name() -> str:
+    """The first GPU's name, empty where none answers."""
+    if unusable():
+        return ""
+    driver, buffer, device = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(128), 0
+    code = driver.cuDeviceGetName(buffer, len(buffer), device)
+    return buffer.value.decode(errors="replace") if code == 0 else ""
+
+
 @cache
 def unusable() -> str | None:
     """Why no NVIDIA GPU can be used here, None when one answers."""

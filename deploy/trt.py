@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .. import BuildError, MissingError
 from . import gpu, trt_options
 from .backend import Built, Profile, Run
-from .trt_options import Options
+from .trt_options import Options, arguments
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -100,7 +100,7 @@ class _TensorRt:
             "profiles": [shapes(model, dims) for dims in profiles],
             "decompose_attention": float_attention(model),
             "inspect": gpu.unusable() is None,
-            "config": _config(options, rtx=self.module == "tensorrt_rtx"),
+            "config": arguments(options, self.module),
         }
 
     def _facts(
@@ -199,26 +199,6 @@ def _refuse(model: Path) -> None:
             where=found[0].node,
             mend=f"{found[0].mend}; `llmdeploy inspect --target tensorrt {model.name}` lists all",
         )
-
-
-def _config(options: Options, *, rtx: bool) -> dict[str, Any]:
-    """Arguments of Polygraphy's configuration, only those that were asked for."""
-    given: dict[str, Any] = {
-        "tf32": options.tf32,
-        "builder_optimization_level": options.optimization_level,
-        "sparse_weights": options.sparse_weights or None,
-        "weight_streaming": options.weight_streaming or None,
-        "refittable": options.refit or None,
-        "strip_plan": options.strip_plan or None,
-        "version_compatible": options.version_compatible or None,
-        "load_timing_cache": options.timing_cache,
-        "hardware_compatibility": options.hardware_compatibility,
-        "workspace_bytes": options.workspace_mb * 2**20 if options.workspace_mb else None,
-    }
-    if rtx:
-        pairs = [each.split(".") for each in options.compute_capabilities]
-        given["compute_capabilities"] = [[int(major), int(minor)] for major, minor in pairs]
-    return {key: value for key, value in given.items() if value is not None}
 
 
 def _child(spec: dict[str, Any], seconds: int, *, rtx: bool) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """What `[build.options.tensorrt]` and `[build.options.tensorrt-rtx]` may say."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .. import ConfigError
+from . import gpu
 
 Capability = Annotated[str, Field(pattern=r"^\d+\.\d$")]
 Sizes = tuple[int, int, int]
@@ -15,7 +18,7 @@ class Options(BaseModel):
     """Options of both; what one of them cannot honour is refused by `read`.
 
     `profiles` are further optimization profiles beside the one of `[build.profile]`: sizes
-    [min, opt, max] of the dimensions that differ from it.
+    [min, opt, max] of the dimensions that differ from it. `timing_cache` is a folder of caches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,3 +84,32 @@ def read(backend: str, given: Mapping[str, object], no_gpu: str | None) -> Optio
         if getattr(options, name) != Options.model_fields[name].default:
             raise ConfigError(f"{name.replace('_', '-')}: {why}", where=where, mend="remove it")
     return options
+
+
+def arguments(options: Options, module: str) -> dict[str, Any]:
+    """Arguments of Polygraphy's configuration, as JSON values, only those that were asked for."""
+    given: dict[str, Any] = {
+        "tf32": options.tf32,
+        "builder_optimization_level": options.optimization_level,
+        "sparse_weights": options.sparse_weights or None,
+        "weight_streaming": options.weight_streaming or None,
+        "refittable": options.refit or None,
+        "strip_plan": options.strip_plan or None,
+        "version_compatible": options.version_compatible or None,
+        "load_timing_cache": _cache(options.timing_cache, module),
+        "hardware_compatibility": options.hardware_compatibility,
+        "workspace_bytes": options.workspace_mb * 2**20 if options.workspace_mb else None,
+    }
+    if module == "tensorrt_rtx":
+        pairs = [each.split(".") for each in options.compute_capabilities]
+        given["compute_capabilities"] = [[int(major), int(minor)] for major, minor in pairs]
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _cache(folder: str | None, module: str) -> str | None:
+    """The timing cache in a folder of them: one a GPU and version, since no other can use it."""
+    if folder is None:
+        return None
+    kind = "-".join((gpu.name() or "no-gpu").lower().split())
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return str(Path(folder) / f"{kind}-{metadata.version(module)}.cache")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +65,7 @@ def build(spec: dict[str, Any], log: Log) -> dict[str, Any]:
     util.TRT_LOGGER = logger(trt, log)
     parsed = network(loaders, spec)
     layers = parsed[1].num_layers
-    cache = spec["config"].get("load_timing_cache")
-    made = config(loaders, spec)
+    made, cache = config(loaders, spec), spec["config"].get("load_timing_cache")
     plan = loaders.EngineBytesFromNetwork(parsed, config=made, save_timing_cache=cache)()
     with open(spec["engine"], "wb") as file:
         file.write(plan)
@@ -103,30 +103,33 @@ def network(loaders: Any, spec: dict[str, Any]) -> Any:
 
 def config(loaders: Any, spec: dict[str, Any]) -> Any:
     """The builder's configuration. Precision is the graph's: no flag of it is ever set."""
+    trt = importlib.import_module(spec["module"])
     profiles = [profile(loaders, shapes) for shapes in spec["profiles"]]
     given: dict[str, Any] = {**spec["config"], "profiles": profiles}
-    trt = importlib.import_module(spec["module"])
+    chosen = [trt.BuilderFlag.EDITABLE_TIMING_CACHE] if "load_timing_cache" in given else []
     if "workspace_bytes" in given:
         given["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: given.pop("workspace_bytes")}
     if "hardware_compatibility" in given:
         level = given.pop("hardware_compatibility").replace("-", "_").upper()
         given["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, level)
-    tf32 = given.pop("tf32")
     if spec["module"] != "tensorrt_rtx":
-        return loaders.CreateConfig(tf32=tf32, **given)
+        return with_flags(loaders.CreateConfig(**given), chosen, ())
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
-    capabilities = given.pop("compute_capabilities")
+    capabilities, tf32 = given.pop("compute_capabilities"), given.pop("tf32")
     made = CreateConfigRTX(compute_capabilities=capabilities or None, **given)
-    return made if tf32 else without_tf32(made, trt)
+    return with_flags(made, chosen, () if tf32 else [trt.BuilderFlag.TF32])
 
 
-def without_tf32(made: Any, trt: Any) -> Any:
-    """The same configuration with TF32, which TensorRT sets by itself, taken back."""
+def with_flags(made: Any, chosen: Sequence[Any], cleared: Sequence[Any]) -> Any:
+    """The same configuration with builder flags that Polygraphy has no argument for."""
 
     def configure(builder: Any, network: Any) -> Any:
         result = made(builder, network)
-        result.clear_flag(trt.BuilderFlag.TF32)
+        for flag in chosen:
+            result.set_flag(flag)
+        for flag in cleared:
+            result.clear_flag(flag)
         return result
 
     return configure

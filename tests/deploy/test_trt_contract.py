@@ -23,16 +23,17 @@ import json
 from unittest.mock import MagicMock
 import tensorrt as trt
 from polygraphy.backend import trt as loaders
-from llmdeploy.deploy.trt import _config
-from llmdeploy.deploy.trt_options import Options
+from importlib import metadata
+from llmdeploy.deploy.trt_options import Options, arguments
 from llmdeploy.deploy.trt_worker import config
 
 asked = {
     "workspace_mb": 512, "optimization_level": 4, "sparse_weights": True, "weight_streaming": True,
     "refit": True, "strip_plan": True, "version_compatible": True,
-    "hardware_compatibility": "ampere-plus", "tf32": TF32,
+    "hardware_compatibility": "ampere-plus", "tf32": TF32, "timing_cache": "FOLDER/caches",
 }
-spec = {"module": "tensorrt", "profiles": [], "config": _config(Options(**asked), rtx=False)}
+metadata.version = {"tensorrt": trt.__version__}.get
+spec = {"module": "tensorrt", "profiles": [], "config": arguments(Options(**asked), "tensorrt")}
 made = MagicMock(spec=trt.IBuilderConfig)
 builder = MagicMock(spec=trt.Builder)
 builder.create_builder_config.return_value = made
@@ -45,22 +46,32 @@ print(json.dumps({
     "cleared": sorted(call.args[0].name for call in made.clear_flag.call_args_list),
     "pools": [[call.args[0].name, call.args[1]] for call in made.set_memory_pool_limit.call_args_list],
     "level": made.builder_optimization_level,
+    "cache": spec["config"]["load_timing_cache"],
     "compatibility": made.hardware_compatibility_level.name,
     "version": trt.__version__,
 }))
 """
 
-FLAGS = ["REFIT", "SPARSE_WEIGHTS", "STRIP_PLAN", "VERSION_COMPATIBLE", "WEIGHT_STREAMING"]
+FLAGS = [
+    "EDITABLE_TIMING_CACHE",
+    "REFIT",
+    "SPARSE_WEIGHTS",
+    "STRIP_PLAN",
+    "VERSION_COMPATIBLE",
+    "WEIGHT_STREAMING",
+]
 
 
 @pytest.mark.parametrize("tf32", [False, True])
 def test_every_option_reaches_the_builder_s_configuration(tmp_path: Path, tf32: bool) -> None:
-    printed = stubs.run(CONFIG.replace("TF32,\n", f"{tf32},\n"), stubs.make(tmp_path))
+    script = CONFIG.replace('"tf32": TF32', f'"tf32": {tf32}').replace("FOLDER", str(tmp_path))
+    printed = stubs.run(script, stubs.make(tmp_path))
     found = json.loads(printed.splitlines()[-1])
     assert found["version"].startswith("11.4")
     assert found["set"] == sorted([*FLAGS, "TF32"] if tf32 else FLAGS)
     assert found["cleared"] == ([] if tf32 else ["TF32"])
     assert found["pools"] == [["WORKSPACE", 512 * 2**20]]
+    assert found["cache"].endswith(f"caches/no-gpu-{found['version']}.cache")
     assert (found["level"], found["compatibility"]) == (4, "AMPERE_PLUS")
 
 
