@@ -25,6 +25,8 @@ class Masks:
             return None
         if match.hidden is not None:
             mask = self._hiding(match, mask, match.hidden)
+        else:
+            mask = self._seen(match, mask)
         size = query.shape[axis] if query.shape is not None else None
         if static(mask, -2) != 1 or size == 1:
             return mask
@@ -41,6 +43,24 @@ class Masks:
             low = array(self.graph, f"{name}.low", np.array(-np.inf, kind.numpy()))
             made = insert(match.last, "Where", [hidden, low, mask], name=name)
             made.type, made.shape = mask.type, _joined(hidden.shape, mask.shape)
+            self.made[key] = made
+        return self.made[key]
+
+    def _seen(self, match: Match, mask: ir.Value) -> ir.Value:
+        """Above the lowest number: the kernel takes it for -inf, and the graph gives a mean.
+
+        -inf itself stays where a guard makes 0 of it.
+        """
+        key = (id(mask), match.guarded)
+        if key not in self.made:
+            name = f"{match.output.name}.seen"
+            kind = (mask.dtype or ir.DataType.FLOAT).numpy()
+            least = array(self.graph, f"{name}.least", np.array(0.9 * np.finfo(kind).min, kind))
+            made = insert(match.last, "Max", [mask, least], name=name, like=mask)
+            if match.guarded:
+                infinite = insert(match.last, "IsInf", [mask], name=f"{name}.infinite")
+                inputs = [infinite, mask, made]
+                made = insert(match.last, "Where", inputs, name=f"{name}.or", like=mask)
             self.made[key] = made
         return self.made[key]
 

@@ -14,7 +14,8 @@ class Match:
 
     The key is [B, H, T, D], or [B, T, H, D] before its heads are split (`k_split`); with its
     value it may have fewer heads than the query, each shared by a group of them. `hidden`
-    [..., 1] says which rows see no key. `last` makes `output`.
+    [..., 1] says which rows see no key; `guarded`, that a NaN of such rows becomes 0. `last`
+    makes `output`.
     """
 
     q: ir.Value
@@ -26,6 +27,7 @@ class Match:
     last: ir.Node
     k_split: bool
     hidden: ir.Value | None = None
+    guarded: bool = False
 
 
 def match(softmax: ir.Node, *, hide: bool) -> Match | None:
@@ -54,7 +56,8 @@ def match(softmax: ir.Node, *, hide: bool) -> Match | None:
     k, v = grouped or group(k, v)
     scale *= q_scale * k_scale
     hidden, last = _hidden(last) if hide and mask is not None else (None, last)
-    return Match(q, k, v, mask, scale, last.outputs[0], last, k_split, hidden)
+    guarded = weights is not softmax.outputs[0]
+    return Match(q, k, v, mask, scale, last.outputs[0], last, k_split, hidden, guarded)
 
 
 def _hidden(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
