@@ -15,6 +15,7 @@ from .graph import constant, integer
 from .trt_operators import CONTRIB, UNSUPPORTED
 
 OPSETS = (9, 25)
+SCATTERS = ("ScatterElements", "ScatterND")
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,10 @@ def _operator(node: ir.Node) -> Iterator[Finding]:
     elif node.domain not in ("", "ai.onnx", "com.microsoft") and not op.startswith("TRT_"):
         what = f"{node.domain}.{op} is not supported"
         yield Finding("operator", name, what, "inline it, or register a plugin")
+    reduction = node.attributes.get("reduction") if op in SCATTERS else None
+    if reduction is not None and reduction.as_string() != "none":
+        what = f"{op} with reduction {reduction.as_string()} is not supported"
+        yield Finding("operator", name, what, "sum by a MatMul with a mask of the places")
     mode = node.attributes.get("mode") if op == "TensorScatter" else None
     if mode is not None and mode.as_string() != "linear":
         what = "TensorScatter is not linear"

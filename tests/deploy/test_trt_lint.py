@@ -51,6 +51,14 @@ LIES = [
         "g (float[N,4] x) => (uint8[N,4] y) { y, s, z = DynamicQuantizeLinear(x) }",
     ),
     (
+        "operator",
+        False,
+        20,
+        """g (float[8,4] x, int64[N,4] i, float[N,4] u) => (float[8,4] y) {
+          y = ScatterElements<reduction = "add">(x, i, u)
+        }""",
+    ),
+    (
         "attention-softcap",
         False,
         23,
