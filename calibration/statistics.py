@@ -191,9 +191,13 @@ def collect(
 
 
 def rows_of(array: NDArray[np.generic], real: NDArray[np.bool_] | None) -> Matrix:
-    """An activation [..., k] as float32 rows [r, k], those of padding left out."""
+    """An activation [..., k] as float32 rows [r, k], those of padding left out.
+
+    Where its leading dimensions turn out to be others than the mask's, all rows count.
+    """
     rows = array.reshape(-1, array.shape[-1])
-    if real is not None and real.size == len(rows) and not real.all():
+    shapes = (real.shape, (real.size,)) if real is not None else ()
+    if real is not None and array.shape[:-1] in shapes and not real.all():
         rows = rows[real.reshape(-1)]
     return rows.astype(np.float32, copy=False)
 

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from .facts import attribute_int, input_of, is_constant, made_by, only_use, perm_of, scalar
 
 #: `norm`: into the gamma and beta of the norm that makes it; `twin`: into those of a second norm
-#: beside it, since others read the first; `weight`: into the columns of an earlier weight MatMul;
-#: `node`: a Mul (and an Add) of its own.
-Kind = Literal["norm", "twin", "weight", "node"]
+#: beside it, since others read the first; `gain`: into a constant that it is multiplied by;
+#: `weight`: into the columns of an earlier weight MatMul; `node`: a Mul (and an Add) of its own.
+Kind = Literal["norm", "twin", "gain", "weight", "node"]
 NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 #: More steps than any attention has between the values' MatMul and the output's.
 STEPS = 16
@@ -21,8 +21,8 @@ STEPS = 16
 class Fold:
     """Where 1/s of an activation x goes, exactly.
 
-    `node` names the norm or the weight MatMul. `repeat` heads of `width` channels share each of
-    that MatMul's heads (grouped-query attention), so that they must share their scales.
+    `node` names the norm, the Mul or the weight MatMul. `repeat` heads of `width` channels share
+    each of that MatMul's heads (grouped-query attention), so that they must share their scales.
     """
 
     kind: Kind
@@ -40,14 +40,36 @@ class Fold:
 
 def fold_of(value: ir.Value, layers: Sequence[ir.Node]) -> Fold:
     """Where the scale of a value that `layers` read can go."""
-    norm = made_by(value, *NORMS)
-    if norm is not None and norm.outputs[0] is value and is_constant(input_of(norm, 1)):
-        alone = not value.is_graph_output() and set(value.consumers()) <= set(layers)
-        kind: Kind = "norm" if alone else "twin"
-        return Fold(kind, norm.name or "")
-    if value.is_graph_output() or not set(value.consumers()) <= set(layers):
+    alone = not value.is_graph_output() and set(value.consumers()) <= set(layers)
+    source = _reshaped(value) if alone else value
+    norm = made_by(source, *NORMS)
+    if norm is not None and norm.outputs[0] is source and is_constant(input_of(norm, 1)):
+        return Fold("norm" if alone else "twin", norm.name or "")
+    if not alone:
         return Fold("node")
-    return _earlier(value) or Fold("node")
+    return _gain(source) or _earlier(source) or Fold("node")
+
+
+def _reshaped(value: ir.Value) -> ir.Value:
+    """What a value was before Reshapes that keep its last dimension and that alone read it."""
+    for _ in range(STEPS):
+        node = made_by(value, "Reshape")
+        source = node.inputs[0] if node is not None else None
+        if source is None or _last(source) != _last(value) or not _own(source):
+            return value
+        value = source
+    return value
+
+
+def _gain(value: ir.Value) -> Fold | None:
+    """Mul by a constant of as many channels: the gain of a norm that was written out."""
+    node = made_by(value, "Mul")
+    gains = [item for item in node.inputs if is_constant(item)] if node is not None else []
+    if node is None or len(gains) != 1 or gains[0] is None or gains[0].shape is None:
+        return None
+    shape = gains[0].shape
+    wide = len(shape) > 0 and shape[-1] == _last(value) and all(dim == 1 for dim in shape[:-1])
+    return Fold("gain", node.name or "") if wide else None
 
 
 def _earlier(value: ir.Value) -> Fold | None:

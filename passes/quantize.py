@@ -98,16 +98,17 @@ def _dequantized_weight(graph: ir.Graph, node: ir.Node, layer: Int8, turned: boo
     old = node.inputs[1]
     assert old is not None
     axis, kind = (0 if turned else 1), (old.dtype or ir.DataType.FLOAT).numpy()
-    values = initializer(graph, layer.weight, f"{old.name}.int8")
-    steps = array_of(graph, layer.steps.astype(kind), f"{old.name}.scale")
-    zeros = array_of(graph, np.zeros(layer.steps.shape, np.int8), f"{old.name}.zero_point")
+    name = f"{node.name}.weight"
+    values = initializer(graph, layer.weight, f"{name}.int8")
+    steps = array_of(graph, layer.steps.astype(kind), f"{name}.scale")
+    zeros = array_of(graph, np.zeros(layer.steps.shape, np.int8), f"{name}.zero_point")
     back = ir.node(
         "DequantizeLinear",
         [values, steps, zeros],
         {"axis": axis},
-        name=f"{node.name}.weight.dequantize",
+        name=f"{name}.dequantize",
     )
     out = back.outputs[0]
-    out.name, out.shape, out.type = f"{old.name}.dequantized", old.shape, old.type
+    out.name, out.shape, out.type = f"{name}.dequantized", old.shape, old.type
     graph.insert_before(node, back)
     node.replace_input_with(1, out)

@@ -4,14 +4,16 @@ The placement rules are TensorRT's for explicit quantisation: only MatMul and Ge
 weight, their inputs and never their outputs, no output head, nothing thinner than a tile.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import NameFixPass
 
 from .facts import attribute_int, input_of, is_constant
-from .folds import Fold, fold_of
+from .folds import NORMS, Fold, fold_of
 from .sizes import Size, product, sizes
 
 #: GEMMs thinner than this are slower with Q/DQ around them on TensorRT (ModelOpt's own limit).
@@ -49,7 +51,7 @@ class Site:
     fold: Fold
     #: Another activation, whose variance over the last axis sets the scale of a row's error.
     stream: str | None
-    #: Whether its rows are the tokens of an input, batch x sequence.
+    #: Whether its rows are the tokens of an input, batch x sequence, or may be.
     tokens: bool
 
     @property
@@ -59,9 +61,13 @@ class Site:
 
 
 def find(model: ir.Model) -> tuple[Site, ...]:
-    """Every activation that weight MatMuls of the main graph read, in the order of the graph."""
+    """Every activation that weight MatMuls of the main graph read, in the order of the graph.
+
+    Nodes are known by their names: those that have none, or another's, are given one.
+    """
+    NameFixPass()(model)
     groups: dict[ir.Value, list[ir.Node]] = {}
-    tokens = _token_counts(model)
+    tells = _maybe_tokens(model)
     for node in model.graph:
         if is_weighted(node) and node.inputs[0] is not None:
             groups.setdefault(node.inputs[0], []).append(node)
@@ -71,22 +77,33 @@ def find(model: ir.Model) -> tuple[Site, ...]:
             layers=tuple(layer_of(node) for node in nodes),
             fold=fold_of(value, [node for node in nodes if not layer_of(node).refused]),
             stream=next(filter(None, map(_stream, nodes)), None),
-            tokens=_rows(value) in tokens,
+            tokens=tells(value),
         )
         for value, nodes in groups.items()
     )
 
 
-def _token_counts(model: ir.Model) -> set[Size]:
-    """Batch x sequence of every input that holds ids, one a token."""
+def _maybe_tokens(model: ir.Model) -> Callable[[ir.Value], bool]:
+    """Tells of a value [..., k] whether it has a row a token, or one does not know.
+
+    Batch x sequence of the inputs that hold ids are the tokens; a dimension that no input has
+    is not known before running.
+    """
     ids = (value for value in model.graph.inputs if value.dtype in _IDS)
-    found = (sizes(value) for value in ids if value.shape is not None and len(value.shape) == 2)
-    return {product(each) for each in found if each is not None}
+    found = [sizes(value) for value in ids if value.shape is not None and len(value.shape) == 2]
+    tokens = {product(each) for each in found if each is not None}
+    names = {name for each in found if each for size in each for name in _names(size)}
+
+    def tells(value: ir.Value) -> bool:
+        dims = sizes(value)
+        rows = product(dims[:-1]) if dims else None
+        return rows is None or rows in tokens or not _names(rows) <= names
+
+    return tells
 
 
-def _rows(value: ir.Value) -> Size | None:
-    found = sizes(value)
-    return product(found[:-1]) if found else None
+def _names(size: Size) -> set[str]:
+    return {name for names, _ in size.terms for name in names}
 
 
 def is_weighted(node: ir.Node) -> bool:
@@ -140,10 +157,12 @@ def _is_head(node: ir.Node) -> bool:
 
 
 def _stream(node: ir.Node) -> str | None:
-    """The sum of a layer's output and a residual, which a later norm divides by its size."""
+    """What a layer's output ends in before a norm divides it by its size: it, or a residual sum."""
     value = node.outputs[0]
-    for _ in range(4):
+    for _ in range(6):
         readers = value.consumers()
+        if any(map(_measures, readers)):
+            return value.name
         if len(readers) != 1 or readers[0].op_type not in ("Add", "Mul", "Reshape", "Cast"):
             return None
         reader = readers[0]
@@ -151,6 +170,12 @@ def _stream(node: ir.Node) -> str | None:
         if reader.op_type == "Add" and not any(is_constant(item) for item in reader.inputs):
             return value.name
     return None
+
+
+def _measures(node: ir.Node) -> bool:
+    """Whether a node is a norm, or takes the squares of one that is written out."""
+    squares = node.op_type == "Mul" and node.inputs[0] is node.inputs[1]
+    return squares or node.op_type in (*NORMS, "Pow", "ReduceMean", "ReduceL2", "ReduceSumSquare")
 
 
 def weight_of(model: ir.Model, layer: Layer) -> NDArray[np.float32]:
@@ -163,5 +188,6 @@ def weight_of(model: ir.Model, layer: Layer) -> NDArray[np.float32]:
 
 
 def by_name(model: ir.Model) -> dict[str, ir.Node]:
-    """The nodes of the main graph by their names."""
+    """The nodes of the main graph by their names, which `find` makes unique."""
+    NameFixPass()(model)
     return {node.name: node for node in model.graph if node.name}

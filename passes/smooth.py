@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from .. import PassError
 from .contract import Contract
+from .facts import is_constant
 from .kinds import Pass
 from .linear import array_of, change_bias, change_weight, drop_unused, has_bias, like
 from .sites import Site, by_name, find, weight_of
@@ -28,7 +29,7 @@ class Smooth(Pass):
     """Scales the channels of activations by 1/s after shifting them by c, exactly.
 
     `scales` and `shifts` hold s and c [k] by the activation's name; a shift is optional. The
-    scale goes into the norm, the second norm or the earlier weight that makes the activation;
+    scale goes into the norm, the gain or the earlier weight that makes the activation;
     else a Mul (and an Add) is put before the MatMuls that may be INT8.
     """
 
@@ -70,6 +71,8 @@ def smooth_site(model: ir.Model, site: Site, scale: Vector, shift: Vector | None
         change_weight(node, lambda w: w * scale[:, None], "smoothed")
     if site.fold.kind == "weight":
         _scale_columns(nodes[site.fold.node], _unrepeated(site, scale))
+    elif site.fold.kind == "gain":
+        _scale_gain(model.graph, nodes[site.fold.node], scale)
     elif site.fold.kind == "node":
         _insert(model.graph, layers, scale, shift)
     else:
@@ -94,6 +97,13 @@ def _scale_columns(node: ir.Node, scale: Vector) -> None:
     change_weight(node, lambda w: w / scale, "divided")
     if has_bias(node):
         change_bias(node, lambda b: b / scale, len(scale), "divided")
+
+
+def _scale_gain(graph: ir.Graph, node: ir.Node, scale: Vector) -> None:
+    index = next(i for i, value in enumerate(node.inputs) if is_constant(value))
+    gain = node.inputs[index]
+    assert gain is not None
+    node.replace_input_with(index, _changed(graph, gain, lambda g: g / scale))
 
 
 def _scale_norm(

@@ -121,16 +121,28 @@ def lost(before: Outputs, after: Outputs, real: Sequence[NDArray[np.bool_] | Non
             _cosines(one[name], two[name], mask)
             for one, two, mask in zip(before, after, real, strict=True)
         ]
-        worst = max(worst, 1 - float(np.concatenate(cosines).mean()))
+        rows = np.concatenate(cosines)
+        worst = max(worst, 1 - float(rows.mean())) if len(rows) else worst
     return worst
 
 
 def _cosines(
     before: NDArray[np.generic], after: NDArray[np.generic], mask: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
-    if mask is not None and before.ndim == 3 and before.shape[:2] == mask.shape:
-        before, after = before[mask], after[mask]
+    before, after = _tokens(before, mask), _tokens(after, mask)
     one = before.reshape(-1, before.shape[-1]).astype(np.float64)
     two = after.reshape(-1, after.shape[-1]).astype(np.float64)
+    real = np.linalg.norm(one, axis=1) > 0  # the empty places of a cache have no direction
+    one, two = one[real], two[real]
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     return (one * two).sum(axis=1) / np.maximum(sizes, 1e-30)
+
+
+def _tokens(array: NDArray[np.generic], mask: NDArray[np.bool_] | None) -> NDArray[np.generic]:
+    """The rows of real tokens of [batch, sequence, k] or [batch, heads, sequence, k]; else all."""
+    if mask is None or array.ndim not in (3, 4):
+        return array
+    array = array if array.ndim == 3 else array.swapaxes(1, 2)
+    width = array.shape[1]
+    fits = mask.ndim == 2 and array.shape[0] == len(mask) and 0 < width <= mask.shape[1]
+    return array[mask[:, -width:]] if fits else array
