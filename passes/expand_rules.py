@@ -155,7 +155,7 @@ def gather_everything(build: Builder, node: ir.Node) -> Outcome:
     """GatherND(x, every index of x in order) = x, with dimensions of size 1 put in."""
     data, joined = sizes(first(node)), made_by(node.inputs[1], "Concat")
     batch = node.attributes.get("batch_dims")
-    if data is None or joined is None or (batch is not None and batch.as_int()):
+    if data is None or joined is None or (batch and batch.as_int()) or build.opset < 13:
         return "its indices are not put together by a Concat, or a shape is not known"
     parts = [grid(value) for value in joined.inputs]
     grids = [part for part in parts if part is not None]

@@ -40,8 +40,9 @@ class Casting:
                 value.type = ir.TensorType(self.dtype)
         if node.op_type == "Cast":
             node.attributes["to"] = ir.AttrInt64("to", int(self.dtype))
-        if node.op_type == "ConstantOfShape" and "value" in node.attributes:
-            tensor = node.attributes["value"].as_tensor()
+        if node.op_type == "ConstantOfShape":
+            given = node.attributes.get("value")
+            tensor = given.as_tensor() if given else ir.tensor(np.zeros(1, np.float32))
             node.attributes["value"] = ir.AttrTensor("value", narrow(tensor, self.dtype))
 
     def _wanted(self, node: ir.Node, index: int) -> ir.DataType | None:

@@ -119,10 +119,17 @@ def _reason(node: ir.Node, limits: Limits) -> str:
     return _type_reason(node, limits) or _overflow(node, limits)
 
 
+def _values(node: ir.Node) -> Iterator[ir.Value]:
+    yield from (value for value in node.inputs if value is not None)
+    yield from node.outputs
+
+
 def _type_reason(node: ir.Node, limits: Limits) -> str:
     source = node.inputs[0] if node.inputs else None
     if node.op_type == "Cast" and (source is None or source.dtype != ir.DataType.BOOL):
         return "it counts"
+    if any(isinstance(value.type, ir.SequenceType) for value in _values(node)):
+        return "it reads or makes a sequence"
     if not _takes(node, limits.dtype):
         return f"{node.op_type} takes no {limits.dtype.name.lower()}"
     return ""

@@ -10,7 +10,7 @@ from .rules import Builder, Outcome, Rule, rule
 @rule("Slice")
 def slices_as_split(build: Builder, node: ir.Node) -> Outcome:
     """Slice(x, 0, k), Slice(x, k, end) = Split(x, k and the rest)."""
-    part = _part(node)
+    part = _part(node) if build.opset >= 13 else None
     if part is None:
         return "it is no head or tail of one axis of known size"
     axis, size, cut, is_head = part
@@ -56,4 +56,42 @@ def _sizes(node: ir.Node) -> tuple[int, tuple[int, ...]] | None:
     return attribute_int(node, "axis", 0) % len(shape), found
 
 
-SPLITS: tuple[Rule, ...] = (slices_as_split,)
+@rule("SequenceAt")
+def part_of_sequence(build: Builder, node: ir.Node) -> Outcome:
+    """SequenceAt(SplitToSequence(x, sizes), i) = part i of Split(x, sizes)."""
+    made, index = made_by(node.inputs[0], "SplitToSequence"), ints(node.inputs[1])
+    if made is None or index is None or build.opset < 13:
+        return "it does not read a part, known by number, of a SplitToSequence"
+    source, axis = first(made), attribute_int(made, "axis", 0)
+    pieces = _pieces(made)
+    if pieces is None or source.shape is None:
+        return "the sizes of the parts are not known"
+    if not -len(pieces) <= index[0] < len(pieces):
+        return "there is no such part"
+    axis %= len(source.shape)
+    for use in source.uses():
+        if use.node.op_type == "Split" and _sizes(use.node) == (axis, pieces):
+            return use.node.outputs[index[0]]
+    head = build.op("Split", source, build.ints(*pieces), outputs=len(pieces), axis=axis)
+    split = head.producer()
+    assert split is not None
+    return split.outputs[index[0]]
+
+
+def _pieces(node: ir.Node) -> tuple[int, ...] | None:
+    """The sizes of the parts that a SplitToSequence makes."""
+    shape, split = first(node).shape, input_of(node, 1)
+    size = shape[attribute_int(node, "axis", 0)] if shape is not None else None
+    asked = ints(split)
+    if split is None or asked is None or not isinstance(size, int) or split.shape is None:
+        return None
+    if len(split.shape) == 1:
+        return asked if sum(asked) == size else None
+    each = asked[0]
+    if each <= 0:
+        return None
+    rest = (size % each,) if size % each else ()
+    return (each,) * (size // each) + rest
+
+
+SPLITS: tuple[Rule, ...] = (slices_as_split, part_of_sequence)
