@@ -1,48 +1,76 @@
-import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from llmdeploy import ConfigError
+from llmdeploy.deploy import latency
 from llmdeploy.deploy.latency import Feed, cells, measure
 
 FEEDS = {"1x8": {"x": np.ones((1, 8))}, "2x8": {"x": np.ones((2, 8))}}
 
 
-def test_every_runner_is_timed_on_every_feed_in_turn() -> None:
-    calls: list[str] = []
-    runners = {name: lambda feed, name=name: calls.append(name) for name in ("float", "int8")}
-    timings = measure(runners, FEEDS, rounds=4, burst=3)
-    assert [(each.name, each.shape) for each in timings] == [
-        ("float", "1x8"), ("int8", "1x8"), ("float", "2x8"), ("int8", "2x8"),
-    ]  # fmt: skip
-    assert all(each.runs == 12 for each in timings)
-    # Two warm-ups, then a round: one untimed run and three timed ones, of each.
-    assert len(calls) == 2 * 2 * (2 + 4 * (1 + 3))
-    assert len(cells(timings, "int8")) == 2
+class Clock:
+    """Time that passes only while a runner works."""
 
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
 
-def test_a_runner_that_does_twice_the_work_is_slower() -> None:
-    def busy(seconds: float):
+    def perf_counter(self) -> float:
+        return self.now
+
+    def runner(self, name: str, *seconds: float) -> Callable[[Feed], None]:
+        """A runner that takes these seconds in turn."""
+
         def run(_: Feed) -> None:
-            until = time.perf_counter() + seconds
-            while time.perf_counter() < until:
-                pass
+            self.now += seconds[self.calls.count(name) % len(seconds)]
+            self.calls.append(name)
 
         return run
 
-    runners = {"one": busy(0.002), "two": busy(0.004)}
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(latency, "time", made)
+    return made
+
+
+def test_every_runner_is_timed_on_every_feed_in_turn(clock: Clock) -> None:
+    runners = {name: clock.runner(name, 0.001) for name in ("float", "int8")}
+    timings = measure(runners, FEEDS, rounds=4, burst=3)
+    shapes = [("float", "1x8"), ("int8", "1x8"), ("float", "2x8"), ("int8", "2x8")]
+    assert [(each.name, each.shape) for each in timings] == shapes
+    assert all(each.runs == 12 for each in timings)
+    # Two warm-ups, then a round: one untimed run and three timed ones, of each.
+    assert len(clock.calls) == 2 * 2 * (2 + 4 * (1 + 3))
+    # Interleaved: neither runs all its rounds before the other.
+    assert clock.calls.index("int8", 4) < 4 + 2 * (1 + 3)
+    assert len(cells(timings, "int8")) == 2
+
+
+def test_figures_are_those_of_the_clock(clock: Clock) -> None:
+    runners = {"one": clock.runner("one", 0.002), "two": clock.runner("two", 0.004)}
     first, second = measure(runners, {"1x8": FEEDS["1x8"]}, rounds=6)
-    assert first.speedup == 1.0
-    assert first.call == "within noise"
-    assert 0.2 < second.speedup < 0.8
-    assert second.call == "slower"
+    assert (first.median_ms, first.speedup, first.call) == (2.0, 1.0, "within noise")
+    assert (second.median_ms, second.p99_ms, second.call) == (4.0, 4.0, "slower")
+    assert second.speedup == second.speedup_low == second.speedup_high == pytest.approx(0.5)
+
+
+def test_a_difference_within_noise_is_not_called(clock: Clock) -> None:
+    noisy = (0.001, 0.009, 0.002, 0.007, 0.003, 0.005, 0.004)
+    runners = {"one": clock.runner("one", *noisy), "two": clock.runner("two", *noisy[::-1])}
+    _, second = measure(runners, {"1x8": FEEDS["1x8"]}, rounds=6)
+    assert second.call == "within noise"
     assert second.low_ms <= second.median_ms <= second.high_ms <= second.p99_ms
 
 
-def test_the_budget_ends_the_rounds() -> None:
-    runner = {"slow": lambda _: time.sleep(0.01)}
-    (timing,) = measure(runner, {"a": {}}, rounds=1000, burst=2, budget_s=0.1)
-    assert 6 <= timing.runs < 100
+def test_the_budget_ends_the_rounds(clock: Clock) -> None:
+    (timing,) = measure(
+        {"slow": clock.runner("slow", 0.01)}, {"a": {}}, rounds=99, burst=2, budget_s=0.1
+    )
+    # A round is three runs, 0.03 s: the fourth ends beyond 0.1 s.
+    assert timing.runs == 8
 
 
 def test_nothing_to_time_is_refused() -> None:
