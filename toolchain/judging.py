@@ -57,7 +57,7 @@ def _limits(run: Run) -> list[Gate]:
     if limits.max_score_drop is not None:
         made.append(_drop(limits.max_score_drop, score.get("against"), no_score))
     if limits.min_int8_share is not None:
-        share = found["quantize"].results["int8_share"] if "quantize" in found else None
+        share = found["quantize"].results.get("int8_share") if "quantize" in found else None
         mend = "raise [calibration] max-drop, or keep fewer layers"
         reason = "the precision is not int8"
         made.append(

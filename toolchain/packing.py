@@ -14,7 +14,12 @@ from .stages import neutral
 from .versions import ENGINE, EXPORT, versions
 
 #: Another CPU may sum in another order, or round an INT8 edge the other way.
-TOLERANCE = {"fp32": Tolerance(max_relative_error=1e-3), "int8": Tolerance(min_cosine=0.995)}
+TOLERANCE = {
+    "fp32": Tolerance(max_relative_error=1e-3),
+    "fp16": Tolerance(min_cosine=0.999),
+    "bf16": Tolerance(min_cosine=0.99),
+    "int8": Tolerance(min_cosine=0.995),
+}
 GOLDEN_TEXTS = 4
 
 

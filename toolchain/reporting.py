@@ -33,11 +33,11 @@ def compile_report(
         verdict=rep.judge(lines),
         model=_model(run),
         stages=tuple(_stage(run, stage) for stage in sorted(stages, key=_order)),
-        passes=_passes(run.stages.get("optimize")),
+        passes=(*_passes(run.stages.get("optimize")), *_passes(run.stages.get("quantize"))),
         calibration=_calibration(run.stages.get("calibrate")),
         calibration_reason=None if "calibrate" in run.stages else "the precision needs none",
         quantization=_quantization(run),
-        quantization_reason=None if "quantize" in run.stages else "the precision is float",
+        quantization_reason=_no_layers(run),
         engines=tuple(_engines(run, unexecuted)),
         parity=(*_parities(run), *_not_compared(unexecuted)),
         scores=tuple(_scores(run)),
@@ -112,7 +112,7 @@ def _speedup(run: Run, name: str) -> float | None:
 
 
 def _passes(stage: Stage | None) -> tuple[rep.Step, ...]:
-    return tuple(_step(step) for step in stage.results["steps"]) if stage else ()
+    return tuple(_step(step) for step in stage.results.get("steps", ())) if stage else ()
 
 
 def _step(step: dict[str, Any]) -> rep.Step:
@@ -137,9 +137,16 @@ def _calibration(stage: Stage | None) -> rep.Calibration | None:
     )
 
 
-def _quantization(run: Run) -> rep.Quantization | None:
+def _no_layers(run: Run) -> str | None:
     stage = run.stages.get("quantize")
     if stage is None:
+        return "the precision is float"
+    return None if "layers" in stage.results else "16 bits: what stayed float32 is in the passes"
+
+
+def _quantization(run: Run) -> rep.Quantization | None:
+    stage = run.stages.get("quantize")
+    if stage is None or "layers" not in stage.results:
         return None
     found = stage.results
     fields = rep.Layer.model_fields

@@ -134,6 +134,27 @@ def quantize(run: Run) -> Stage:
     )
 
 
+def halve(run: Run) -> Stage:
+    """The 16-bit graph, in the place of the Q/DQ one."""
+    before = optimize(run)
+    precision, keep = run.config.build.precision, run.config.calibration.keep
+
+    def work(out: Path) -> dict[str, Any]:
+        from .halving import halve as cast
+
+        feeds, what = parity_feeds(run)
+        model = run.folder("optimize") / "model.onnx"
+        return {**cast(model, out, feeds, precision=precision, keep=keep), "samples": what}
+
+    return run.stage(
+        "quantize",
+        work,
+        inputs={"optimize": before.digest},
+        options={"precision": precision, "keep": keep, **sample_options(run)},
+        packages=(*GRAPH, *RUNTIME),
+    )
+
+
 def neutral(run: Run) -> Stage:
     """The graph that engines are built from, of the asked precision."""
     precision = run.config.build.precision
@@ -141,10 +162,12 @@ def neutral(run: Run) -> Stage:
         return optimize(run)
     if precision == "int8":
         return quantize(run)
+    if precision in ("fp16", "bf16"):
+        return halve(run)
     raise ConfigError(
         f"precision {precision} is not available in this version",
         where="[build] precision",
-        mend="fp32 or int8",
+        mend="fp32, fp16, bf16 or int8",
     )
 
 

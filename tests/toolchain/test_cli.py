@@ -233,3 +233,14 @@ def test_tensorrt_is_not_here_and_the_mend_is_named(released: Path, call: Any) -
         one_line_error(call("build", "--backend", "tensorrt", *here), 4, "tensorrt", "pip install")
     else:
         pytest.skip("tensorrt is installed here")
+
+
+def test_half_precision_is_a_graph_of_16_bits(released: Path, tmp_path: Path, call: Any) -> None:
+    shutil.copytree(released / "artifacts", tmp_path / "artifacts")
+    here = ("-c", released / "llmdeploy.toml", "-w", tmp_path / "artifacts")
+    report = call("build", "--fp16", "--json", *here).json
+    gates = {gate["name"]: gate["status"] for gate in report["gates"]}
+    assert gates["parity.quantize"] == "pass"
+    assert {step["name"] for step in report["passes"]} >= {"fuse", "half"}
+    found = call("inspect", tmp_path / "artifacts" / "quantize", "--json").json
+    assert "float16" in json.dumps(found)
