@@ -75,7 +75,7 @@ def _build(run: Run) -> dict[str, str]:
     preflight(run)
     checks.export_parity(run)
     checks.optimize_parity(run)
-    if neutral(run).name == "quantize":
+    if neutral(run).name == "quantize" and run.config.build.precision != "bf16":
         checks.quantize_parity(run)
     for name in run.config.build.backends:
         if checks.unexecutable(name):
@@ -86,8 +86,11 @@ def _build(run: Run) -> dict[str, str]:
 
 
 def _unexecuted(run: Run) -> dict[str, str]:
-    reasons = {name: checks.unexecutable(name) for name in run.config.build.backends}
-    return {f"engine/{name}": reason for name, reason in reasons.items() if reason}
+    names = run.config.build.backends
+    reasons = {f"engine/{name}": checks.unexecutable(name) for name in names}
+    if run.config.build.precision == "bf16":
+        reasons["quantize"] = "ONNX Runtime computes no bfloat16 on a CPU"
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _measure(run: Run) -> None:
