@@ -86,7 +86,9 @@ def worst(signature: Signature, made: Arrays, wanted: Arrays, inputs: Arrays) ->
         if one.shape != other.shape:
             raise AssertionError(f"{tensor.name} is {one.shape}, torch says {other.shape}")
         real = _real(tensor.shape, one, inputs)
-        scale = float(np.abs(other[real]).max()) or 1.0
+        scale = float(np.abs(other[real]).max())
+        if scale == 0:
+            raise AssertionError(f"{tensor.name} is all zeros: nothing was compared")
         errors.append(float(np.abs(one[real] - other[real]).max()) / scale)
     return max(errors)
 

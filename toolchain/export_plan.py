@@ -25,6 +25,8 @@ class Merge:
     first: str
     converter: Any
     sources: list[tuple[str, Stored]] = field(default_factory=list)
+    #: Every parameter that comes out.
+    targets: tuple[str, ...] = ()
 
     def tensors(self, model: Any, read: Read) -> dict[str, Any]:
         """The parameters that come out, by name; the sources are read now and let go."""
@@ -44,8 +46,8 @@ class Plan:
     unused: tuple[str, ...]
 
     def given(self) -> set[str]:
-        """Names that the checkpoint has something for; of a merge, the first it makes."""
-        return {*self.direct, *(merge.first for merge in self.merged)}
+        """Names that the checkpoint has something for."""
+        return {*self.direct, *(name for merge in self.merged for name in merge.targets)}
 
 
 def plan(model: Any, tensors: Mapping[str, Stored]) -> Plan:
@@ -75,7 +77,35 @@ def plan(model: Any, tensors: Mapping[str, Stored]) -> Plan:
             merge = merged.setdefault(target, Merge(target, by_pattern[pattern]))
             merge.sources.append((pattern, tensors[name]))
     _check_shapes(direct, state)
+    for merge in merged.values():
+        _try(merge, model, state)
     return Plan(direct, tuple(merged.values()), tuple(unused))
+
+
+def _try(merge: Merge, model: Any, state: Mapping[str, Any]) -> None:
+    """Run a merge on shapes alone: what comes out, and whether it fits."""
+    import torch
+
+    def shape_of(source: Stored) -> Any:
+        return torch.empty(source.shape, device="meta")
+
+    try:
+        made = merge.tensors(model, shape_of)
+    except Exception as error:
+        raise ExportError(
+            f"{merge.first} cannot be made of the checkpoint's tensors: {error}",
+            where=merge.sources[0][1].file,
+            mend="mend config.json, or a newer transformers",
+        ) from error
+    for name, one in made.items():
+        if name in state and one.shape != state[name].shape:
+            raise ExportError(
+                f"the checkpoint's tensors give {name} as {list(one.shape)} where config.json asks "
+                f"for {list(state[name].shape)}",
+                where=merge.sources[0][1].file,
+                mend="mend config.json",
+            )
+    merge.targets = tuple(made)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

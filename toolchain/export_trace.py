@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -9,7 +10,11 @@ import onnx_ir as ir
 from .. import ExportError
 from .export_blame import explain
 from .export_components import Component
+from .export_extend import extend, order
+from .export_finish import prune
+from .export_layers import UnlikeError
 from .export_plan import named
+from .export_stack import Stack, cut, shortened, stacks
 
 _TRIES = 4
 _ADVICE = re.compile(r"^\s+(\w+) = Dim\('\w+'(?:, min=(\d+))?(?:, max=(\d+))?\)$", re.MULTILINE)
@@ -19,17 +24,27 @@ Limits = dict[str, tuple[int | None, int | None]]
 _KEPT = "pkg.torch.onnx.name_scopes"
 
 
-def trace(component: Component, model: Any, opset: int) -> ir.Model:
+def trace(component: Component, model: Any, opset: int, *, repeat: bool = True) -> ir.Model:
     """The component's graph with its dimension names, weights still in torch's tensors.
 
-    Initializers are named as in `model`, which the component's module is part of.
+    Initializers are named as in `model`, which the component's module is part of. Like layers
+    are traced a few times and repeated, unless `repeat` is off or they prove unlike.
 
     Raises:
         ExportError: torch or ONNX cannot express the model.
     """
+    found = stacks(model, component.module) if repeat else []
+    if found:
+        try:
+            return _repeated(component, model, opset, found)
+        except (UnlikeError, ExportError):
+            pass  # the whole trace decides
+    return _named(component, {id(one): name for name, one in named(model)}, opset)
+
+
+def _named(component: Component, names: Mapping[int, str], opset: int) -> ir.Model:
     program = _program(component, opset)
     _rename_dims(program.graph, component)
-    names = {id(one): name for name, one in named(model)}
     inner = {name: names[id(one)] for name, one in named(component.module) if id(one) in names}
     for name, value in list(program.graph.initializers.items()):
         value.name = inner.get(name, name)
@@ -38,6 +53,20 @@ def trace(component: Component, model: Any, opset: int) -> ir.Model:
         node.metadata_props.clear()
         if scopes:
             node.metadata_props[_KEPT] = scopes
+    prune(program)
+    order(program.graph)
+    return program
+
+
+def _repeated(component: Component, model: Any, opset: int, found: list[Stack]) -> ir.Model:
+    tensors = dict(named(model))
+    names = {id(one): name for name, one in tensors.items()}
+    with shortened(found):
+        short = replace(component, inputs=cut(component.inputs, found))
+        program = _named(short, names, opset)
+    for stack in found:
+        extend(program.graph, stack, tensors)
+    order(program.graph)
     return program
 
 

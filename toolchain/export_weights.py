@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import ExportError
 from . import export_data as data
 from .export_phantom import Phantoms
-from .export_plan import Merge, Plan, named
+from .export_plan import Plan, named
 from .export_stored import Stored
 
 DATA = "model.onnx.data"
@@ -74,17 +74,12 @@ class Weights:
 
     def missing(self, graph: ir.Graph) -> list[str]:
         """Initializers that are parameters and that the checkpoint has not."""
-        made = {name for merge in self._plan.merged for name in self._targets(merge)}
+        made = {name for merge in self._plan.merged for name in merge.targets}
         return [
             name
             for name, value in graph.initializers.items()
             if name not in self._aliases and name not in made and self._is_phantom(value)
         ]
-
-    def _targets(self, merge: Merge) -> set[str]:
-        """Names a merge may give: those of its own layer that nothing else gives."""
-        stem = merge.first.rsplit(".", 1)[0]
-        return {name for name in self._model.state_dict() if name.startswith(stem)}
 
     def _copied(self, graph: ir.Graph, direct: Mapping[str, Stored]) -> dict[Path, str]:
         used: dict[Path, int] = {}
@@ -144,7 +139,7 @@ class Weights:
         wanted = set(names)
         places: dict[str, tuple[int, int]] = {}
         for merge in self._plan.merged:
-            if not wanted & self._targets(merge):
+            if not wanted.intersection(merge.targets):
                 continue
             for name, tensor in merge.tensors(self._model, _read).items():
                 if name in wanted:
@@ -179,10 +174,5 @@ def _numpy(model: Any, name: str, tensor: Any) -> NDArray[np.generic]:
     import torch
 
     state = dict(named(model))[name]
-    if tuple(tensor.shape) != tuple(state.shape):
-        raise ExportError(
-            f"merging gave {list(tensor.shape)} for {name}, {list(state.shape)} was asked",
-            where=type(model).__name__,
-        )
     flat = tensor.to(state.dtype).contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy()
