@@ -1,6 +1,6 @@
 """What rules did to a model, application by application, and what they may not do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Self
@@ -8,9 +8,9 @@ from typing import Self
 import onnx_ir as ir
 
 from .prove import Proof
-from .rules import Builder, Rule
+from .rules import Builder, Pairs, Rule
 
-Judge = Callable[[Rule, Builder, ir.Node, Sequence[ir.Value]], Proof]
+Judge = Callable[[Rule, Builder, Pairs], Proof]
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,9 @@ class Ledger:
         if self.explain:
             self.reasons[rule, site] = reason
 
-    def prove(
-        self, rule: Rule, build: Builder, node: ir.Node, new: Sequence[ir.Value]
-    ) -> Proof | None:
+    def prove(self, rule: Rule, build: Builder, node: ir.Node, pairs: Pairs) -> Proof | None:
         """The proof of an application, None when it is refuted: that is written down."""
-        proof = self.judge(rule, build, node, new) if self.judge else Proof(None, reason="")
+        proof = self.judge(rule, build, pairs) if self.judge else Proof(None, reason="")
         if not proof.refuted:
             return proof
         site = node.outputs[0].name or ""

@@ -6,7 +6,7 @@ feed, so where the two agree they agree in the graph; where they differ, the cut
 until it reaches the graph's inputs.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from .contract import Contract, Outputs, error
 from .facts import content
 from .region import Region, cut
-from .rules import Builder, Rule
+from .rules import Builder, Pairs, Rule
 from .sizes import sizes
 from .weights import read
 
@@ -69,9 +69,9 @@ class Prover:
     dims: Mapping[str, int] = field(default_factory=dict[str, int])
     known: dict[Hashable, Proof] = field(default_factory=dict[Hashable, Proof])
 
-    def __call__(self, rule: Rule, build: Builder, node: ir.Node, new: Sequence[ir.Value]) -> Proof:
-        """Compare a node's outputs with the values that would take their places."""
-        old = [value for value, _ in zip(node.outputs, new, strict=False)]
+    def __call__(self, rule: Rule, build: Builder, pairs: Pairs) -> Proof:
+        """Compare values with those that would take their places."""
+        old, new = [before for before, _ in pairs], [after for _, after in pairs]
         last = Proof(None, reason="its region could not be cut out")
         for depth in DEPTHS:
             region = cut([*old, *new], depth, build.opset, build.nodes)

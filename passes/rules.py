@@ -1,6 +1,6 @@
 """Rules: small rewrites of one place in a graph, each with a name and an equation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,9 +95,23 @@ class Builder:
         return value
 
 
-#: What a rule gives: the value that takes the place of its node's first output (or one for each
-#: output), or in words why it does not apply.
-Outcome = ir.Value | Sequence[ir.Value] | str
+#: Values and what takes their places.
+Pairs = Sequence[tuple[ir.Value, ir.Value]]
+#: What a rule gives: the value that takes the place of its node's first output; or one for each
+#: output; or, of values that later nodes make too, what takes the place of each; or in words why
+#: it does not apply.
+Outcome = ir.Value | Sequence[ir.Value] | Mapping[ir.Value, ir.Value] | str
+
+
+def pairs_of(
+    node: ir.Node, outcome: ir.Value | Sequence[ir.Value] | Mapping[ir.Value, ir.Value]
+) -> Pairs:
+    """The values that an outcome replaces, each with what takes its place."""
+    if isinstance(outcome, ir.Value):
+        return [(node.outputs[0], outcome)]
+    if isinstance(outcome, Mapping):
+        return list(outcome.items())
+    return list(zip(node.outputs, outcome, strict=False))
 
 
 @dataclass(frozen=True)

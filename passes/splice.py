@@ -1,11 +1,11 @@
 """Puts what a rule made in the place of what it replaces, names and metadata kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
 from .check import subgraphs
-from .rules import Builder
+from .rules import Builder, Pairs
 from .sizes import is_vague
 
 #: How the names of values that have been replaced end; none of them is left in the graph.
@@ -40,14 +40,17 @@ def graphs(model: ir.Model) -> Iterator[ir.Graph]:
 
 
 def replace(
-    graph: ir.Graph, node: ir.Node, build: Builder, new: Sequence[ir.Value], names: Names
+    graph: ir.Graph, node: ir.Node, build: Builder, pairs: Pairs, names: Names
 ) -> tuple[str, ...]:
-    """Put `new` in place of a node's outputs and drop what nothing reads; the op types dropped."""
+    """Put values in the places of others and drop what nothing reads; the op types dropped.
+
+    What was built stands before `node`, which is the first in order of what is replaced.
+    """
     site = node.outputs[0].name or node.op_type
     for value in build.initializers:
         value.name = names.unique(value.name or f"{site}_constant")
         graph.initializers.add(value)
-    for before, after in zip(node.outputs, new, strict=False):
+    for before, after in pairs:
         if after.name is None and after.producer() in build.nodes:
             after.name, before.name = before.name, names.unique(f"{before.name}{_REPLACED}")
         _inherit(before, after)
@@ -56,9 +59,10 @@ def replace(
             if value.name is None:
                 value.name = names.unique(f"{site}_{made.op_type}")
     graph.insert_before(node, build.nodes)
-    for before, after in zip(node.outputs, new, strict=False):
+    makers = [maker for before, _ in pairs if (maker := before.producer()) is not None]
+    for before, after in pairs:
         _substitute(graph, node, before, after, names)
-    removed = drop(node)
+    removed = tuple(op for maker in dict.fromkeys((*makers, node)) for op in drop(maker))
     for made in build.nodes:
         _take_over(made, build.origin.get(made, node))
     _take_over_weights(graph, build, names)

@@ -7,7 +7,7 @@ from functools import cache
 import onnx_ir as ir
 
 from .ledger import Application, Ledger
-from .rules import Builder, Rule
+from .rules import Builder, Rule, pairs_of
 from .splice import Names, replace
 
 #: Rules that still find work after so many sweeps undo each other's.
@@ -78,13 +78,13 @@ class Scope:
             build.discard()
             self.ledger.refuse(item.name, site, outcome)
             return
-        new = [outcome] if isinstance(outcome, ir.Value) else list(outcome)
-        proof = self.ledger.prove(item, build, node, new)
+        pairs = pairs_of(node, outcome)
+        proof = self.ledger.prove(item, build, node, pairs)
         if proof is None:
             build.discard()
             return
         name = node.name or node.op_type
-        removed = replace(graph, node, build, new, self.names)
+        removed = replace(graph, node, build, pairs, self.names)
         given = tuple(made.op_type for made in build.nodes)
         self.ledger.applications.append(
             Application(item.name, name, site, removed, given, proof.error, proof.reason)
