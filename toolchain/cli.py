@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from .. import Error, __version__
+from . import cli_device as device
 from . import cli_stages as stages
 from . import cli_tools as tools
 from .console import fail
@@ -39,8 +40,12 @@ VERBS = {
     "diff": tools.diff,
     "list": tools.list_parts,
     "doctor": tools.doctor,
-    "install": tools.install,
-    "rollback": tools.rollback,
+    "sign": device.sign,
+    "delta": device.delta,
+    "install": device.install,
+    "rollback": device.rollback,
+    "publish": device.publish,
+    "switch": device.switch,
 }
 for _name, _verb in VERBS.items():
     app.command(name=_name)(_verb)

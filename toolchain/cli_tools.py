@@ -1,8 +1,7 @@
-"""The verbs beside the path: init, run, bench, inspect, list, doctor; install and rollback."""
+"""The verbs beside the path: init, run, bench, inspect, list, doctor."""
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ def init(
     from .initialize import initialize
 
     found = initialize(model, config, force=force)
-    _say(found, json, quiet, lambda: f"wrote {config}")
+    say(found, json, quiet, lambda: f"wrote {config}")
 
 
 def run(
@@ -32,15 +31,27 @@ def run(
     arrays: Annotated[
         Path | None, typer.Option("--arrays", help="A .npz of input arrays instead of texts.")
     ] = None,
+    max_new_tokens: opt.MaxNewTokens = None,
+    temperature: opt.Temperature = None,
+    top_k: opt.TopK = None,
+    top_p: opt.TopP = None,
+    seed: opt.Seed = None,
+    stream: opt.Stream = False,
+    chat: opt.Chat = False,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> int:
-    """Run an engine or a bundle on text or on arrays."""
+    """Run an engine or a bundle on text or on arrays; a causal one goes on writing."""
     from .running import run_arrays, run_texts
+    from .writing_out import Way, refuse_mixed
 
+    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    sampling |= {"top_k": top_k, "top_p": top_p, "seed": seed}
+    way = Way(sampling, stream, chat)
+    refuse_mixed(way, json, arrays)
     if arrays is not None:
         return run_arrays(path, arrays, json, quiet)
-    return run_texts(path, text or [], json, quiet)
+    return run_texts(path, text or [], way, json, quiet)
 
 
 def bench(
@@ -65,7 +76,7 @@ def bench(
     found = benching.bench(engines, shapes, rounds=rounds, threads=threads)
     if workspace.is_dir():
         write_json(workspace / benching.FILE, found)
-    _say(found, json, quiet, lambda: benching.show(found))
+    say(found, json, quiet, lambda: benching.show(found))
 
 
 def inspect(
@@ -80,7 +91,7 @@ def inspect(
     from . import inspection, inspection_view
 
     found = inspection.inspect(path, target)
-    _say(found, json, quiet, lambda: inspection_view.show(found))
+    say(found, json, quiet, lambda: inspection_view.show(found))
     return 1 if found.get("findings") else 0
 
 
@@ -95,7 +106,7 @@ def diff(
 
     found = differing.diff(before, after)
     value = {"changes": [change.model_dump() for change in found]}
-    _say(value, json, quiet, lambda: differing.show(found))
+    say(value, json, quiet, lambda: differing.show(found))
 
 
 def list_parts(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
@@ -103,7 +114,7 @@ def list_parts(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
     from .listing import listing, show
 
     found = listing()
-    _say(found, json, quiet, lambda: show(found))
+    say(found, json, quiet, lambda: show(found))
 
 
 def doctor(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
@@ -111,39 +122,10 @@ def doctor(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
     from . import doctor as physician
 
     found = physician.diagnose()
-    _say(found.model_dump(), json, quiet, lambda: physician.show(found))
+    say(found.model_dump(), json, quiet, lambda: physician.show(found))
 
 
-def install(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's archive.")],
-    root: Annotated[Path, typer.Option("--root", help="Where versions are kept on this device.")],
-    key: opt.PublicKey = None,
-    certificate: opt.Certificates = None,
-    allow_downgrade: Annotated[bool, typer.Option(help="Take an older version too.")] = False,
-    json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Check a bundle, unpack it, try it, and only then make it current."""
-    from ..deploy.install import install as put
-
-    trust = opt.trust(key, certificate)
-    found = put(bundle, root, trust=trust, allow_downgrade=allow_downgrade)
-    _say(asdict(found), json, quiet, lambda: f"current is {found.name} {found.version}")
-
-
-def rollback(
-    root: Annotated[Path, typer.Option("--root", help="Where versions are kept on this device.")],
-    json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Go back to the version before the current one."""
-    from ..deploy.install import rollback as back
-
-    found = back(root)
-    _say(asdict(found), json, quiet, lambda: f"current is {found.name} {found.version}")
-
-
-def _say(value: Any, json: bool, quiet: bool, words: Callable[[], Any]) -> None:
+def say(value: Any, json: bool, quiet: bool, words: Callable[[], Any]) -> None:
     """Print the JSON object on stdout, or the words for people, also on stdout: they asked."""
     if json:
         emit(value)

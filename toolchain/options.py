@@ -54,6 +54,29 @@ Certificates = Annotated[
     typer.Option("--certificate", help="Refuse what these certificates do not vouch for."),
 ]
 
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Tokens to write at most. 128.")]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="0 takes the likeliest token; above, draw. 0.")
+]
+TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Draw of so many; 0: of all.")]
+TopP = Annotated[
+    float | None, typer.Option("--top-p", help="Draw of the likeliest that reach this share.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of what is drawn. 0.")]
+Stream = Annotated[bool, typer.Option("--stream", help="Show the text as it comes.")]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Each text is a message, by the tokenizer's template.")
+]
+SignKey = Annotated[
+    Path | None, typer.Option("--sign", help="Sign edge bundles with this private key (PEM).")
+]
+SignCertificate = Annotated[
+    Path | None, typer.Option("--certificate", help="The certificate of the private key (PEM).")
+]
+SignChain = Annotated[
+    list[Path] | None, typer.Option("--chain", help="A certificate above it; may repeat.")
+]
+
 CONFIG = Path("llmdeploy.toml")
 WORKSPACE = Path("artifacts")
 

@@ -10,15 +10,20 @@ import numpy as np
 from .. import ConfigError
 from ..deploy.runtime import load
 from .console import emit, people
+from .writing_out import Way, written
 
 
-def run_texts(path: Path, texts: Sequence[str], as_json: bool, quiet: bool) -> int:
+def run_texts(path: Path, texts: Sequence[str], way: Way, as_json: bool, quiet: bool) -> int:
     """Run on texts, or on the lines of stdin when none is given; a line of JSON a text."""
     given = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not given:
         raise ConfigError("no text to run on", mend="give texts, or lines on stdin")
     with load(path) as session:
-        results: list[dict[str, Any]] = session(given)
+        results: list[dict[str, Any]] = (
+            written(session, given, way) if way.asked else session(given)
+        )
+    if way.stream:
+        return 0
     if as_json:
         emit({"results": results})
     elif not quiet:

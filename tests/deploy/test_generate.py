@@ -3,84 +3,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx.parser
 import pytest
 from llmdeploy import ConfigError
 from llmdeploy.deploy import generate
 from llmdeploy.deploy.chat import prompt
 from llmdeploy.deploy.runtime import Session, load, run_texts
 from llmdeploy.deploy.sampling import Sampling, choose
-from llmdeploy.deploy.signature import Bounds, Signature, Tensor
-from onnx import numpy_helper
 
-from .conftest import WORDS, ids, write_tokenizer
-
-#: One layer of attention with a cache, causal, that hides padding and knows positions.
-CAUSAL = """
-<ir_version: 11, opset_import: ["" : 23]>
-tiny (int64[batch, sequence] input_ids, int64[batch, total] attention_mask,
-      int64[batch, sequence] position_ids, float[batch, 2, past, 8] past_key_0,
-      float[batch, 2, past, 8] past_value_0)
-  => (float[batch, sequence, 10] logits, float[batch, 2, total, 8] present_key_0,
-      float[batch, 2, total, 8] present_value_0)
-{
-  words = Gather (table, input_ids)
-  places = Gather (positions, position_ids)
-  x = Add (words, places)
-  key = MatMul (x, to_key)
-  seen = Cast <to = 9> (attention_mask)
-  axes = Constant <value_ints = [1, 2]> ()
-  columns = Unsqueeze (seen, axes)
-  all = Equal (input_ids, input_ids)
-  ends = Constant <value_ints = [1, 3]> ()
-  rows = Unsqueeze (all, ends)
-  hidden = And (columns, rows)
-  y, present_key_0, present_value_0 = Attention
-    <is_causal = 1, q_num_heads = 2, kv_num_heads = 2> (x, key, x, hidden, past_key_0, past_value_0)
-  z = Add (x, y)
-  logits = MatMul (z, to_words)
-}
-"""
-
-
-def cache(kind: str, when: str, dim: str) -> Tensor:
-    shape = ("batch", 2, dim, 8)
-    return Tensor(name=f"{when}_{kind}_0", dtype="float32", shape=shape, role=f"{when}_{kind}.0")
-
-
-SIGNATURE = Signature(
-    task="text-generation",
-    inputs=(
-        ids("input_ids"),
-        ids("attention_mask", shape=("batch", "total")),
-        ids("position_ids"),
-        cache("key", "past", "past"),
-        cache("value", "past", "past"),
-    ),
-    outputs=(
-        Tensor(name="logits", dtype="float32", shape=("batch", "sequence", 10), role="logits"),
-        cache("key", "present", "total"),
-        cache("value", "present", "total"),
-    ),
-    dims={"total": Bounds(max=64), "past": Bounds(min=0, max=64), "sequence": Bounds(max=64)},
-    padding_side="left",
-)
+from .causal import write_causal
+from .conftest import WORDS
 
 
 @pytest.fixture(scope="module")
 def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("causal")
-    random = np.random.default_rng(3)
-    shapes = {"table": (10, 16), "positions": (64, 16), "to_key": (16, 16), "to_words": (16, 10)}
-    model = onnx.parser.parse_model(CAUSAL)
-    model.graph.initializer.extend(
-        numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
-        for name, shape in shapes.items()
-    )
-    onnx.save(model, folder / "model.onnx")
-    SIGNATURE.save(folder)
-    write_tokenizer(folder)
-    return folder
+    return write_causal(tmp_path_factory.mktemp("causal"))
 
 
 PROMPTS = ["the train to geneva leaves today", "the", "today the train"]

@@ -1,0 +1,33 @@
+"""Signing bundles from the command line: the key's password comes from the environment."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import ConfigError
+from ..deploy.bundle import digest
+from ..deploy.places import ARCHIVE
+from ..deploy.signing import Signer
+from ..deploy.signing import sign as sign_bundle
+
+PASSWORD = "LLMDEPLOY_KEY_PASSWORD"
+
+
+def sign(
+    bundle: Path, key: Path, certificate: Path | None, chain: Sequence[Path]
+) -> dict[str, Any]:
+    """Sign an edge bundle's archive in place; its path, sha256 and bytes.
+
+    Raises:
+        ConfigError: a file is missing, or the key or certificate cannot be used.
+        BundleError: it is no sound bundle.
+        MissingError: model-signing is not installed.
+    """
+    for path in (bundle, key, certificate, *chain):
+        if path is not None and not path.is_file():
+            raise ConfigError("no file there", where=path)
+    if not bundle.name.endswith(ARCHIVE):
+        raise ConfigError(f"only bundles NAME{ARCHIVE} are signed", where=bundle)
+    sign_bundle(bundle, Signer(key, os.environ.get(PASSWORD), certificate, tuple(chain)))
+    return {"path": str(bundle), "sha256": digest(bundle), "bytes": bundle.stat().st_size}
