@@ -21,6 +21,7 @@ from typing import ClassVar
 from pydantic import ConfigDict, field_validator
 from pydantic.dataclasses import dataclass
 
+from .attention_rules import ROTARY, SHARED
 from .contract import CLOSE, Contract
 from .gelu_rules import GELU
 from .kinds import RulePass
@@ -40,6 +41,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "split": SPLITS,
     "gelu": GELU,
     "attention-scale": ATTENTION_SCALE,
+    "rotary-embedding": ROTARY,
+    "shared-heads": SHARED,
     "merged-linear": MERGED,
 }
 #: What is not applied unless asked for: merged products hide the weights that scales go into, and
