@@ -24,73 +24,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from architectures import ENCODER_DECODER, SMALL, T5, Tiny
 from coverage import feed, graphs
 from llmdeploy import __version__
 from llmdeploy.passes.contract import CLOSE, compare
 from llmdeploy.toolchain.exporter import export
+from sized import LLAMA, MODELS, save
 
-MEDIUM: dict[str, Any] = {
-    **SMALL,
-    "hidden_size": 256,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 32,
-    "intermediate_size": 768,
-    "vocab_size": 2000,
-    "max_position_embeddings": 512,
-}
-MEDIUM_PAIR: dict[str, Any] = {
-    **ENCODER_DECODER,
-    "d_model": 256,
-    "encoder_layers": 4,
-    "decoder_layers": 4,
-    "encoder_attention_heads": 8,
-    "decoder_attention_heads": 8,
-    "encoder_ffn_dim": 768,
-    "decoder_ffn_dim": 768,
-    "vocab_size": 2000,
-    "max_position_embeddings": 512,
-}
-MODELS = (
-    Tiny("BertForSequenceClassification", "text-classification", MEDIUM),
-    Tiny("RobertaForMaskedLM", "fill-mask", {**MEDIUM, "pad_token_id": 1}),
-    Tiny(
-        "DistilBertForSequenceClassification",
-        "text-classification",
-        {"dim": 256, "n_layers": 4, "n_heads": 8, "hidden_dim": 768, "vocab_size": 2000},
-    ),
-    Tiny("ElectraForTokenClassification", "token-classification", MEDIUM),
-    Tiny("MPNetForMaskedLM", "fill-mask", {**MEDIUM, "pad_token_id": 1}),
-    Tiny(
-        "DebertaV2ForSequenceClassification",
-        "text-classification",
-        {**MEDIUM, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    ),
-    Tiny("ModernBertForMaskedLM", "fill-mask", {**MEDIUM, "local_attention": 32}),
-    Tiny(
-        "GPT2LMHeadModel",
-        "text-generation",
-        {"n_embd": 256, "n_layer": 4, "n_head": 8, "vocab_size": 2000, "n_positions": 512},
-    ),
-    Tiny("LlamaForCausalLM", "text-generation", MEDIUM),
-    Tiny("Qwen3ForCausalLM", "text-generation", MEDIUM),
-    Tiny("Gemma2ForCausalLM", "text-generation", {**MEDIUM, "sliding_window": 128}),
-    Tiny("Phi3ForCausalLM", "text-generation", MEDIUM),
-    Tiny("MistralForCausalLM", "text-generation", MEDIUM),
-    Tiny(
-        "T5ForConditionalGeneration",
-        "text2text-generation",
-        {**T5, "d_model": 256, "d_kv": 32, "d_ff": 768, "num_layers": 4, "num_heads": 8},
-    ),
-    Tiny("BartForConditionalGeneration", "text2text-generation", MEDIUM_PAIR),
-    Tiny(
-        "ViTForImageClassification",
-        "image-classification",
-        {**MEDIUM, "image_size": 128, "patch_size": 16},
-    ),
-)
 #: What each graph is timed on: a usual input, and for a decoder one step with a filled cache.
 SHAPES: tuple[dict[str, Any], ...] = (
     {"batch": 1, "sequence": 64, "past": 0, "source": 64, "side": "right"},
@@ -101,18 +40,6 @@ GRID: tuple[dict[str, Any], ...] = (
     *SHAPES,
     {"batch": 3, "sequence": 7, "past": 5, "source": 5, "side": "left"},
     {"batch": 2, "sequence": 1, "past": 13, "source": 9, "side": "right"},
-)
-LLAMA = Tiny(
-    "LlamaForCausalLM",
-    "text-generation",
-    {
-        "hidden_size": 2048,
-        "intermediate_size": 5632,
-        "num_hidden_layers": 22,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 4,
-        "vocab_size": 32000,
-    },
 )
 OURS = ("export", "llmdeploy", "lowered")
 PEERS = ("onnxslim", "onnxsim", "onnxscript", "onnxruntime")
@@ -138,11 +65,12 @@ def optimised(method: str, source: Path, target: Path, peers: str | None) -> dic
 def lowered(source: Path, target: Path) -> dict[str, Any]:
     """Our graph as our own ONNX Runtime backend lowers it."""
     from llmdeploy.deploy.ort import OnnxRuntime
-    from llmdeploy.passes import PassManager, load, save
+    from llmdeploy.passes import PassManager, load
+    from llmdeploy.passes import save as write
 
     started = time.perf_counter()
     model, _ = PassManager(OnnxRuntime().lowering("fp32"), prove=False).run(load(source))
-    save(model, target.parent)
+    write(model, target.parent)
     return {"seconds": round(time.perf_counter() - started, 3), "peak_memory_bytes": None}
 
 
@@ -176,10 +104,12 @@ def kernels(path: Path) -> int:
         return nodes(Path(folder) / "model.onnx")
 
 
-def latencies(opened: Mapping[str, ort.InferenceSession], inputs: Arrays) -> dict[str, float]:
+def latencies(
+    opened: Mapping[str, ort.InferenceSession], inputs: Arrays, rounds: int
+) -> dict[str, float]:
     """Least milliseconds of each session, one call of each in turn: what disturbs only adds."""
     taken: dict[str, list[float]] = {method: [] for method in opened}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for method, each in opened.items():
             started = time.perf_counter()
             run(each, inputs)
@@ -201,7 +131,9 @@ def agreement(
     return {"agrees": agrees, "error": max(item.error for item in worst)}
 
 
-def compared(model: str, source: Path, signature: Any, peers: str | None) -> Iterator[dict]:
+def compared(
+    model: str, source: Path, signature: Any, peers: str | None, rounds: int
+) -> Iterator[dict[str, Any]]:
     """The rows of one graph."""
     feeds = [feed(signature, sizes, 2000) for sizes in GRID]
     cached = any(tensor.role.startswith("past") for tensor in signature.inputs)
@@ -227,7 +159,7 @@ def compared(model: str, source: Path, signature: Any, peers: str | None) -> Ite
             if "broken" in rows[method]:
                 del opened[method]
         for name, inputs in (("latency_ms", feeds[0]), ("step_ms", feeds[1]))[: 1 + cached]:
-            for method, value in latencies(opened, inputs).items():
+            for method, value in latencies(opened, inputs, rounds).items():
                 rows[method][name] = value
         yield from rows.values()
 
@@ -246,28 +178,11 @@ def models(only: str) -> Iterator[tuple[str, Path, Any]]:
                 yield f"{tiny.architecture}{f'/{part}' if part else ''}", path, signature
 
 
-def save(tiny: Tiny, folder: Path) -> None:
-    """Write a random checkpoint whose norms and biases are random too: ones and zeros would
-    fold away, as they do in no trained model.
-    """
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    kind = getattr(transformers, tiny.architecture)
-    model = kind(kind.config_class(**tiny.options)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-
-
 def large(folder: Path, peers: str | None) -> Iterator[dict[str, Any]]:
     """The optimisers on 1.1B parameters: seconds, memory and nodes; too large to time here."""
     checkpoint, made = folder / "checkpoint", folder / "export"
     if not checkpoint.is_dir():
-        LLAMA.save(checkpoint)
+        save(LLAMA, checkpoint)
     if not made.is_dir():
         made.mkdir()
         export(str(checkpoint), made)
@@ -312,11 +227,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--peers", metavar="PYTHON")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--large", type=Path, metavar="FOLDER")
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for model, path, signature in models(asked.only):
-        rows.extend(compared(model, path, signature, asked.peers))
+        rows.extend(compared(model, path, signature, asked.peers, asked.rounds))
         print(model, file=sys.stderr)
     if asked.large:
         rows.extend(large(asked.large, asked.peers))
@@ -326,7 +242,7 @@ def main() -> None:
         "onnx": onnx.__version__,
         "python": platform.python_version(),
         "threads": 2,
-        "rounds": ROUNDS,
+        "rounds": asked.rounds,
         "dtype": "float32",
     }
     print(json.dumps({"rows": rows, "environment": environment}) if asked.json else table(rows))
