@@ -24,7 +24,7 @@ TRIED: Mapping[str, Observer] = {
     "entropy": Entropy(),
 }
 #: Output channels of a layer that errors are measured on, at most.
-COLUMNS = 768
+COLUMNS = 512
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,13 @@ class Compensation:
     """Channels in order of their size, and the upper U [k, k], U'U the inverse of the moments."""
 
     order: NDArray[np.int64]
-    factor: NDArray[np.float64]
+    factor: Matrix
 
     @classmethod
     def of(cls, second: NDArray[np.float64], damping: float = 0.01) -> "Compensation":
         """From the second moments [k, k] of a layer's input."""
         order = np.argsort(-second.diagonal(), kind="stable")
-        return cls(order, _factor(second[np.ix_(order, order)], damping))
+        return cls(order, _factor(second[np.ix_(order, order)], damping).astype(np.float32))
 
 
 def compensated(
@@ -58,8 +58,8 @@ def compensated(
     GPTQ, arXiv 2210.17323.
     """
     order, factor = compensation.order, compensation.factor
-    left, levels = weight[order].astype(np.float64), np.empty(weight.shape, np.int8)
-    width = 128
+    left, levels = weight[order], np.empty(weight.shape, np.int8)
+    width = 64
     for start in range(0, len(left), width):
         end = min(start + width, len(left))
         errors = _block(left, levels, factor, steps, start, end)
@@ -78,18 +78,18 @@ def _factor(second: NDArray[np.float64], damping: float) -> NDArray[Any]:
 
 
 def _block(
-    left: NDArray[np.float64],
+    left: Matrix,
     levels: NDArray[np.int8],
-    factor: NDArray[np.float64],
+    factor: Matrix,
     steps: NDArray[np.float32],
     start: int,
     end: int,
-) -> NDArray[np.float64]:
-    errors = np.empty((end - start, left.shape[1]))
+) -> Matrix:
+    errors = np.empty((end - start, left.shape[1]), np.float32)
     for row in range(start, end):
         level = np.clip(np.rint(left[row] / steps), -LEVELS, LEVELS)
         levels[row] = level.astype(np.int8)
         error = (left[row] - level * steps) / factor[row, row]
-        left[row:end] -= np.outer(factor[row, row:end], error)
+        left[row:end] -= factor[row, row:end, None] * error
         errors[row - start] = error
     return errors

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass
 
-from .facts import attribute_int, input_of, is_constant
+from .facts import attribute_int, input_of, is_constant, made_by
 from .folds import NORMS, Fold, fold_of
 from .sizes import Size, product, sizes
 
@@ -111,11 +111,17 @@ def is_weighted(node: ir.Node) -> bool:
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
         return False
     source, weight = input_of(node, 0), input_of(node, 1)
-    if source is None or is_constant(source) or weight is None or not is_constant(weight):
-        return False
-    if weight.dtype not in _FLOATS or weight.shape is None or len(weight.shape) != 2:
+    if source is None or is_constant(source) or weight is None or not _is_weight(weight):
         return False
     return node.op_type == "MatMul" or _plain(node)
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """A constant matrix, or one that is read transposed since an embedding reads it too."""
+    turned = made_by(value, "Transpose")
+    source = turned.inputs[0] if turned is not None else value
+    matrix = value.shape is not None and len(value.shape) == 2
+    return matrix and value.dtype in _FLOATS and is_constant(source)
 
 
 def _plain(node: ir.Node) -> bool:
@@ -136,6 +142,8 @@ def layer_of(node: ir.Node) -> Layer:
 
 
 def _refused(node: ir.Node, k: int, n: int) -> str:
+    if not is_constant(node.inputs[1]):
+        return "its weight is an embedding's too"
     if k < MIN_DIM or n < MIN_DIM:
         return f"K or N under {MIN_DIM}: slower with Q/DQ"
     if n >= HEAD_RATIO * k and _is_head(node):

@@ -17,6 +17,7 @@ from .replay import Probe, replay
 Outputs = Sequence[Mapping[str, NDArray[np.generic]]]
 #: Held-out batches that decide, at most.
 BATCHES = 16
+NARROW = 16
 
 
 @dataclass(frozen=True)
@@ -112,30 +113,38 @@ class Search:
 
 
 def lost(before: Outputs, after: Outputs, real: Sequence[NDArray[np.bool_] | None]) -> float:
-    """1 - the mean cosine of float rows, the worst output's; padding left out."""
+    """1 - the mean cosine of float rows, the worst output's; padding left out.
+
+    Rows narrower than `NARROW`, a classifier's scores, have no direction to speak of: there all
+    rows, their mean taken off, are one.
+    """
     worst = 0.0
     for name, array in before[0].items():
         if array.dtype.kind != "f" or array.ndim < 2:
             continue
-        cosines = [
-            _cosines(one[name], two[name], mask)
-            for one, two, mask in zip(before, after, real, strict=True)
-        ]
-        rows = np.concatenate(cosines)
+        one, two = (
+            np.concatenate(
+                [_rows(each[name], mask) for each, mask in zip(found, real, strict=True)]
+            )
+            for found in (before, after)
+        )
+        rows = _cosines(one, two)
         worst = max(worst, 1 - float(rows.mean())) if len(rows) else worst
     return worst
 
 
-def _cosines(
-    before: NDArray[np.generic], after: NDArray[np.generic], mask: NDArray[np.bool_] | None
-) -> NDArray[np.float64]:
-    before, after = _tokens(before, mask), _tokens(after, mask)
-    one = before.reshape(-1, before.shape[-1]).astype(np.float64)
-    two = after.reshape(-1, after.shape[-1]).astype(np.float64)
+def _cosines(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
+    if one.shape[1] < NARROW:
+        one, two = ((each - each.mean(axis=0)).reshape(1, -1) for each in (one, two))
     real = np.linalg.norm(one, axis=1) > 0  # the empty places of a cache have no direction
     one, two = one[real], two[real]
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     return (one * two).sum(axis=1) / np.maximum(sizes, 1e-30)
+
+
+def _rows(array: NDArray[np.generic], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    kept = _tokens(array, mask)
+    return kept.reshape(-1, kept.shape[-1]).astype(np.float64)
 
 
 def _tokens(array: NDArray[np.generic], mask: NDArray[np.bool_] | None) -> NDArray[np.generic]:
