@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from .check import skeleton
 from .facts import exact_shape
-from .sizes import equate, is_vague, sizes, text
+from .sizes import correct, equate, is_vague, sizes, text
 
 
 def forget(model: ir.Model) -> None:
@@ -44,15 +44,24 @@ def infer(model: ir.Model) -> bool:
 
 
 def _equate(graph: ir.Graph) -> None:
-    """Learn that total = past + sequence where a shape is written as one and made as other."""
+    """Learn that total = past + sequence where a shape is written as one and made as other.
+
+    What is written at an output is the word of whoever named it: there only the shape counts that
+    is made, as it does where the two contradict each other.
+    """
     for node in graph:
+        value = node.outputs[0]
         exact = None if node.domain else exact_shape(node)
-        written = sizes(node.outputs[0]) if exact is not None else None
-        if exact is None or written is None or len(exact) != len(written):
+        written = sizes(value) if exact is not None else None
+        if exact is None or written is None or written == exact or len(exact) != len(written):
             continue
-        for one, two in zip(written, exact, strict=True):
-            if one != two and one.name is not None:
-                equate(graph, one.name, two)
+        pairs = [(one, two) for one, two in zip(written, exact, strict=True) if one != two]
+        apart = any(one.name is None or one.name in two.names() for one, two in pairs)
+        if value.is_graph_output() or apart:
+            correct(value, exact)
+            continue
+        for one, two in pairs:
+            equate(graph, one.name or "", two)
 
 
 def _infer(model: ir.Model, unknown: Sequence[ir.Value]) -> bool:

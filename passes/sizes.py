@@ -170,6 +170,9 @@ def sizes(value: ir.Value) -> tuple[Size, ...] | None:
     if value.shape is None:
         return None
     known = _equations(value)
+    made: tuple[Size, ...] | None = value.meta.get(_MADE)
+    if made is not None and len(made) == len(value.shape):
+        return tuple(size.where(known) for size in made)
     return tuple(
         Size.of(dim if isinstance(dim, int) else dim.value or f"{value.name}[{axis}]").where(known)
         for axis, dim in enumerate(value.shape)
@@ -177,6 +180,13 @@ def sizes(value: ir.Value) -> tuple[Size, ...] | None:
 
 
 _KEY = "llmdeploy.equations"
+_MADE = "llmdeploy.sizes"
+
+
+def correct(value: ir.Value, made: tuple[Size, ...]) -> None:
+    """Take down the shape a value is made with, where what is written of it is something else."""
+    if not any(_is_opaque(name) for size in made for name in size.names()):
+        value.meta[_MADE] = made
 
 
 def _equations(value: ir.Value) -> dict[str, Size]:

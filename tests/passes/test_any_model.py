@@ -241,3 +241,21 @@ def test_a_long_chain():
 def test_a_hundred_thousand_nodes():
     model, _ = optimised(chain(100_000))
     assert len(list(model.graph)) == 37_500
+
+
+@pytest.mark.parametrize("written_at", ["an output", "a value between"])
+def test_a_dimension_that_is_misnamed_is_not_believed(graph, execute, written_at):
+    outputs = "float[b,s] y, float[b,s] z" if written_at == "an output" else "float[b,s] z"
+    model = graph(f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        misnamed (float[b,s] x) => ({outputs})
+        <int64[1] zero = {{0}}, int64[1] one = {{1}}, float[b,s] y>
+        {{
+            y = Concat <axis = 1> (x, x)
+            end = Shape <start = 1> (x)
+            cut = Slice (y, zero, end, one)
+            z = Neg (cut)
+        }}""")
+    made, _ = optimised(model)
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(execute(made, {"x": x})["z"], -x)
