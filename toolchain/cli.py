@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from .. import Error, __version__
 from . import cli_device as device
+from . import cli_serve
 from . import cli_stages as stages
 from . import cli_tools as tools
 from .console import fail
@@ -40,6 +41,7 @@ VERBS = {
     "diff": tools.diff,
     "list": tools.list_parts,
     "doctor": tools.doctor,
+    "serve": cli_serve.serve,
     "sign": device.sign,
     "delta": device.delta,
     "install": device.install,

@@ -1,0 +1,207 @@
+"""The HTTP application: Open Inference Protocol v2, OpenAI's routes, metrics."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ... import ConfigError, Error, __version__
+from ..runtime import MAX_LENGTH
+from . import openai as oai
+from . import tensors
+from .guard import Guard, problem
+from .keeper import Served
+from .service import Service
+from .writing import Asked
+
+
+def application(service: Service) -> Guard:
+    """The ASGI application of a service."""
+    routes = _Routes(service)
+    model = "/v2/models/{model}"
+    paths = [
+        ("/v2", routes.server, "GET"),
+        ("/v2/health/live", routes.live, "GET"),
+        ("/v2/health/ready", routes.ready, "GET"),
+        ("/metrics", routes.metrics, "GET"),
+        ("/v1/models", routes.models, "GET"),
+        ("/v1/completions", routes.complete, "POST"),
+        ("/v1/chat/completions", routes.chat, "POST"),
+        ("/v1/embeddings", routes.embeddings, "POST"),
+    ]
+    for prefix in (model, model + "/versions/{version}"):
+        paths += [(prefix, routes.metadata, "GET"), (prefix + "/ready", routes.ready, "GET")]
+        paths += [(prefix + "/infer", routes.infer, "POST")]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    made = Starlette(
+        routes=[Route(path, call, methods=[method]) for path, call, method in paths],
+        lifespan=lifespan,
+        exception_handlers={
+            HTTPException: _failed,
+            Error: _failed,
+            TimeoutError: _failed,
+            Exception: _failed,
+        },
+    )
+    return Guard(made, service.limits, service.metrics)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """The answer to what went wrong: 4xx where the request is at fault."""
+    status, why = 500, "the engine failed"
+    if isinstance(error, HTTPException):
+        status, why = error.status_code, error.detail
+    elif isinstance(error, ConfigError):
+        status, why = 400, str(error)
+    elif isinstance(error, TimeoutError):
+        status, why = 504, "it took too long"
+    return JSONResponse(problem(request.url.path, status, why), status)
+
+
+class _Routes:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def live(self, _: Request) -> Response:
+        return Response()
+
+    async def ready(self, request: Request) -> Response:
+        if not self._service.ready:
+            raise HTTPException(503, "not ready")
+        if "model" in request.path_params:
+            _named(self._service.keeper.model, request)
+        return Response()
+
+    async def metrics(self, _: Request) -> Response:
+        metrics, keeper = self._service.metrics, self._service.keeper
+        metrics.model.clear()
+        metrics.model.labels(keeper.model.name, keeper.model.version).set(1)
+        metrics.switches.labels("made").set(keeper.switches)
+        metrics.switches.labels("failed").set(keeper.failures)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def server(self, _: Request) -> Response:
+        return JSONResponse(
+            {"name": "llmdeploy", "version": __version__, "extensions": ["binary_tensor_data"]}
+        )
+
+    async def metadata(self, request: Request) -> Response:
+        with self._service.keeper.lease() as served:
+            _named(served, request)
+            signature = served.session.signature
+            return JSONResponse(
+                {
+                    "name": served.name,
+                    "versions": [served.version],
+                    "platform": "onnxruntime_onnx",
+                    "inputs": [tensors.described(each) for each in signature.inputs],
+                    "outputs": [tensors.described(each) for each in signature.outputs],
+                }
+            )
+
+    async def infer(self, request: Request) -> Response:
+        with self._service.keeper.lease() as served:
+            _named(served, request)
+            body = await request.body()
+            asked, arrays = tensors.read(body, request.headers.get(tensors.HEADER))
+            outputs = await self._service.infer(served, arrays)
+            about = {"model_name": served.name, "model_version": served.version}
+            about |= {"id": asked["id"]} if isinstance(asked.get("id"), str) else {}
+            content, size = tensors.written(asked, outputs, about)
+        kind = "application/json" if size is None else "application/octet-stream"
+        headers = {} if size is None else {tensors.HEADER: str(size)}
+        return Response(content, media_type=kind, headers=headers)
+
+    async def models(self, _: Request) -> Response:
+        model = {"id": self._service.keeper.model.name, "object": "model", "owned_by": "llmdeploy"}
+        return JSONResponse({"object": "list", "data": [{**model, "created": 0}]})
+
+    async def embeddings(self, request: Request) -> Response:
+        asked = oai.parse(oai.Embeddings, await request.body())
+        with self._service.keeper.lease() as served:
+            _known(served, asked.model)
+            rows = await self._service.embed(served, asked.texts)
+            encoder = served.session.encoder
+            limit = encoder.max_length or MAX_LENGTH
+            encodings = encoder.encodings(asked.texts, max_length=limit)
+            tokens = sum(len(each.ids) for each in encodings)
+            return JSONResponse(oai.embedded(asked, served.name, rows, tokens))
+
+    async def complete(self, request: Request) -> Response:
+        asked = oai.parse(oai.Completion, await request.body())
+        return await self._write(asked, chat=False)
+
+    async def chat(self, request: Request) -> Response:
+        asked = oai.parse(oai.Chat, await request.body())
+        return await self._write(asked, chat=True)
+
+    async def _write(self, asked: oai.Writing, *, chat: bool) -> Response:
+        with self._service.keeper.lease() as served:
+            _known(served, asked.model)
+            session = served.session
+            text = asked.prompt if isinstance(asked, oai.Completion) else ""
+            if isinstance(asked, oai.Chat):
+                text = session.prompt([message.plain for message in asked.messages])
+            what = Asked(text, asked.sampling(self._service.limits.max_new_tokens), chat)
+            count = len(session.encoder.whole([text], special=not chat)[0].ids)
+            replies = oai.Replies(served.name, chat)
+            if not asked.stream:
+                written = await self._service.scribes.whole(session, what)
+                self._service.metrics.tokens.inc(written.tokens)
+                return JSONResponse(replies.whole(written, count))
+        usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        lines = self._lines(served, what, replies, count if usage else None)
+        return StreamingResponse(lines, media_type="text/event-stream")
+
+    async def _lines(
+        self, served: Served, what: Asked, replies: oai.Replies, count: int | None
+    ) -> AsyncGenerator[str]:
+        """Server-sent events; the model is held until the last, or until nobody listens."""
+        served.users += 1
+        try:
+            if first := replies.first():
+                yield _event(first)
+            async with aclosing(self._service.scribes.write(served.session, what)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, str):
+                        yield _event(replies.piece(piece))
+                        continue
+                    self._service.metrics.tokens.inc(piece.tokens)
+                    yield _event(replies.last(piece))
+                    if count is not None:
+                        yield _event(replies.usage(piece, count))
+            yield "data: [DONE]\n\n"
+        except (Error, TimeoutError) as error:
+            yield _event(problem("/v1/", 500, str(error)))
+        finally:
+            served.leave()
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+def _named(served: Served, request: Request) -> None:
+    """Raise a 404 when the path is of another model or version."""
+    asked = request.path_params
+    _known(served, asked["model"])
+    if asked.get("version", served.version) != served.version:
+        raise HTTPException(404, f"version {served.version} is served, no other")
+
+
+def _known(served: Served, model: str) -> None:
+    if model != served.name:
+        raise HTTPException(404, f"no model {model[:80]!r}: {served.name} is served")

@@ -1,0 +1,104 @@
+"""Dynamic batching: requests that come together and fit together run as one."""
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from .limits import Limits
+
+Call = Callable[[Hashable, Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class _Job:
+    key: Hashable
+    item: Any
+    rows: int
+    future: "asyncio.Future[Any]"
+
+
+class Batcher:
+    """One thread that runs `call(key, items)` on the waiting items of a key, one result an item.
+
+    Of a group that fails each item is run again alone: nobody pays for another's bad input.
+    """
+
+    def __init__(self, call: Call, limits: Limits) -> None:
+        self._call = call
+        self._limits = limits
+        self._queue: asyncio.Queue[_Job] = asyncio.Queue()
+        self._pool = ThreadPoolExecutor(1, "engine")
+        self._task: asyncio.Task[None] | None = None
+        #: Items of the groups that ran.
+        self.seen: Callable[[int], object] = lambda _: None
+
+    def start(self) -> None:
+        """Begin, on the loop that runs."""
+        self._task = asyncio.create_task(self._loop())
+
+    async def stop(self) -> None:
+        """End; what still waits is cancelled."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await asyncio.to_thread(self._pool.shutdown)
+
+    async def __call__(self, key: Hashable, item: Any, rows: int) -> Any:
+        """The result of one item, whichever others it ran with."""
+        future = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Job(key, item, rows, future))
+        return await future
+
+    async def _loop(self) -> None:
+        left: _Job | None = None
+        while True:
+            first = left or await self._queue.get()
+            jobs, left = await self._gather(first)
+            groups: dict[Hashable, list[_Job]] = {}
+            for job in jobs:
+                if not job.future.done():  # who asked may have gone
+                    groups.setdefault(job.key, []).append(job)
+            for key, group in groups.items():
+                await self._run(key, group)
+
+    async def _gather(self, first: _Job) -> tuple[list[_Job], _Job | None]:
+        """The jobs to run now, and one that was taken and found too large to go with them."""
+        jobs, rows = [first], first.rows
+        end = asyncio.get_running_loop().time() + self._limits.wait
+        while rows < self._limits.batch:
+            left = max(end - asyncio.get_running_loop().time(), 0)
+            try:
+                job = await asyncio.wait_for(self._queue.get(), left)
+            except TimeoutError:
+                break
+            if rows + job.rows > self._limits.batch:
+                return jobs, job
+            jobs.append(job)
+            rows += job.rows
+        return jobs, None
+
+    async def _run(self, key: Hashable, group: list[_Job]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            items = [job.item for job in group]
+            results = await loop.run_in_executor(self._pool, self._call, key, items)
+        except Exception as error:
+            if len(group) == 1:
+                _fail(group[0], error)
+            else:
+                for job in group:
+                    await self._run(key, [job])
+            return
+        self.seen(len(group))
+        for job, result in zip(group, results, strict=True):
+            if not job.future.done():
+                job.future.set_result(result)
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)

@@ -1,0 +1,37 @@
+"""One process that serves over HTTP until it is told to stop, and then ends what it has begun."""
+
+from pathlib import Path
+
+from ... import MissingError
+from .limits import Limits
+
+
+def serve(path: Path, *, host: str, port: int, limits: Limits, threads: int = 0) -> None:
+    """Serve what is at `path`; SIGTERM lets the requests that are inside end.
+
+    Raises:
+        MissingError: the packages of `serve` are not installed.
+        ConfigError: nothing at `path` can be run.
+        BundleError: it cannot be read.
+    """
+    try:
+        import uvicorn
+
+        from .app import application
+    except ImportError as error:
+        mend = "pip install 'llmdeploy[serve]'"
+        raise MissingError(f"{error.name} is not installed", mend=mend) from error
+    from .keeper import Keeper
+    from .service import Service
+
+    service = Service(Keeper(path, threads), limits, poll=1.0)
+    uvicorn.run(
+        application(service),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=2048,
+        timeout_graceful_shutdown=int(limits.seconds) + 1,
+    )

@@ -1,0 +1,80 @@
+"""What a server does with a request, whichever protocol it came by."""
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import ConfigError
+from .batching import Batcher
+from .guard import Metrics
+from .keeper import Keeper, Served
+from .limits import Limits
+from .tensors import Arrays, rows_of
+from .writing import Scribes
+
+
+class Service:
+    """A model, the queue of what runs on it, and the threads that write."""
+
+    def __init__(self, keeper: Keeper, limits: Limits, poll: float) -> None:
+        self.keeper = keeper
+        self.limits = limits
+        self.metrics = Metrics()
+        self.scribes = Scribes(limits)
+        self.ready = False
+        self._batcher = Batcher(_call, limits)
+        self._batcher.seen = self.metrics.batches.observe
+        self._poll = poll
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        self._batcher.start()
+        self._task = asyncio.create_task(self.keeper.follow(self._poll))
+        self.ready = True
+
+    async def stop(self) -> None:
+        """End, after the last request."""
+        self.ready = False
+        if self._task:
+            self._task.cancel()
+        await self._batcher.stop()
+        await self.scribes.stop()
+        self.keeper.model.retire()
+
+    async def infer(self, served: Served, arrays: Arrays) -> Arrays:
+        """The engine's outputs; with other requests of like shapes where the graph allows."""
+        if served.session.signature.components:
+            raise ConfigError("a model of several graphs takes no arrays", mend="give texts")
+        rows = rows_of(served.session.signature, arrays)
+        like = tuple((name, each.dtype.name, each.shape[1:]) for name, each in arrays.items())
+        key: Hashable = ("arrays", served, like if rows else object())
+        return await self._within(self._batcher(key, arrays, rows or self.limits.batch))
+
+    async def embed(self, served: Served, texts: list[str]) -> NDArray[np.float32]:
+        """Embeddings [texts, width]."""
+        return await self._within(self._batcher(("texts", served, None), texts, len(texts)))
+
+    async def _within(self, work: Any) -> Any:
+        return await asyncio.wait_for(work, self.limits.seconds)
+
+
+def _call(key: Any, items: Sequence[Any]) -> list[Any]:
+    kind, served, _ = key
+    if kind == "texts":
+        rows = served.session.embed([text for texts in items for text in texts])
+        return _split(rows, [len(texts) for texts in items])
+    if len(items) == 1:
+        return [served.session.run(items[0])]
+    names = list(items[0])
+    feed = {name: np.concatenate([arrays[name] for arrays in items]) for name in names}
+    sizes = [len(arrays[names[0]]) for arrays in items]
+    parts = {name: _split(array, sizes) for name, array in served.session.run(feed).items()}
+    return [{name: parts[name][index] for name in parts} for index in range(len(items))]
+
+
+def _split(rows: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    return np.split(rows, np.cumsum(sizes)[:-1])
