@@ -1,30 +1,31 @@
 """Which layers stay in float: as few multiply-adds as hold the budget, by measured sensitivity."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..calibration import Calibrated, Feed
 from ..passes import PassManager, Step, load, save
 from ..passes.quantize import Quantize
-from .int8_layers import Rounded, smooth_pass
-from .replay import Probe, replay
+from ..passes.switch import PREFIX, Switch
+from .int8_layers import Rounded, smooth_pass, smoothed
+from .int8_loss import Loss
+from .replay import Outputs, Probe, opened
 
-Outputs = Sequence[Mapping[str, NDArray[np.generic]]]
-#: Held-out batches that decide, at most.
-BATCHES = 16
-NARROW = 16
+#: Held-out batches that decide, at most, and as far as this many bytes of outputs go.
+BATCHES, BYTES = 16, 256 << 20
+#: Groups of layers are left in float until this much of the budget is used, as far as drops add.
+SLACK = 0.95
 
 
 @dataclass(frozen=True)
 class Result:
     """What was written: the layers left in float, the drop that remains, each site's own drop.
 
-    `drop` is 1 - the mean cosine of the outputs with float's; None where nothing was measured.
+    `drop` is `Loss`'s; None where nothing was measured.
     """
 
     kept: frozenset[str]
@@ -41,35 +42,35 @@ class Search:
         model: Path,
         calibrated: Calibrated,
         rounded: Mapping[str, Rounded],
+        loss: Loss,
         feeds: Sequence[Feed],
-        mask: str | None,
-        folder: Path,
     ) -> None:
-        self.model, self.calibrated, self.rounded = model, calibrated, rounded
-        self.feeds, self.mask, self.folder = list(feeds)[:BATCHES], mask, folder
-        self._float = replay(model, self.feeds) if self.feeds else []
+        self.model, self.calibrated, self.rounded, self.loss = model, calibrated, rounded, loss
+        self.wanted = _wanted(model, loss, feeds[:BATCHES]) if feeds else []
+        self.feeds = list(feeds[: len(self.wanted)])
 
-    def run(self, keep: frozenset[str], max_drop: float) -> Result:
+    def run(self, folder: Path, keep: frozenset[str], max_drop: float) -> Result:
         """Write model.onnx with as few layers in float as hold `max_drop`, beside `keep`."""
-        steps = self.write(self.folder, keep)
+        steps = self.write(folder, keep)
         if not self.feeds:
             return Result(keep, None, {}, steps)
-        drop = self.drop(self.folder)
+        drop = self.measured(opened(folder / "model.onnx"))
         if drop <= max_drop:
             return Result(keep, drop, {}, steps)
-        alone = self.sensitivity(keep)
-        kept = keep
-        for group in self._ranked(alone):
-            kept |= group
-            with tempfile.TemporaryDirectory(dir=self.folder) as aside:
-                self.write(Path(aside), kept)
-                drop = self.drop(Path(aside))
-            if drop <= max_drop:
-                break
-        steps = self.write(self.folder, kept)
-        return Result(kept, self.drop(self.folder), alone, steps)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as aside:
+            trial = Trial(self, Path(aside))
+            alone = trial.alone(keep)
+            kept = trial.hold(keep, self.ranked(alone), max_drop)
+        steps = self.write(folder, kept)
+        return Result(kept, self.measured(opened(folder / "model.onnx")), alone, steps)
 
-    def write(self, folder: Path, keep: frozenset[str]) -> tuple[Step, ...]:
+    def measured(self, run: Callable[[Feed], Outputs]) -> float:
+        """The loss of a model's outputs on the held-out feeds."""
+        return self.loss(
+            self.wanted, [self.loss.kept(run(feed)) for feed in self.feeds], self.feeds
+        )
+
+    def write(self, folder: Path, keep: Collection[str]) -> tuple[Step, ...]:
         """The Q/DQ graph with the layers in `keep` left in float."""
         layers = {n: r.int8 for n, r in self.rounded.items() if n not in keep}
         graph, smooth = PassManager(
@@ -79,24 +80,7 @@ class Search:
         save(graph, folder)
         return (*smooth, *quantize)
 
-    def drop(self, folder: Path) -> float:
-        """1 - the mean cosine with float's outputs, of the output that lost most."""
-        return lost(self._float, replay(folder / "model.onnx", self.feeds), self._real())
-
-    def sensitivity(self, keep: frozenset[str]) -> dict[str, float]:
-        """The drop that each activation's layers cause alone."""
-        everything = frozenset(self.rounded)
-        found: dict[str, float] = {}
-        for name, each in self.calibrated.ranges.items():
-            layers = frozenset(each.layers) - keep
-            if not layers:
-                continue
-            with tempfile.TemporaryDirectory(dir=self.folder) as aside:
-                self.write(Path(aside), everything - layers)
-                found[name] = self.drop(Path(aside))
-        return found
-
-    def _ranked(self, alone: Mapping[str, float]) -> list[frozenset[str]]:
+    def ranked(self, alone: Mapping[str, float]) -> list[frozenset[str]]:
         """Groups of layers, those first that gain most for a multiply-add left in float."""
         groups = {name: frozenset(self.calibrated.ranges[name].layers) for name in alone}
         size = {
@@ -106,52 +90,51 @@ class Search:
         order = sorted(alone, key=lambda name: -alone[name] / size[name])
         return [groups[name] for name in order]
 
-    def _real(self) -> list[NDArray[np.bool_] | None]:
-        if self.mask is None:
-            return [None] * len(self.feeds)
-        return [np.asarray(feed[self.mask]).astype(bool) for feed in self.feeds]
+
+class Trial:
+    """One model whose layers are switched between INT8 and float, opened once."""
+
+    def __init__(self, search: Search, folder: Path) -> None:
+        self._search = search
+        layers = {name: each.int8 for name, each in search.rounded.items()}
+        model = smoothed(search.model, search.calibrated)
+        save(Switch(layers=layers)(model).model, folder)
+        self._run = opened(folder / "model.onnx")
+
+    def drop(self, kept: Collection[str]) -> float:
+        """The drop with these layers in float and all others in INT8."""
+        switches = {f"{PREFIX}{name}": np.array(name not in kept) for name in self._search.rounded}
+        return self._search.measured(lambda feed: self._run({**feed, **switches}))
+
+    def alone(self, keep: frozenset[str]) -> dict[str, float]:
+        """The drop that each activation's layers cause alone."""
+        everything, found = frozenset(self._search.rounded), dict[str, float]()
+        for name, each in self._search.calibrated.ranges.items():
+            layers = frozenset(each.layers) - keep
+            if layers:
+                found[name] = self.drop(everything - layers)
+        return found
+
+    def hold(
+        self, keep: frozenset[str], groups: Sequence[frozenset[str]], max_drop: float
+    ) -> frozenset[str]:
+        """The fewest first groups that hold the budget, by bisection; drops fall as they grow."""
+        low, high = 0, len(groups)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.drop(keep.union(*groups[:middle])) <= max_drop * SLACK:
+                high = middle
+            else:
+                low = middle
+        return keep.union(*groups[:high])
 
 
-def lost(before: Outputs, after: Outputs, real: Sequence[NDArray[np.bool_] | None]) -> float:
-    """1 - the mean cosine of float rows, the worst output's; padding left out.
-
-    Rows narrower than `NARROW`, a classifier's scores, have no direction to speak of: there all
-    rows, their mean taken off, are one.
-    """
-    worst = 0.0
-    for name, array in before[0].items():
-        if array.dtype.kind != "f" or array.ndim < 2:
-            continue
-        one, two = (
-            np.concatenate(
-                [_rows(each[name], mask) for each, mask in zip(found, real, strict=True)]
-            )
-            for found in (before, after)
-        )
-        rows = _cosines(one, two)
-        worst = max(worst, 1 - float(rows.mean())) if len(rows) else worst
-    return worst
-
-
-def _cosines(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    if one.shape[1] < NARROW:
-        one, two = ((each - each.mean(axis=0)).reshape(1, -1) for each in (one, two))
-    real = np.linalg.norm(one, axis=1) > 0  # the empty places of a cache have no direction
-    one, two = one[real], two[real]
-    sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return (one * two).sum(axis=1) / np.maximum(sizes, 1e-30)
-
-
-def _rows(array: NDArray[np.generic], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    kept = _tokens(array, mask)
-    return kept.reshape(-1, kept.shape[-1]).astype(np.float64)
-
-
-def _tokens(array: NDArray[np.generic], mask: NDArray[np.bool_] | None) -> NDArray[np.generic]:
-    """The rows of real tokens of [batch, sequence, k] or [batch, heads, sequence, k]; else all."""
-    if mask is None or array.ndim not in (3, 4):
-        return array
-    array = array if array.ndim == 3 else array.swapaxes(1, 2)
-    width = array.shape[1]
-    fits = mask.ndim == 2 and array.shape[0] == len(mask) and 0 < width <= mask.shape[1]
-    return array[mask[:, -width:]] if fits else array
+def _wanted(model: Path, loss: Loss, feeds: Sequence[Feed]) -> list[Outputs]:
+    """The float model's outputs, of as many feeds as `BYTES` of them allow, of one at least."""
+    run, found, size = opened(model), list[Outputs](), 0
+    for feed in feeds:
+        found.append(loss.kept(run(feed)))
+        size += sum(array.nbytes for array in found[-1].values())
+        if size > BYTES:
+            break
+    return found

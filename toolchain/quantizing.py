@@ -13,6 +13,7 @@ from ..passes import load
 from ..passes.sites import find
 from .calibrating import calibrate, digest_model
 from .int8_layers import round_layers
+from .int8_loss import Loss
 from .int8_search import Search
 from .int8_table import table
 
@@ -29,11 +30,13 @@ def quantize(
     max_drop: float = 0.01,
     feeds: Sequence[Feed] = (),
     mask: str | None = None,
+    logits: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Fill `folder` with the Q/DQ graph; give the layers, the share in INT8 and what it costs.
 
-    As few multiply-adds as possible stay in float so that the mean cosine of the outputs with
-    float's on `feeds` (held out of the ranges) drops by no more than `max_drop`.
+    As few multiply-adds as possible stay in float so that the outputs' loss on `feeds` (held out
+    of the ranges) is no more than `max_drop`: 1 - the mean cosine with float's, or, of the outputs
+    named in `logits`, the divergence from float's distribution.
 
     Raises:
         ConfigError: ranges of another model, or a node in `keep` that is no weight MatMul.
@@ -52,8 +55,8 @@ def quantize(
         )
     rounded = round_layers(model, found, folder / ".weights")
     try:
-        search = Search(model, found, rounded, feeds, mask, folder)
-        result = search.run(frozenset(keep), max_drop)
+        search = Search(model, found, rounded, Loss(tuple(logits), mask), feeds)
+        result = search.run(folder, frozenset(keep), max_drop)
     finally:
         (folder / ".weights").unlink(missing_ok=True)
     return table(all_sites, found, rounded, result, frozenset(keep))
