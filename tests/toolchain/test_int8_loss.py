@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from llmdeploy.toolchain.int8_loss import Loss, cosines, divergence, rows
+
+RANDOM = np.random.default_rng(0)
+
+
+def loss_of(one: np.ndarray, two: np.ndarray, mask=None, **options) -> float:
+    feed = {} if mask is None else {"mask": np.asarray(mask)}
+    loss = Loss(mask=None if mask is None else "mask", **options)
+    return loss([{"y": one}], [{"y": two}], [feed])
+
+
+def test_equal_outputs_lose_nothing():
+    y = RANDOM.normal(size=(4, 32))
+    assert loss_of(y, y) == pytest.approx(0, abs=1e-12)
+    assert loss_of(y, y, logits=("y",)) == pytest.approx(0, abs=1e-12)
+
+
+def test_cosine_of_wide_rows_does_not_see_their_size():
+    y = RANDOM.normal(size=(4, 32))
+    assert loss_of(y, 3 * y) == pytest.approx(0, abs=1e-12)
+    assert loss_of(y, -y) == pytest.approx(2)
+
+
+def test_narrow_rows_are_compared_as_a_whole():
+    y = RANDOM.normal(size=(500, 2)) + 5
+    noise = RANDOM.normal(size=y.shape) / 10
+    # correlation 1 / sqrt(1 + 0.01)
+    assert loss_of(y, y + noise) == pytest.approx(1 - 1 / np.sqrt(1.01), rel=0.3)
+
+
+def test_divergence_by_hand():
+    one, two = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
+    assert divergence(one, two)[0] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert divergence(one + 7, two - 3)[0] == pytest.approx(divergence(one, two)[0])
+
+
+def test_other_outputs_do_not_count_beside_logits():
+    y, cache = RANDOM.normal(size=(4, 32)), RANDOM.normal(size=(4, 32))
+    before, after = {"y": y, "cache": cache}, {"y": y, "cache": -cache}
+    assert Loss(("y",))([before], [after], [{}]) == pytest.approx(0, abs=1e-12)
+    assert Loss()([before], [after], [{}]) == pytest.approx(2)
+
+
+def test_padding_does_not_count():
+    y = RANDOM.normal(size=(2, 3, 32))
+    other = y.copy()
+    other[1, 2] = -y[1, 2]
+    assert loss_of(y, other, [[1, 1, 1], [1, 1, 0]]) == pytest.approx(0, abs=1e-12)
+    assert loss_of(y, other) == pytest.approx(2 / 6)
+    heads = y[:, None].repeat(4, axis=1)
+    assert rows(heads, np.array([[1, 1, 1], [1, 1, 0]], bool)).shape == (5 * 4, 32)
+
+
+def test_the_mask_of_a_cache_ends_with_the_new_tokens():
+    y = np.arange(2 * 2 * 16, dtype=float).reshape(2, 2, 16)
+    mask = np.array([[1, 1, 1, 1], [0, 1, 1, 0]], bool)
+    np.testing.assert_array_equal(rows(y, mask), y[[0, 0, 1], [0, 1, 0]])
+
+
+def test_rows_of_zeros_have_no_direction():
+    assert len(cosines(np.zeros((3, 32)), np.ones((3, 32)))) == 0
+
+
+def test_integers_and_vectors_are_not_outputs_to_compare():
+    outputs = {"ids": np.ones((2, 3), np.int64), "length": np.ones(2)}
+    assert Loss()([outputs], [outputs], [{}]) == 0
