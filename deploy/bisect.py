@@ -98,14 +98,22 @@ def _first(graph: ir.Graph, errors: Mapping[str, float], limit: float) -> Diverg
 
 
 def _healed(graph: ir.Graph, agrees: Mapping[str, bool]) -> set[int]:
-    """Values of which something that agrees is made."""
+    """Values of which something that agrees is made at once, or through healed values alone.
+
+    One path that agrees further on does not do: a softmax over small scores hides any difference.
+    """
     healed: set[int] = set()
     for node in reversed(graph):
-        if node.op_type in SHAPES:
-            continue
-        if any(agrees.get(v.name or "") or id(v) in healed for v in node.outputs):
-            healed |= {id(value) for value in node.inputs if value is not None}
+        healed |= {id(value) for value in node.outputs if _heals(value, agrees, healed)}
     return healed
+
+
+def _heals(value: ir.Value, agrees: Mapping[str, bool], healed: set[int]) -> bool:
+    nodes = [use.node for use in value.uses() if use.node.op_type not in SHAPES]
+    if any(agrees.get(made.name or "") for node in nodes for made in node.outputs):
+        return True
+    through = all(id(made) in healed for node in nodes for made in node.outputs)
+    return bool(nodes) and through and not value.is_graph_output()
 
 
 def _behind(value: ir.Value, agrees: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
