@@ -84,12 +84,16 @@ class Engine(Record):
 
 
 class Golden(Record):
-    """Inputs and outputs of one run of the engine (safetensors), and the texts they came from."""
+    """Inputs and outputs of one run of the engine (safetensors), and the texts they came from.
+
+    `graph` is the one of the engine's graphs that was run, where it has several.
+    """
 
     inputs: Name
     outputs: Name
     texts: tuple[str | tuple[str, str], ...] = ()
     max_length: int | None = Field(default=None, ge=1)
+    graph: str = ""
 
 
 class Tolerance(Record):

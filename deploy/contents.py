@@ -17,12 +17,16 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """One golden run: what went in, what the real engine gave, and the texts it was made from."""
+    """One golden run: what went in, what the real engine gave, and the texts it was made from.
+
+    `graph` names the one that was run where the engine has several.
+    """
 
     feed: Arrays
     outputs: Arrays
     texts: Sequence[Text] = ()
     max_length: int | None = None
+    graph: str = ""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ def _golden(index: int, case: Case) -> Golden:
         outputs=f"golden/{index}.outputs.safetensors",
         texts=tuple(case.texts),
         max_length=case.max_length,
+        graph=case.graph,
     )
 
 

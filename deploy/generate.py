@@ -7,7 +7,7 @@ import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,8 +130,30 @@ class Decoder:
         return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
+class Stepper(Protocol):
+    """What `decode` drives: a causal engine, or an encoder's and a decoder's."""
+
+    @property
+    def limit(self) -> float:
+        """The most tokens it takes."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens that it has taken."""
+        ...
+
+    def prefill(self, feed: Arrays) -> NDArray[Any]:
+        """Logits [rows, vocabulary] of the first new token."""
+        ...
+
+    def step(self, tokens: Sequence[int]) -> NDArray[Any]:
+        """Logits [rows, vocabulary] after one more token a row."""
+        ...
+
+
 def decode(
-    decoder: Decoder, feed: Arrays, rows: Sequence[Row], sampling: Sampling, ends: frozenset[int]
+    decoder: Stepper, feed: Arrays, rows: Sequence[Row], sampling: Sampling, ends: frozenset[int]
 ) -> Generator[None]:
     """Generate until every row has ended; `rows` grow by a token each time this yields."""
     random = [np.random.default_rng([sampling.seed, index]) for index in range(len(rows))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import BundleError, ConfigError
-from .signature import FILE
+from .signature import FILE, Signature
 
 BACKEND = "onnxruntime"
 #: An engine's file, by the name it is stored under.
@@ -21,7 +21,10 @@ REBUILT = "rebuilt"
 
 @dataclass(frozen=True)
 class Places:
-    """The engine's file, the folder of io.json and tokenizer.json, and what to clean up."""
+    """The engine's file, the folder of io.json and tokenizer.json, and what to clean up.
+
+    Of an engine of several graphs, `model` is the folder of their folders.
+    """
 
     model: Path
     assets: Path
@@ -71,8 +74,19 @@ def _candidates(path: Path) -> tuple[Places | None, ...]:
 
 
 def _engine(folder: Path, assets: Path) -> Places | None:
-    model = next((folder / name for name in MODELS if (folder / name).is_file()), None)
-    return Places(model, assets) if model and (assets / FILE).is_file() else None
+    if not (assets / FILE).is_file():
+        return None
+    model = model_of(folder)
+    if model is None:
+        graphs = Signature.load(assets).components
+        whole = bool(graphs) and all(model_of(folder / graph) for graph in graphs)
+        model = folder if whole else None
+    return Places(model, assets) if model else None
+
+
+def model_of(folder: Path) -> Path | None:
+    """The engine's file in a folder, None when it has none."""
+    return next((folder / name for name in MODELS if (folder / name).is_file()), None)
 
 
 def _installed(root: Path) -> Places | None:

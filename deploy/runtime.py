@@ -5,6 +5,7 @@ Only numpy, pydantic, tokenizers and onnxruntime are imported.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,8 +19,9 @@ from .answers import answer, multi_label
 from .chat import Message, prompt
 from .generate import is_causal
 from .ort_session import Settings, open_session
-from .places import Places, locate
+from .places import Places, locate, model_of
 from .sampling import Sampling
+from .seq2seq import Pair
 from .signature import Signature
 from .text import Arrays, Encoder, Text
 from .writing import Writer, Written
@@ -67,11 +69,16 @@ class Session:
         self._batch = batch
         self._max_length = max_length
         self._encoder: Encoder | None = None
-        self._engine: Any = _open(found.model, threads)
+        self._graphs = {
+            graph: Signature.load(found.model / graph) for graph in self.signature.components
+        }
+        self._engines: dict[str, Any] = {
+            graph: _open(_file(found.model / graph), threads) for graph in self._graphs
+        } or {"": _open(found.model, threads)}
 
     def __call__(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """An answer a text, in order, as JSON values: what it holds depends on the task."""
-        if is_causal(self.signature):
+        if self._graphs or is_causal(self.signature):
             return [asdict(written) for written in self.generate(texts)]
         multi = multi_label(self._places.assets)
         answers: list[dict[str, Any]] = [{} for _ in texts]
@@ -115,17 +122,21 @@ class Session:
         """A conversation as a prompt, by the chat template that came with the tokenizer."""
         return prompt(self._places.assets, messages)
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Arrays by input name to arrays by output name, as they are.
+    def run(self, feed: Mapping[str, NDArray[Any]], graph: str = "") -> Arrays:
+        """Arrays by input name to arrays by output name, as they are; of one graph of several.
 
         Raises:
-            ConfigError: an input is missing, unknown, or of another dtype or rank.
+            ConfigError: no such graph; an input is missing, unknown, or of another dtype or rank.
             BundleError: the engine failed on them.
         """
-        _check(self.signature, feed)
-        names = [tensor.name for tensor in self.signature.outputs]
+        known = self._graphs or {"": self.signature}
+        graph = graph or next(iter(known))
+        if graph not in known:
+            raise ConfigError(f"no graph {graph!r}", mend=f"one of {', '.join(known)}")
+        _check(known[graph], feed)
+        names = [tensor.name for tensor in known[graph].outputs]
         try:
-            return dict(zip(names, self._engine.run(names, dict(feed)), strict=True))
+            return dict(zip(names, self._engines[graph].run(names, dict(feed)), strict=True))
         except Exception as error:
             what = f"the engine failed: {' '.join(str(error).split())[:200]}"
             raise BundleError(what, where=self._places.model) from error
@@ -134,12 +145,13 @@ class Session:
     def encoder(self) -> Encoder:
         """The engine's tokenizer, read when it is first asked for."""
         if self._encoder is None:
-            self._encoder = Encoder(self._places.assets)
+            first = next((self._places.model / graph for graph in self._graphs), None)
+            self._encoder = Encoder(self._places.assets, first)
         return self._encoder
 
     def close(self) -> None:
         """Let go of the engine, and of what was unpacked for it."""
-        self._engine = None
+        self._engines = {}
         self._places.close()
 
     def __enter__(self) -> Self:
@@ -156,9 +168,13 @@ class Session:
         self.close()
 
     def _writer(self) -> Writer:
+        assets = self._places.assets
+        if self._graphs:
+            pair = partial(Pair, self._engines, self._graphs, assets)
+            return Writer(self.encoder, None, assets, pair)
         if not is_causal(self.signature):
             raise ConfigError(f"a graph for {self.signature.task} writes no text")
-        return Writer(self.encoder, self._engine, self._places.assets)
+        return Writer(self.encoder, self._engines[""], assets)
 
     def _each(self, texts: Sequence[Text]) -> Iterator[tuple[int, Encoding, Arrays]]:
         """Place, encoding and outputs of each text, in batches of like length: less padding."""
@@ -178,6 +194,13 @@ class Session:
             tensor.name: self.encoder.unpad(tensor, outputs[tensor.name][row], encoding)
             for tensor in self.signature.outputs
         }
+
+
+def _file(folder: Path) -> Path:
+    model = model_of(folder)
+    if model is None:
+        raise ConfigError("no engine there", where=folder, mend="build it again")
+    return model
 
 
 def _open(model: Path, threads: int) -> Any:

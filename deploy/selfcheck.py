@@ -109,7 +109,7 @@ def _golden(
         made = session.encoder.encode(golden.texts, max_length=golden.max_length)
         why = _unequal(inputs, made)
         yield Check(f"tokens {index}", not why, why or f"{len(golden.texts)} texts")
-    yield Check(f"golden {index}", *agree(wanted, session.run(inputs), tolerance))
+    yield Check(f"golden {index}", *agree(wanted, session.run(inputs, golden.graph), tolerance))
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

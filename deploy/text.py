@@ -33,17 +33,19 @@ _ROWS: dict[str, Row] = {
 class Encoder:
     """A graph's tokenizer: texts in, the graph's own inputs out.
 
+    `graph` is the folder of its io.json, where that does not lie beside the tokenizer.
+
     Raises:
         ConfigError: io.json or tokenizer.json is missing, too large or not what it should be, or
             the graph has an input that no text gives.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.signature = Signature.load(folder)
+    def __init__(self, folder: Path, graph: Path | None = None) -> None:
+        self.signature = Signature.load(graph or folder)
         self._tokenizer = _read(folder / TOKENIZER)
         self._tokenizer.no_padding()
         self._lock = Lock()
-        self._ids = _ids(self.signature, folder)
+        self._ids = _ids(self.signature, graph or folder)
 
     @property
     def max_length(self) -> int | None:

@@ -1,6 +1,6 @@
 """A causal engine and its tokenizer: prompts in, text out, whole or as it comes."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from .. import ConfigError
 from .generate import Decoder, Row, decode, stop_ids
 from .sampling import Sampling
+from .seq2seq import Pair
 from .text import Encoder
 
 
@@ -21,19 +22,30 @@ class Written:
 
 
 class Writer:
-    """Generates text; one prompt at a time where the graph pads on the right."""
+    """Generates text; one prompt at a time where the graph pads on the right.
 
-    def __init__(self, encoder: Encoder, engine: Any, assets: Path) -> None:
+    `pair` makes the two engines of an encoder-decoder, which writes a text of its own.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        engine: Any,
+        assets: Path,
+        pair: Callable[[], Pair] | None = None,
+    ) -> None:
         self._encoder = encoder
         self._ends = stop_ids(assets)
         self._assets = assets
         self._engine = engine
+        self._pair = pair
 
     def write(
         self, prompts: Sequence[str], sampling: Sampling, *, batch: int = 8, chat: bool = False
     ) -> list[Written]:
         """The text after each prompt, in order; `chat` says that special tokens are in it."""
-        size = batch if self._encoder.signature.padding_side == "left" else 1
+        together = self._pair or self._encoder.signature.padding_side == "left"
+        size = batch if together else 1
         found: list[Written] = []
         for start in range(0, len(prompts), size):
             texts = [_Text(self._encoder, sampling.stop) for _ in prompts[start : start + size]]
@@ -66,8 +78,12 @@ class Writer:
         rows = [Row(list(encoding.ids)) for encoding in encodings]
         if not all(row.prompt for row in rows):
             raise ConfigError("a prompt without a token", mend="give at least a word")
-        decoder = Decoder(self._engine, self._encoder.signature, self._assets)
         feed = self._encoder.arrays(encodings)
+        if self._pair:
+            decoder = self._pair()
+            rows = [Row([decoder.rules.start]) for _ in encodings]
+        else:
+            decoder = Decoder(self._engine, self._encoder.signature, self._assets)
         return rows, decode(decoder, feed, rows, sampling, self._ends)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import string
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def write_tokenizer(folder: Path) -> int:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return len(vocabulary)
+
+
+@pytest.fixture(scope="session")
+def give_tokenizer() -> Callable[[Path], int]:
+    """`write_tokenizer`, for tests that make checkpoints of their own."""
+    return write_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Each step held against what it came from, scored and timed; each measurement a cached stage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from ..deploy.backend import Feed
 from ..deploy.parity import Tolerance, compare
 from . import registry
-from .feeds import Texts, parity_feeds, signature, timed_feeds, valid
+from .feeds import Texts, parity_feeds, signature, timed_phases, valid
 from .replay import Outputs, replay
 from .run import Run
 from .stages import engine, export, float_engine, neutral, optimize
 from .stages import sample_options as samples
 from .versions import EXPORT, RUNTIME
-from .workspace import Stage, digest_of
+from .workspace import Stage, Work, digest_of
 
 OUTPUTS = "outputs.npy"
 Give = Callable[[Sequence[Feed]], list[Outputs]]
+#: A graph's name to what runs it.
+Of = Callable[[str], Give]
 
 #: Other order of the same float32 sums, grown through the layers; relative to the output's scale.
 FLOAT32 = Tolerance(max_relative_error=1e-4)
@@ -29,86 +31,101 @@ FLOAT32 = Tolerance(max_relative_error=1e-4)
 SAME_INT8 = Tolerance(min_cosine=0.9995)
 
 
-def export_parity(run: Run) -> Stage:
-    """The exported graph against the checkpoint, run by torch."""
+def export_parity(run: Run) -> list[Stage]:
+    """The exported graphs against the checkpoint, run by torch."""
     from .checkpoint import locate
 
     stage, model = export(run), run.config.model
 
-    def torch(feeds: Sequence[Feed]) -> list[Outputs]:
+    def torch(graph: str) -> Give:
         from .exporter import reference
 
-        return reference(
+        return lambda feeds: reference(
             str(locate(run.checkpoint, model.revision)),
             feeds,
             task=str(stage.results["task"]),
+            component=graph,
             trust_remote_code=model.trust_remote_code,
         )
 
-    return _parity(run, "export", "checkpoint", torch, _graph(run, "export"), FLOAT32, stage)
+    return _parity(run, ("export", "checkpoint"), torch, _graph(run, "export"), FLOAT32, stage)
 
 
-def optimize_parity(run: Run) -> Stage:
-    """The optimised graph against the exported one."""
+def optimize_parity(run: Run) -> list[Stage]:
+    """The optimised graphs against the exported ones."""
     stage = optimize(run)
     ours, theirs = _graph(run, "optimize"), _graph(run, "export")
-    return _parity(run, "optimize", "export", theirs, ours, FLOAT32, stage)
+    return _parity(run, ("optimize", "export"), theirs, ours, FLOAT32, stage)
 
 
-def quantize_parity(run: Run) -> Stage:
-    """The Q/DQ graph against the float one; how near it must be is the gate's to say."""
+def quantize_parity(run: Run) -> list[Stage]:
+    """The Q/DQ graphs against the float ones; how near they must be is the gate's to say."""
     stage = neutral(run)
     least = run.config.gate.min_cosine
     tolerance = Tolerance(
         min_cosine=1 - run.config.calibration.max_drop if least is None else least
     )
     ours, theirs = _graph(run, "quantize"), _graph(run, "optimize")
-    return _parity(run, "quantize", "optimize", theirs, ours, tolerance, stage)
+    return _parity(run, ("quantize", "optimize"), theirs, ours, tolerance, stage)
 
 
-def engine_parity(run: Run, name: str) -> Stage:
-    """A built engine against the graph it was built from."""
+def engine_parity(run: Run, name: str) -> list[Stage]:
+    """A built engine against the graphs it was built from."""
     stage, source = engine(run, name), neutral(run)
     tolerance = FLOAT32 if run.config.build.precision == "fp32" else SAME_INT8
-    ours, theirs = _engine(run, stage.name), _graph(run, source.name)
-    return _parity(run, stage.name, source.name, theirs, ours, tolerance, stage)
+    ours, theirs = _engine(run, stage), _graph(run, source.name)
+    return _parity(run, (stage.name, source.name), theirs, ours, tolerance, stage)
 
 
 def _parity(
     run: Run,
-    name: str,
-    against: str,
-    reference: Give,
-    candidate: Give,
+    names: tuple[str, str],
+    reference: Of,
+    candidate: Of,
     tolerance: Tolerance,
     stage: Stage,
-) -> Stage:
-    def work(_: Path) -> dict[str, Any]:
-        feeds, what = parity_feeds(run)
-        marks = valid(run, feeds)
-        parity = compare(name, against, reference(feeds), candidate(feeds), tolerance, marks)
-        return {**asdict(parity), "inputs": what}
+) -> list[Stage]:
+    """A stage a graph; `names` are of the candidate and of what it is held against."""
+    name, against = names
 
-    return run.stage(
-        f"parity/{name}",
-        work,
-        inputs={name: stage.digest, **stage.inputs},
-        options={"against": against, "tolerance": asdict(tolerance), **samples(run)},
-        packages=EXPORT + RUNTIME,
-    )
+    def work_on(graph: str) -> Work:
+        def work(_: Path) -> dict[str, Any]:
+            feeds, what = parity_feeds(run, graph)
+            marks = valid(run, feeds, graph)
+            one, other = (str(Path(each, graph)) for each in names)
+            before, after = reference(graph)(feeds), candidate(graph)(feeds)
+            parity = compare(one, other, before, after, tolerance, marks)
+            return {**asdict(parity), "inputs": what}
+
+        return work
+
+    return [
+        run.stage(
+            str(Path("parity", name, graph)),
+            work_on(graph),
+            inputs={name: stage.digest, **stage.inputs},
+            options={"against": against, "tolerance": asdict(tolerance), **samples(run)},
+            packages=EXPORT + RUNTIME,
+        )
+        for graph in run.graphs
+    ]
 
 
-def _graph(run: Run, stage: str) -> Give:
-    return lambda feeds: replay(run.folder(stage) / "model.onnx", feeds)
+def _graph(run: Run, stage: str) -> Of:
+    return lambda graph: lambda feeds: replay(run.folder(stage, graph) / "model.onnx", feeds)
 
 
-def _engine(run: Run, stage: str) -> Give:
-    def give(feeds: Sequence[Feed]) -> list[Outputs]:
-        backend = registry.find("backends", stage.rpartition("/")[2])()
-        with backend.runner(run.folder(stage)) as call:
-            return [call(feed) for feed in feeds]
+def _engine(run: Run, stage: Stage) -> Of:
+    backend = registry.find("backends", stage.results["backend"])()
 
-    return give
+    def of(graph: str) -> Give:
+        def give(feeds: Sequence[Feed]) -> list[Outputs]:
+            with backend.runner(run.folder(stage.name, graph)) as call:
+                return [call(feed) for feed in feeds]
+
+        return give
+
+    return of
 
 
 def unexecutable(name: str) -> str:
@@ -189,16 +206,8 @@ def latency(run: Run, name: str = "onnxruntime") -> Stage:
         stages[run.config.build.precision] = engine(run, name)
 
     def work(_: Path) -> dict[str, Any]:
-        from ..deploy.latency import measure
-
-        backend = registry.find("backends", name)()
-        with ExitStack() as stack:
-            runners = {
-                label: stack.enter_context(backend.runner(run.folder(stage.name)))
-                for label, stage in stages.items()
-            }
-            timings = measure(runners, timed_feeds(run))
-        return {"timings": [asdict(timing) for timing in timings]}
+        timings = [timing for graph in run.graphs for timing in _timings(run, name, stages, graph)]
+        return {"timings": timings}
 
     return run.stage(
         f"latency/{name}",
@@ -207,3 +216,21 @@ def latency(run: Run, name: str = "onnxruntime") -> Stage:
         options=samples(run),
         packages=RUNTIME,
     )
+
+
+def _timings(
+    run: Run, name: str, stages: Mapping[str, Stage], graph: str
+) -> Iterator[dict[str, Any]]:
+    """What one graph's engines take, phase by phase."""
+    from ..deploy.latency import measure
+
+    backend = registry.find("backends", name)()
+    with ExitStack() as stack:
+        runners = {
+            label: stack.enter_context(backend.runner(run.folder(stage.name, graph)))
+            for label, stage in stages.items()
+        }
+        for phase, feeds in timed_phases(run, graph).items():
+            where = " ".join(filter(None, (graph, phase)))
+            for timing in measure(runners, feeds):
+                yield {**asdict(timing), "phase": where}

@@ -96,15 +96,19 @@ def inspect(
 
 
 def diff(
-    before: Annotated[Path, typer.Argument(help="A workspace, or a report.json.")],
+    before: Annotated[
+        Path,
+        typer.Argument(help="A workspace, report.json, stage of --workspace, or ONNX file."),
+    ],
     after: Annotated[Path, typer.Argument(help="Another.")],
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """What changed between two releases."""
+    """What changed between two releases, or two graphs."""
     from . import differing
 
-    found = differing.diff(before, after)
+    found = differing.diff(before, after, workspace)
     value = {"changes": [change.model_dump() for change in found]}
     say(value, json, quiet, lambda: differing.show(found))
 

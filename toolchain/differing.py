@@ -1,4 +1,7 @@
-"""`llmdeploy diff A B`: what changed between two releases, from their reports and ranges."""
+"""`llmdeploy diff A B`: what changed between two releases, or between two stages or ONNX files.
+
+Releases are compared by their reports and ranges, graphs by operators, weights and tensors.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
 from .. import ConfigError
+from .config import Config
 from .report import Report
+from .run import Run
+from .workspace import Workspace
 
 REPORT = "report.json"
 RANGES = Path("calibrate", "ranges.json")
@@ -27,13 +33,68 @@ class Change(BaseModel):
     ratio: float | None = None
 
 
-def diff(before: Path, after: Path) -> list[Change]:
-    """Every difference between two workspaces, or two report.json files, in the report's order.
+def diff(before: Path, after: Path, workspace: Path | None = None) -> list[Change]:
+    """Every difference between two workspaces, two report.json files, or two graphs, in order.
+
+    A graph is an ONNX file, or a stage's name in `workspace`, as `optimize` or
+    `engine/onnxruntime`.
 
     Raises:
-        ConfigError: one of them has no report.
+        ConfigError: one of them has no report, and they are not two graphs.
     """
-    one, two = (dict(facts(path)) for path in (before, after))
+    one, two = (_stage(path, workspace) for path in (before, after))
+    if one and two:
+        return _graphs(one, two, workspace)
+    return _differences(dict(facts(before)), dict(facts(after)))
+
+
+def _stage(path: Path, workspace: Path | None) -> Path | None:
+    """The folder or file of a graph, None for what is a release."""
+    if path.suffix == ".json" or (path / REPORT).is_file():
+        return None
+    if workspace and not path.exists() and (workspace / path).exists():
+        return workspace / path
+    return path if path.exists() else None
+
+
+def _graphs(before: Path, after: Path, workspace: Path | None) -> list[Change]:
+    from . import comparing
+
+    run = _run(before, after, workspace)
+    found: list[Change] = []
+    for name, one, two in comparing.pairs(before, after):
+        changes = _differences(dict(comparing.facts(one)), dict(comparing.facts(two)))
+        found += [change.model_copy(update={"name": _of(name, change.name)}) for change in changes]
+        where = comparing.parting(one, two, run, _graph_name(name, before, workspace))
+        found += [
+            Change(part="first to part", name=_of(name, key), before=None, after=value)
+            for key, value in where.items()
+            if value is not None
+        ]
+    return found
+
+
+def _of(graph: str, name: str) -> str:
+    return f"{graph}:{name}" if graph else name
+
+
+def _graph_name(name: str, before: Path, workspace: Path | None) -> str:
+    """A graph's name among those of the export; a path may name it too, as `optimize/decoder`."""
+    if name or workspace is None:
+        return name
+    folder = before if before.is_dir() else before.parent
+    return folder.name if (workspace / "export" / folder.name).is_dir() else ""
+
+
+def _run(before: Path, after: Path, workspace: Path | None) -> Run | None:
+    """The run whose workspace both are of, with the feeds that it gives."""
+    if workspace is None or not (workspace / "export" / "io.json").is_file():
+        return None
+    inside = all(path.resolve().is_relative_to(workspace.resolve()) for path in (before, after))
+    return Run(Config(), Workspace(workspace)) if inside else None
+
+
+def _differences(one: dict[Any, Any], two: dict[Any, Any]) -> list[Change]:
     keys = dict.fromkeys((*one, *two))
     changes = (_change(key, one.get(key), two.get(key)) for key in keys)
     return [change for change in changes if change.before != change.after]

@@ -10,6 +10,12 @@ import numpy as np
 from .. import ConfigError
 from ..deploy.backend import Feed
 from ..deploy.signature import Signature
+from .chain import Chain
+from .choosing import profile_of
+from .corners import corners
+from .drawing import draw
+from .encoding import Texts, textual
+from .rolling import keeps_cache
 from .run import Run
 
 #: What parity is measured on where no samples are named: plain public sentences.
@@ -34,19 +40,26 @@ class SampleFeeds:
     source: dict[str, Any]
 
 
-def calibration_feeds(run: Run) -> SampleFeeds:
+def no_samples() -> ConfigError:
+    """The refusal to calibrate on nothing."""
+    return ConfigError(
+        "INT8 needs calibration samples",
+        where="[calibration] samples",
+        mend="name a .txt, .jsonl, .csv, .tsv or .npz file there, or pass --samples FILE",
+    )
+
+
+def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
     """The calibration samples as feeds of `[calibration] batch` rows.
+
+    A graph that keeps a cache, or that comes after another, gets what really running gave.
 
     Raises:
         ConfigError: no samples are named: INT8 is never calibrated on made-up data.
     """
     table = run.config.calibration
     if not table.samples:
-        raise ConfigError(
-            "INT8 needs calibration samples",
-            where="[calibration] samples",
-            mend="name a .txt, .jsonl, .csv, .tsv or .npz file there, or pass --samples FILE",
-        )
+        raise no_samples()
     samples = read(run)
     feeds = list(samples.feeds)
     texts = samples.texts
@@ -57,17 +70,24 @@ def calibration_feeds(run: Run) -> SampleFeeds:
             for start in range(0, len(texts), table.batch)
         ]
     held_out = feeds[HOLD_OUT - 1 :: HOLD_OUT] or feeds[-1:]
-    fit = [feed for index, feed in enumerate(feeds) if index % HOLD_OUT != HOLD_OUT - 1]
-    return SampleFeeds(tuple(fit or feeds), tuple(held_out), source(run, samples))
+    fit = [feed for index, feed in enumerate(feeds) if index % HOLD_OUT != HOLD_OUT - 1] or feeds
+    chain = Chain(run, graph)
+    return SampleFeeds(chain.calibration(fit), chain.calibration(held_out), source(run, samples))
 
 
-def parity_feeds(run: Run, count: int = 8) -> tuple[tuple[Feed, ...], str]:
+def parity_feeds(run: Run, graph: str = "", count: int = 8) -> tuple[tuple[Feed, ...], str]:
     """Feeds to compare two models on, and in words what they are.
 
-    Real samples where the configuration names some, else a few fixed sentences; as one batch
-    with padding, and one by one at the corners: a single word, the longest the samples give.
+    Real samples where the configuration names some, else a few fixed sentences, as `corners` lays
+    them out; where the graph takes no text and no arrays are named, a seeded draw that says so.
     """
-    table = run.config.calibration
+    feeds, what = _first_feeds(run, count)
+    chain = Chain(run, graph)
+    return chain.parity(feeds), what + chain.words
+
+
+def _first_feeds(run: Run, count: int) -> tuple[tuple[Feed, ...], str]:
+    table, known = run.config.calibration, signature(run, run.graphs[0])
     texts: Sequence[str] = SENTENCES
     what = f"{len(SENTENCES)} fixed sentences"
     if table.samples:
@@ -76,46 +96,50 @@ def parity_feeds(run: Run, count: int = 8) -> tuple[tuple[Feed, ...], str]:
             return tuple(samples.feeds[:count]), f"{count} batches of {table.samples}"
         texts = samples.texts[:count]
         what = f"{len(texts)} samples of {table.samples}"
-    encode = Texts(run)
-    words = " ".join(texts).split()
-    corners = (texts, texts[:1], words[:1], [" ".join(words * 8)])
-    feeds = tuple(encode(list(corner), table.max_length) for corner in corners)
-    return feeds, f"{what}, as one padded batch, alone, shortest and longest"
+    elif not textual(known):
+        feeds = draw(run.folder("export", run.graphs[0]), table.seed)
+        return feeds, f"{len(feeds)} feeds drawn with seed {table.seed}, not real samples"
+    feeds = corners(Texts(run), known, texts, table.max_length, profile_of(run, run.graphs[0]))
+    layout = "as one padded batch, alone, shortest, longest, most rows, padded on the other side"
+    return feeds, f"{what}, {layout}"
 
 
 def timed_feeds(run: Run) -> dict[str, Feed]:
     """Feeds to time, by `batchxsequence`: real words, exactly as many tokens as the shape says.
 
-    Ready feeds are timed as they are.
+    Ready or drawn feeds are timed as they are.
     """
     table = run.config.calibration
     texts: Sequence[str] = SENTENCES
-    if table.samples:
-        samples = read(run)
+    samples = read(run) if table.samples else None
+    if samples is None and not textual(signature(run, run.graphs[0])):
+        return _sized(_first_feeds(run, 2)[0])
+    if samples is not None:
         if not samples.texts:
-            shapes = {"x".join(map(str, _largest(feed))): feed for feed in samples.feeds[:3]}
-            return shapes
+            return _sized(samples.feeds[:3])
         texts = samples.texts[:64]
     encode, words = Texts(run), " ".join(texts) + " "
     long = words * (1 + 4096 // max(len(words), 1))
     return {f"{batch}x{tokens}": encode([long] * batch, tokens) for batch, tokens in TIMED}
 
 
+def _sized(feeds: Sequence[Feed]) -> dict[str, Feed]:
+    return {"x".join(map(str, _largest(feed))): feed for feed in feeds}
+
+
+def timed_phases(run: Run, graph: str = "") -> dict[str, dict[str, Feed]]:
+    """The same by phase: none, or `prefill` and `decode` where the graph keeps a cache."""
+    feeds, chain = timed_feeds(run), Chain(run, graph)
+    if not keeps_cache(signature(run, graph)):
+        return {"": feeds}
+    return {
+        "prefill": {shape: chain.parity([feed])[0] for shape, feed in feeds.items()},
+        "decode": {shape: chain.parity([feed])[1] for shape, feed in feeds.items()},
+    }
+
+
 def _largest(feed: Feed) -> tuple[int, ...]:
     return max((array.shape for array in feed.values()), key=len)
-
-
-class Texts:
-    """Texts to feeds by the exported tokenizer."""
-
-    def __init__(self, run: Run) -> None:
-        from ..deploy.text import Encoder
-
-        self._encoder = Encoder(run.folder("export"))
-
-    def __call__(self, texts: Sequence[str], max_length: int) -> Feed:
-        """Arrays [texts, tokens], padded to the longest."""
-        return self._encoder.encode(texts, max_length=max_length)
 
 
 def read(run: Run) -> Any:
@@ -144,25 +168,39 @@ def source(run: Run, samples: Any) -> dict[str, Any]:
     }
 
 
-def signature(run: Run) -> Signature:
-    """The exported graph's inputs and outputs."""
-    return Signature.load(run.folder("export"))
+def signature(run: Run, graph: str = "") -> Signature:
+    """The inputs and outputs of the exported graph, or of one of several."""
+    return Signature.load(run.folder("export", graph))
 
 
-def mask_name(run: Run) -> str | None:
+def mask_name(run: Run, graph: str = "") -> str | None:
     """The input that marks real tokens, None when the graph has none."""
-    mask = signature(run).input("attention_mask")
+    mask = signature(run, graph).input("attention_mask")
     return mask.name if mask else None
 
 
-def valid(run: Run, feeds: Sequence[Feed]) -> list[dict[str, Any]]:
-    """Which places of the per-token outputs are real tokens, a bool array an output and feed."""
-    known = signature(run)
-    mask = known.input("attention_mask")
+def logit_names(run: Run, graph: str = "") -> tuple[str, ...]:
+    """The outputs whose rows are distributions before their softmax."""
+    return tuple(each.name for each in signature(run, graph).outputs if each.role == "logits")
+
+
+def valid(run: Run, feeds: Sequence[Feed], graph: str = "") -> list[dict[str, Any]]:
+    """Which places of the per-token outputs are real tokens, a bool array an output and feed.
+
+    A mask that covers a cache too ends with this feed's tokens.
+    """
+    known = signature(run, graph)
+    mask, ids = known.input("attention_mask"), known.input("input_ids")
     if mask is None:
         return [{} for _ in feeds]
-    names = [each.name for each in known.outputs if each.shape[:2] == mask.shape]
-    return [{name: np.asarray(feed[mask.name]).astype(bool) for name in names} for feed in feeds]
+    tokens = ids or mask
+    names = [each.name for each in known.outputs if each.shape[:2] == tokens.shape]
+    marks: list[dict[str, Any]] = []
+    for feed in feeds:
+        width = feed[tokens.name].shape[-1]
+        real = np.asarray(feed[mask.name]).astype(bool)[..., -width:]
+        marks.append(dict.fromkeys(names, real))
+    return marks
 
 
 def assets(folder: Path) -> list[Path]:

@@ -13,8 +13,8 @@ from rich.table import Table
 from .. import ConfigError
 from ..passes import PassManager, Step, load, save
 from ..passes.ledger import Ledger
+from .choosing import make_pass
 from .config import Config
-from .stages import make_pass
 
 ALL = "all"
 

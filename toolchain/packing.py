@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .. import ConfigError
+from ..deploy.backend import Backend
+from ..deploy.backend import Run as Call
 from ..deploy.bundle import Lineage, Recipe, Tolerance
 from ..deploy.contents import Case, Contents
 from . import registry
-from .feeds import SENTENCES, Texts, parity_feeds, read
+from .encoding import Texts, textual
+from .feeds import SENTENCES, parity_feeds, read, signature
 from .run import Run
 from .stages import neutral
 from .versions import ENGINE, EXPORT, versions
@@ -50,7 +54,7 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
         portable=run.folder(neutral(run).name),
         recipes={name: _recipe(run, name) for name in backends},
         versions=versions(tuple(dict.fromkeys((*EXPORT, *ENGINE)))),
-        executed=frozenset(name for name in backends if f"parity/engine/{name}" in run.stages),
+        executed=frozenset(name for name in backends if run.parities(f"engine/{name}")),
         licences=sorted(
             path for path in exported.iterdir() if path.name.upper().startswith("LICEN")
         ),
@@ -76,20 +80,35 @@ def golden(run: Run) -> list[Case]:
             where="[build] backends",
             mend="add onnxruntime",
         )
+    first, *others = run.graphs
+    cases = _text_cases(run, first)
+    return [*cases, *(case for graph in others for case in _graph_cases(run, graph))]
+
+
+def _text_cases(run: Run, graph: str) -> list[Case]:
+    """Texts where the graph takes them: the device's tokenizer is then held against ours too."""
     table = run.config.calibration
     texts: Sequence[str] = read(run).texts[:GOLDEN_TEXTS] if table.samples else SENTENCES
-    with registry.find("backends", "onnxruntime")().runner(
-        run.folder("engine/onnxruntime")
-    ) as call:
-        if not texts:
-            feeds, _ = parity_feeds(run, count=2)
-            return [Case(feed, call(feed)) for feed in feeds]
-        encode = Texts(run)
-        cases: list[Case] = []
+    if not texts or not textual(signature(run, graph)):
+        return _graph_cases(run, graph)
+    encode, cases = Texts(run), list[Case]()
+    with _engine(run, graph) as call:
         for part in (texts, texts[:1]):
             feed = encode(part, table.max_length)
-            cases.append(Case(feed, call(feed), tuple(part), table.max_length))
-        return cases
+            cases.append(Case(feed, call(feed), tuple(part), table.max_length, graph))
+    return cases
+
+
+def _graph_cases(run: Run, graph: str) -> list[Case]:
+    """The first feeds that parity is measured on: for a decoder, without and with a cache."""
+    feeds, _ = parity_feeds(run, graph, count=2)
+    with _engine(run, graph) as call:
+        return [Case(feed, call(feed), graph=graph) for feed in feeds[:2]]
+
+
+def _engine(run: Run, graph: str) -> AbstractContextManager[Call]:
+    backend: Backend = registry.find("backends", "onnxruntime")()
+    return backend.runner(run.folder("engine/onnxruntime", graph))
 
 
 def bundle_name(run: Run) -> str:

@@ -2,9 +2,10 @@
 
 from .. import ConfigError
 from . import registry
+from .choosing import backend_of, make_pass
 from .feeds import read
 from .run import Run
-from .stages import backend_of, make_pass, samples_digest
+from .stages import samples_digest
 
 
 def preflight(run: Run) -> None:

@@ -1,7 +1,7 @@
 """Run an ONNX file on feeds exactly as it is written: ONNX Runtime with its rewrites turned off."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,24 @@ def replay(path: Path, feeds: Sequence[Feed]) -> list[Outputs]:
         BuildError: the file cannot be loaded.
         ParityError: it cannot be executed on a feed.
     """
+    call = opened(path)
+    return [call(feed) for feed in feeds]
+
+
+def opened(path: Path) -> Callable[[Feed], Outputs]:
+    """An ONNX file as a function of a feed; raises as `replay`."""
     session = open_session(path, Settings(optimized=True))
     names = [output.name for output in session.get_outputs()]
-    results: list[Outputs] = []
-    for feed in feeds:
+
+    def call(feed: Feed) -> Outputs:
         try:
             arrays = session.run(names, dict(feed))
         except Exception as error:  # ONNX Runtime's own errors share no narrower class
             what = f"cannot be executed: {' '.join(str(error).split())[:300]}"
             raise ParityError(what, where=path) from error
-        results.append({name: np.asarray(each) for name, each in zip(names, arrays, strict=True)})
-    return results
+        return {name: np.asarray(each) for name, each in zip(names, arrays, strict=True)}
+
+    return call
 
 
 class Probe:

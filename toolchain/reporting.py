@@ -71,7 +71,7 @@ def _model(run: Run) -> rep.Model:
 
 
 def _stage(run: Run, stage: Stage) -> rep.Stage:
-    parity = run.stages.get(f"parity/{stage.name}")
+    parity = run.parities(stage.name)
     score = run.stages.get(f"score/{stage.name}")
     speedup = _speedup(run, stage.name)
     return rep.Stage(
@@ -91,14 +91,14 @@ def _stage(run: Run, stage: Stage) -> rep.Stage:
     )
 
 
-def _stage_parity(stage: Stage | None) -> rep.StageParity | None:
-    if stage is None or not stage.results["outputs"]:
+def _stage_parity(stages: Sequence[Stage]) -> rep.StageParity | None:
+    outputs = [each for stage in stages for each in stage.results["outputs"]]
+    if not outputs or not all(stage.results["outputs"] for stage in stages):
         return None
-    outputs = stage.results["outputs"]
     return rep.StageParity(
         max_rel=max(each["max_rel"] for each in outputs),
         cosine_mean=min(each["cosine_mean"] for each in outputs),
-        against=stage.results["against"],
+        against=stages[0].results["against"],
     )
 
 
@@ -216,7 +216,7 @@ def _latencies(run: Run) -> Iterable[rep.Latency]:
     for timing in stage.results["timings"] if stage else ():
         sizes = [int(size) for size in timing["shape"].split("x")]
         yield rep.Latency(
-            name=timing["name"],
+            name=f"{timing['name']} {timing['phase']}".strip(),
             batch=sizes[0],
             sequence=sizes[1] if len(sizes) > 1 else 1,
             median_ms=timing["median_ms"],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError
+from ..deploy.signature import Signature
 from .config import Config
 from .versions import versions
 from .workspace import Stage, Work, Workspace
@@ -48,9 +49,14 @@ class Run:
             )
         return str(before.options["checkpoint"])
 
-    def folder(self, stage: str) -> Path:
-        """The folder of a stage."""
-        return self.workspace.path(stage)
+    def folder(self, stage: str, graph: str = "") -> Path:
+        """The folder of a stage, or that of one of its graphs, where the task has several."""
+        return self.workspace.path(stage) / graph
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs of the export, in the order they run: one without a name, as a rule."""
+        return Signature.load(self.folder("export")).components or ("",)
 
     def stage(
         self,
@@ -76,3 +82,12 @@ class Run:
             )
         self.stages[name] = record
         return record
+
+    def parities(self, name: str) -> list[Stage]:
+        """The parity of a stage that was measured in this run, a record a graph."""
+        whole = f"parity/{name}"
+        return [
+            stage
+            for each, stage in self.stages.items()
+            if each == whole or each.startswith(f"{whole}/")
+        ]

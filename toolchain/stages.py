@@ -3,22 +3,26 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-from pydantic import TypeAdapter, ValidationError
-
-from .. import ConfigError, MissingError
-from ..deploy.backend import Backend, Profile
-from ..deploy.signature import Signature
-from . import registry
-from .config import PassTable
-from .feeds import assets, calibration_feeds, mask_name, parity_feeds
+from .. import ConfigError
+from ..deploy.backend import Backend
+from .choosing import backend_of, kept, make_pass, profile_of
+from .feeds import (
+    assets,
+    calibration_feeds,
+    logit_names,
+    mask_name,
+    no_samples,
+    parity_feeds,
+)
+from .joining import named, over
 from .run import Run
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
-from .workspace import Stage, digest_file, digest_of
+from .workspace import Stage, Work, digest_file, digest_of
 
 
 def export(run: Run) -> Stage:
@@ -53,14 +57,14 @@ def optimize(run: Run) -> Stage:
     before = export(run)
     tables, on_failure = run.config.passes, run.config.optimize.on_failure
 
-    def work(out: Path) -> dict[str, Any]:
+    def work(graph: str, out: Path) -> dict[str, Any]:
         from ..passes import PassManager, load, save
         from .replay import Probe
 
-        feeds, what = parity_feeds(run, count=2)
+        feeds, what = parity_feeds(run, graph, count=2)
         passes = [make_pass(table) for table in tables]
         manager = PassManager(passes, verify=Probe(feeds[:2]), on_failure=on_failure)
-        model, steps = manager.run(load(run.folder("export") / "model.onnx"))
+        model, steps = manager.run(load(run.folder("export", graph) / "model.onnx"))
         save(model, out)
         return {"steps": [asdict(step) for step in steps], "samples": what}
 
@@ -69,9 +73,8 @@ def optimize(run: Run) -> Stage:
         "on_failure": on_failure,
         **sample_options(run),
     }
-    return run.stage(
-        "optimize", work, inputs={"export": before.digest}, options=options, packages=GRAPH
-    )
+    inputs = {"export": before.digest}
+    return run.stage("optimize", each(run, work), inputs=inputs, options=options, packages=GRAPH)
 
 
 def calibrate(run: Run) -> Stage:
@@ -79,15 +82,15 @@ def calibrate(run: Run) -> Stage:
     before = optimize(run)
     table = run.config.calibration
 
-    def work(out: Path) -> dict[str, Any]:
+    def work(graph: str, out: Path) -> dict[str, Any]:
         from .quantizing import calibrate as collect
 
-        feeds = calibration_feeds(run)
+        feeds = calibration_feeds(run, graph)
         return collect(
-            run.folder("optimize") / "model.onnx",
+            run.folder("optimize", graph) / "model.onnx",
             out,
             feeds.fit,
-            mask=mask_name(run),
+            mask=mask_name(run, graph),
             held_out=feeds.held_out,
             source=feeds.source,
             method=table.method,
@@ -97,7 +100,7 @@ def calibrate(run: Run) -> Stage:
     samples = samples_digest(run)
     return run.stage(
         "calibrate",
-        work,
+        each(run, work),
         inputs={"optimize": before.digest, "samples": samples},
         options=table.model_dump(exclude={"max_drop", "keep"}),
         packages=(*GRAPH, *RUNTIME),
@@ -107,27 +110,28 @@ def calibrate(run: Run) -> Stage:
 def quantize(run: Run) -> Stage:
     """The Q/DQ graph: INT8 where it holds, float where it must."""
     before = calibrate(run)
-    table = run.config.calibration
+    table, keep = run.config.calibration, kept(run)
     precision = run.config.build.precision
 
-    def work(out: Path) -> dict[str, Any]:
+    def work(graph: str, out: Path) -> dict[str, Any]:
         from .quantizing import quantize as insert
 
-        feeds = calibration_feeds(run)
+        feeds = calibration_feeds(run, graph)
         return insert(
-            run.folder("optimize") / "model.onnx",
-            run.folder("calibrate"),
+            run.folder("optimize", graph) / "model.onnx",
+            run.folder("calibrate", graph),
             out,
             precision=precision,
-            keep=table.keep,
+            keep=named(graph, keep),
             max_drop=table.max_drop,
             feeds=feeds.held_out,
-            mask=mask_name(run),
+            mask=mask_name(run, graph),
+            logits=logit_names(run, graph),
         )
 
     return run.stage(
         "quantize",
-        work,
+        each(run, work),
         inputs={"optimize": run.stages["optimize"].digest, "calibrate": before.digest},
         options={"precision": precision, "keep": table.keep, "max_drop": table.max_drop},
         packages=(*GRAPH, *RUNTIME),
@@ -137,18 +141,18 @@ def quantize(run: Run) -> Stage:
 def halve(run: Run) -> Stage:
     """The 16-bit graph, in the place of the Q/DQ one."""
     before = optimize(run)
-    precision, keep = run.config.build.precision, run.config.calibration.keep
+    precision, keep = run.config.build.precision, kept(run)
 
-    def work(out: Path) -> dict[str, Any]:
+    def work(graph: str, out: Path) -> dict[str, Any]:
         from .halving import halve as cast
 
-        feeds, what = parity_feeds(run)
-        model = run.folder("optimize") / "model.onnx"
-        return {**cast(model, out, feeds, precision=precision, keep=keep), "samples": what}
+        feeds, what = parity_feeds(run, graph)
+        model, kept = run.folder("optimize", graph) / "model.onnx", named(graph, keep)
+        return {**cast(model, out, feeds, precision=precision, keep=kept), "samples": what}
 
     return run.stage(
         "quantize",
-        work,
+        each(run, work),
         inputs={"optimize": before.digest},
         options={"precision": precision, "keep": keep, **sample_options(run)},
         packages=(*GRAPH, *RUNTIME),
@@ -183,104 +187,60 @@ def float_engine(run: Run) -> Stage:
     return _build(run, "onnxruntime", optimize(run), "float/onnxruntime", "fp32")
 
 
+def each(run: Run, work: Callable[[str, Path], dict[str, Any]]) -> Work:
+    """A stage's work from that on one graph: done on each graph of the export."""
+    return lambda out: over(run.graphs, out, work)
+
+
 def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> Stage:
     backend = backend_of(name, precision)
     options = run.config.build.options.get(name, {})
-    profile = profile_of(run)
+    profiles = {graph: profile_of(run, graph) for graph in run.graphs}
 
-    def work(out: Path) -> dict[str, Any]:
+    def work(graph: str, out: Path) -> dict[str, Any]:
+        path = run.folder(source.name, graph) / "model.onnx"
         with tempfile.TemporaryDirectory(dir=out, prefix=".lowered-") as aside:
-            lowered, steps = _lower(run, backend, source.name, precision, Path(aside))
-            built = backend.build(lowered, out, profile, options)
-        for path in assets(run.folder("export")):
-            shutil.copy2(path, out / path.name)
-        return {
-            "backend": name,
-            "precision": precision,
-            "files": built.files,
-            "facts": built.facts,
-            "steps": steps,
-        }
+            lowered, steps = _lower(path, backend, precision, Path(aside))
+            built = backend.build(lowered, out, profiles[graph], options)
+        _copy(run.folder("export", graph), out)
+        return {"files": built.files, "facts": built.facts, "steps": steps}
 
+    def whole(out: Path) -> dict[str, Any]:
+        found = over(run.graphs, out, work)
+        if run.graphs != ("",):
+            _copy(run.folder("export"), out)
+            found["facts"] = {graph: one["facts"] for graph, one in found["graphs"].items()}
+            found["files"] = [
+                f"{graph}/{file}" for graph, one in found["graphs"].items() for file in one["files"]
+            ]
+        return {"backend": name, "precision": precision, **found}
+
+    dims = {graph: profile.dims for graph, profile in profiles.items()}
     return run.stage(
         stage,
-        work,
+        whole,
         inputs={source.name: source.digest},
-        options={"profile": profile.dims, "options": options, "precision": precision},
+        options={"profile": dims, "options": options, "precision": precision},
         packages=ENGINE,
     )
 
 
+def _copy(exported: Path, out: Path) -> None:
+    for path in assets(exported):
+        shutil.copy2(path, out / path.name)
+
+
 def _lower(
-    run: Run, backend: Backend, source: str, precision: str, aside: Path
+    path: Path, backend: Backend, precision: str, aside: Path
 ) -> tuple[Path, list[dict[str, Any]]]:
     from ..passes import PassManager, load, save
 
-    path = run.folder(source) / "model.onnx"
     passes = backend.lowering(precision)
     if not passes:
         return path, []
     model, steps = PassManager(passes).run(load(path))
     save(model, aside)
     return aside / "model.onnx", [asdict(step) for step in steps]
-
-
-def backend_of(name: str, precision: str) -> Backend:
-    """The backend called `name`.
-
-    Raises:
-        MissingError: it cannot build here.
-        ConfigError: nobody offers it, or it does not take the precision.
-    """
-    backend: Backend = registry.find("backends", name)()
-    if why := backend.missing():
-        raise MissingError(why, where=f"backend {name}")
-    if precision not in backend.precisions:
-        raise ConfigError(
-            f"{name} does not build {precision}",
-            where="[build] precision",
-            mend=f"one of {', '.join(sorted(backend.precisions))}",
-        )
-    return backend
-
-
-def profile_of(run: Run) -> Profile:
-    """[min, opt, max] of every named dimension: the configured ones, else from io.json's bounds."""
-    known = Signature.load(run.folder("export"))
-    asked = run.config.build.profile
-    unknown = [name for name in asked if name not in known.dims]
-    if unknown:
-        raise ConfigError(
-            f"the graph has no dimension {unknown[0]!r}",
-            where="[build.profile]",
-            mend=f"its dimensions are {', '.join(known.dims)}",
-        )
-    usual = {"batch": (1, 8), "sequence": (128, 512)}
-    dims: dict[str, tuple[int, int, int]] = {}
-    for name, bounds in known.dims.items():
-        opt, high = usual.get(name, (128, 512))
-        limit = bounds.max or high
-        dims[name] = asked.get(name) or (bounds.min, min(opt, limit), min(high, limit))
-    return Profile(dims)
-
-
-def make_pass(table: PassTable) -> ir.passes.PassBase:
-    """The pass a `[[passes]]` table names, with its fields.
-
-    Raises:
-        ConfigError: nobody offers it, or a field is unknown or of the wrong kind.
-    """
-    cls = registry.find("passes", table.use)
-    try:
-        return TypeAdapter(cls).validate_python(table.options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"])) or table.use
-        raise ConfigError(
-            f"pass {table.use}: {problem['msg']}: {field}",
-            where="[[passes]]",
-            mend="`llmdeploy list` shows each pass's options",
-        ) from error
 
 
 def samples_digest(run: Run) -> str:
@@ -293,8 +253,7 @@ def samples_digest(run: Run) -> str:
         run.config.path(run.config.calibration.samples) if run.config.calibration.samples else None
     )
     if path is None:
-        calibration_feeds(run)
-    assert path is not None
+        raise no_samples()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return digest_of([_file_digest(file) for file in files])
 

@@ -90,15 +90,21 @@ def stage(name: str, run: Run, as_json: bool, quiet: bool) -> int:
     with run.workspace.locked():
         made: Stage = getattr(stages, name)(run)
         parity = {"export": checks.export_parity, "optimize": checks.optimize_parity}.get(name)
-        held = parity(run) if parity else None
+        held = parity(run) if parity else []
     if as_json:
-        emit({**asdict(made), "parity": held.results if held else None})
+        emit({**asdict(made), "parity": _results(held)})
     elif not quiet:
         _print_stage(run, made)
-    if held is None or held.results["ok"]:
-        return 0
-    people().print(f"parity does not hold: {held.results['reason']}", markup=False)
-    return 1
+    bad = [each.results["reason"] for each in held if not each.results["ok"]]
+    for reason in bad:
+        people().print(f"parity does not hold: {reason}", markup=False)
+    return 1 if bad else 0
+
+
+def _results(held: list[Stage]) -> Any:
+    """The parity of one graph, of each where there are several, None of nothing."""
+    found = {each.results["name"]: each.results for each in held}
+    return found if len(found) > 1 else next(iter(found.values()), None)
 
 
 def explained(path: Path | None, run: Run, asked: Asked, as_json: bool, quiet: bool) -> int:

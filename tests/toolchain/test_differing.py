@@ -66,3 +66,43 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: str | None) -> No
         other.write_text(content)
     with pytest.raises(ConfigError, match="report"):
         diff(one, other)
+
+
+GRAPH = """<ir_version: 10, opset_import: ["" : 20]>
+g (float[2,4] x) => (float[2,4] y) <float[4] w = {{1, 2, 3, {last}}}> {{
+  a = Mul(x, w)
+  y = {op}(a)
+}}"""
+
+
+def graph(path: Path, op: str, last: float) -> Path:
+    import onnx
+    from llmdeploy.deploy.signature import Signature, Tensor
+
+    path.parent.mkdir(parents=True)
+    onnx.save(onnx.parser.parse_model(GRAPH.format(op=op, last=last)), path)
+    x = Tensor(name="x", role="pixel_values", dtype="float32", shape=(2, 4))
+    y = Tensor(name="y", role="y", dtype="float32", shape=(2, 4))
+    Signature(task="t", inputs=(x,), outputs=(y,)).save(path.parent)
+    return path
+
+
+@pytest.mark.parametrize("as_stages", [True, False])
+def test_graphs_differ_by_operators_weights_and_where_they_part(
+    tmp_path: Path, as_stages: bool
+) -> None:
+    one = graph(tmp_path / "optimize" / "model.onnx", "Relu", 4)
+    two = graph(tmp_path / "quantize" / "model.onnx", "Abs", 5)
+    names = (Path("optimize"), Path("quantize")) if as_stages else (one, two)
+    found = {(each.part, each.name): each for each in diff(*names, tmp_path)}
+    assert found["operators", "Relu"].after is None
+    assert found["operators", "Abs"].after == 1
+    assert str(found["weights", "w"].before) != str(found["weights", "w"].after)
+    assert found["first to part", "tensor"].after == "a"
+    assert "drawn with seed 0" in str(found["first to part", "reason"].after)
+    assert [each.part for each in diff(names[0], names[0], tmp_path)] == ["first to part"]
+
+
+def test_two_folders_of_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a report nor an ONNX graph"):
+        diff(tmp_path, tmp_path)

@@ -1,0 +1,94 @@
+"""What the configuration chooses: a backend, a pass with its fields, the sizes to build for."""
+
+import onnx_ir as ir
+from pydantic import TypeAdapter, ValidationError
+
+from .. import ConfigError, MissingError
+from ..deploy.backend import Backend, Profile
+from ..deploy.signature import Signature
+from . import registry
+from .config import PassTable
+from .run import Run
+
+#: The usual and the greatest size of a dimension, where nothing else says.
+USUAL = {"batch": (1, 8), "sequence": (128, 512)}
+
+
+def backend_of(name: str, precision: str) -> Backend:
+    """The backend called `name`.
+
+    Raises:
+        MissingError: it cannot build here.
+        ConfigError: nobody offers it, or it does not take the precision.
+    """
+    backend: Backend = registry.find("backends", name)()
+    if why := backend.missing():
+        raise MissingError(why, where=f"backend {name}")
+    if precision not in backend.precisions:
+        raise ConfigError(
+            f"{name} does not build {precision}",
+            where="[build] precision",
+            mend=f"one of {', '.join(sorted(backend.precisions))}",
+        )
+    return backend
+
+
+def profile_of(run: Run, graph: str = "") -> Profile:
+    """[min, opt, max] of every named dimension: the configured ones, else from io.json's bounds.
+
+    Raises:
+        ConfigError: a dimension is configured that no graph of the export has.
+    """
+    asked, dims = run.config.build.profile, Signature.load(run.folder("export", graph)).dims
+    known = {
+        name for each in run.graphs for name in Signature.load(run.folder("export", each)).dims
+    }
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"the graph has no dimension {unknown[0]!r}",
+            where="[build.profile]",
+            mend=f"its dimensions are {', '.join(sorted(known))}",
+        )
+    made: dict[str, tuple[int, int, int]] = {}
+    for name, bounds in dims.items():
+        opt, high = USUAL.get(name, (128, 512))
+        limit = bounds.max or high
+        made[name] = asked.get(name) or (bounds.min, min(opt, limit), min(high, limit))
+    return Profile(made)
+
+
+def make_pass(table: PassTable) -> ir.passes.PassBase:
+    """The pass a `[[passes]]` table names, with its fields.
+
+    Raises:
+        ConfigError: nobody offers it, or a field is unknown or of the wrong kind.
+    """
+    cls = registry.find("passes", table.use)
+    try:
+        return TypeAdapter(cls).validate_python(table.options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"])) or table.use
+        raise ConfigError(
+            f"pass {table.use}: {problem['msg']}: {field}",
+            where="[[passes]]",
+            mend="`llmdeploy list` shows each pass's options",
+        ) from error
+
+
+def kept(run: Run) -> tuple[str, ...]:
+    """The nodes of `[calibration] keep`.
+
+    Raises:
+        ConfigError: the export has several graphs, and one of the nodes is of none.
+    """
+    keep, graphs = tuple(run.config.calibration.keep), run.graphs
+    lost = [name for name in keep if graphs != ("",) and name.partition(":")[0] not in graphs]
+    if lost:
+        raise ConfigError(
+            f"{lost[0]!r} names no graph",
+            where="[calibration] keep",
+            mend=f"write GRAPH:NODE, GRAPH one of {', '.join(graphs)}",
+        )
+    return keep
