@@ -143,7 +143,7 @@ def end(verb: str, run: Run, as_json: bool, quiet: bool, output: Path | None = N
         paths = [Path(made.path) for made in outcome.report.bundles]
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-            paths = [Path(shutil.copy2(path, output)) for path in paths]
+            paths = [_copied(path, output / path.name) for path in paths]
     if as_json:
         emit(outcome.report.model_dump(mode="json"))
     people(quiet).print(report.table(outcome.report))
@@ -154,6 +154,13 @@ def end(verb: str, run: Run, as_json: bool, quiet: bool, output: Path | None = N
         for path in (*outcome.files, *paths):
             people(file=sys.stdout).print(str(path), markup=False)
     return outcome.exit_code
+
+
+def _copied(source: Path, target: Path) -> Path:
+    """A bundle is an archive, or a folder: a Triton repository."""
+    if source.is_dir():
+        return Path(shutil.copytree(source, target, dirs_exist_ok=True))
+    return Path(shutil.copy2(source, target))
 
 
 def verify_bundle(path: Path, as_json: bool, quiet: bool) -> int:
