@@ -1,5 +1,6 @@
 """Evaluates nodes whose inputs are small constants; weights on disk are never read."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -41,9 +42,12 @@ def constant_result(limit: int = SMALL, growth: int = GROWTH) -> Rule:
         for value in node.outputs:
             if not _fits(value, max(growth, *(a.size for a in arrays if a is not None))):
                 return "the result is too large, or its size is not known"
-        made = _evaluate(node, build.opset, arrays)
+        made = evaluate(ir.serde.serialize_node(node), build.opset, arrays)
         if isinstance(made, str):
             return made
+        types = [ir.DataType.from_numpy(array.dtype) for array in made]
+        if any(v.dtype not in (None, t) for v, t in zip(node.outputs, types, strict=True)):
+            return "the reference gives another type"
         name = _weight_name(node) or f"{node.outputs[0].name}_folded"
         return [build.constant(array, name) for array in made]
 
@@ -65,26 +69,22 @@ def _fits(value: ir.Value, limit: int) -> bool:
     return int(np.prod([int(dim) for dim in shape.numpy()], dtype=np.float64)) <= limit
 
 
-def _evaluate(
-    node: ir.Node, opset: int, arrays: list[NDArray[np.generic] | None]
+def evaluate(
+    node: onnx.NodeProto, opset: int, arrays: Sequence[NDArray[np.generic] | None]
 ) -> list[NDArray[np.generic]] | str:
-    proto = ir.serde.serialize_node(node)
+    """The outputs of one node on constants by ONNX's reference, or in words why not."""
+    proto, count = onnx.NodeProto(), len(node.output)
+    proto.CopyFrom(node)
     del proto.input[:], proto.output[:]
     proto.input.extend(f"i{k}" if array is not None else "" for k, array in enumerate(arrays))
-    proto.output.extend(f"o{k}" for k in range(len(node.outputs)))
+    proto.output.extend(f"o{k}" for k in range(count))
     feeds = {f"i{k}": array for k, array in enumerate(arrays) if array is not None}
     try:
         made = _session(proto.SerializeToString(), opset).run(None, feeds)
     except Exception as error:
         return f"the reference cannot evaluate it ({type(error).__name__})"
-    for array, value in zip(made, node.outputs, strict=True):
-        if not isinstance(array, np.ndarray | np.generic):
-            return "it does not give arrays"
-        if (
-            value.dtype is not None
-            and ir.DataType.from_numpy(np.asarray(array).dtype) != value.dtype
-        ):
-            return "the reference gives another type"
+    if not all(isinstance(array, np.ndarray | np.generic) for array in made):
+        return "it does not give arrays"
     return [np.asarray(array) for array in made]
 
 

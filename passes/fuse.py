@@ -25,16 +25,20 @@ from .attention_rules import ROTARY, SHARED
 from .contract import CLOSE, Contract
 from .gelu_rules import GELU
 from .kinds import RulePass
+from .lazy_folding import LAZY
 from .merge_rules import MERGED
+from .noop_rules import NOOP
 from .norm_rules import DIVISION, LAYER_NORMALIZATION, RMS_NORMALIZATION
 from .rules import Rule
 from .scale_rules import ATTENTION_SCALE
+from .shape_rules import SHAPES
 from .split_rules import SPLITS
 from .weight_rules import WEIGHTS
 
 #: Every fusion by the name that a configuration gives.
 RULES: dict[str, tuple[Rule, ...]] = {
     "transposed-weight": WEIGHTS,
+    "constant-weight": LAZY,
     "layer-normalization": LAYER_NORMALIZATION,
     "rms-normalization": RMS_NORMALIZATION,
     "division": DIVISION,
@@ -67,5 +71,5 @@ class Fuse(RulePass):
         return names
 
     def table(self) -> Sequence[Rule]:
-        """The rules of the named tables."""
-        return tuple(item for name in self.rules for item in RULES[name])
+        """The rules of the named tables, and those that tidy up what they leave."""
+        return (*(item for name in self.rules for item in RULES[name]), *NOOP, *SHAPES)

@@ -11,17 +11,31 @@ from .sizes import correct, equate, is_vague, sizes, text
 
 
 def forget(model: ir.Model) -> None:
-    """Drop what is written of the shapes between inputs and outputs, and infer them anew.
+    """Drop the shapes written between inputs and outputs that contradict the operators.
 
-    Exporters write shapes that contradict the operators; runtimes do not believe them either.
+    Exporters write such; runtimes do not believe them either.
     """
-    for value in _values(model.graph):
-        if not value.is_graph_output():
-            value.shape = None
+    written = {value: value.shape for value in _values(model.graph) if not value.is_graph_output()}
+    for value in written:
+        value.shape = None
     for value in model.graph.initializers.values():
         if value.const_value is not None:
             value.shape = ir.Shape(value.const_value.shape.numpy())
     infer(model)
+    for value, shape in written.items():
+        value.shape = _agreed(value.shape, shape)
+
+
+def _agreed(inferred: ir.Shape | None, written: ir.Shape | None) -> ir.Shape | None:
+    """What is inferred, and where that is vague what was written, if the two can both be true."""
+    if inferred is None or written is None:
+        return inferred if written is None else written
+    if len(inferred) != len(written):
+        return inferred
+    pairs = list(zip(inferred, written, strict=True))
+    if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
+        return inferred
+    return ir.Shape([old if is_vague(new) else new for new, old in pairs])
 
 
 def infer(model: ir.Model) -> bool:
