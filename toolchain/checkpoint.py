@@ -27,6 +27,8 @@ WEIGHTS = (".safetensors", ".gguf")
 def locate(checkpoint: str, revision: str | None = None, *, wanted: Sequence[str] = WANTED) -> Path:
     """The folder of a checkpoint: a path, or a hub id fetched through huggingface_hub.
 
+    A GGUF file is a checkpoint by itself.
+
     Of a hub's repository only the files that fit `wanted` are fetched.
 
     Raises:
@@ -36,6 +38,8 @@ def locate(checkpoint: str, revision: str | None = None, *, wanted: Sequence[str
     path = Path(checkpoint).expanduser()
     if not checkpoint:
         raise ConfigError("no checkpoint", mend="name a hub id or a folder")
+    if path.suffix == ".gguf" and path.is_file():
+        return path
     if path.is_file():
         raise ConfigError(f"{checkpoint} is a file", mend="name the folder that holds config.json")
     folder = path if path.is_dir() else _fetch(checkpoint, revision, wanted)
@@ -103,7 +107,8 @@ def digest(folder: Path) -> str:
     stands for its content.
     """
     found = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    paths = [folder] if folder.is_file() else [one for one in folder.rglob("*") if one.is_file()]
+    for path in sorted(paths):
         found.update(path.relative_to(folder).as_posix().encode())
         found.update(_weights(path) if path.suffix in WEIGHTS else path.read_bytes())
     return found.hexdigest()

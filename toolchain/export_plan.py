@@ -5,17 +5,42 @@ legacy gamma/beta, stacked experts). This follows the same mapping without readi
 renamed tensor is still where it was, a merged one is computed when it is written.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from .. import ExportError
+from .export_data import DTYPES, blocks, finite
 from .export_stored import Stored
 
 #: Reads a stored tensor from disk, as a torch tensor.
 Read = Callable[[Stored], Any]
+
+
+class Made(Protocol):
+    """Parameters that have to be computed from what is stored."""
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """Every parameter that comes out."""
+        ...
+
+    def tensors(self, model: Any) -> Iterator[tuple[str, Any]]:
+        """The parameters by name, few of them in memory at a time."""
+        ...
+
+
+def read(source: Stored) -> Any:
+    """A stored tensor as torch's, checked for NaN and infinity."""
+    import torch
+
+    parts = [finite(source, block).view(np.uint8) for block in blocks(source)]
+    kind = getattr(torch, DTYPES[source.dtype].numpy().name)
+    return torch.from_numpy(np.concatenate(parts)).view(kind).view(source.shape)
 
 
 @dataclass
@@ -28,13 +53,14 @@ class Merge:
     #: Every parameter that comes out.
     targets: tuple[str, ...] = ()
 
-    def tensors(self, model: Any, read: Read) -> dict[str, Any]:
+    def tensors(self, model: Any, read: Read = read) -> Iterator[tuple[str, Any]]:
         """The parameters that come out, by name; the sources are read now and let go."""
         converter = deepcopy(self.converter)
         for pattern, source in self.sources:
             converter.add_tensor(self.first, source.name, pattern, partial(read, source))
         made = converter.convert(self.first, model=model, config=model.config)
-        return {name: one[0] if isinstance(one, list) else one for name, one in made.items()}
+        for name, one in made.items():
+            yield name, one[0] if isinstance(one, list) else one
 
 
 @dataclass(frozen=True)
@@ -42,8 +68,8 @@ class Plan:
     """Where every parameter and persistent buffer comes from, by its name in the model."""
 
     direct: Mapping[str, Stored]
-    merged: tuple[Merge, ...]
-    unused: tuple[str, ...]
+    merged: Sequence[Made]
+    unused: tuple[str, ...] = ()
 
     def given(self) -> set[str]:
         """Names that the checkpoint has something for."""
@@ -90,7 +116,7 @@ def _try(merge: Merge, model: Any, state: Mapping[str, Any]) -> None:
         return torch.empty(source.shape, device="meta")
 
     try:
-        made = merge.tensors(model, shape_of)
+        made = dict(merge.tensors(model, shape_of))
     except Exception as error:
         raise ExportError(
             f"{merge.first} cannot be made of the checkpoint's tensors: {error}",

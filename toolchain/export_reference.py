@@ -1,5 +1,6 @@
 """The real model in torch, run on feeds: what every later stage is compared with."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import ConfigError
+from .. import ConfigError, MissingError
+from . import export_gguf as gguf
 from . import pooling
 from .export_components import Subject, components
 from .export_task import Target
@@ -18,18 +20,34 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def outputs(
-    source: Path, target: Target, component: str, feeds: Sequence[Feed], trust: bool
+    home: Path, source: Path, target: Target, component: str, feeds: Sequence[Feed], trust: bool
 ) -> list[Arrays]:
-    """Load the checkpoint in float32 and run it on each feed, without gradients."""
-    model = target.model_class.from_pretrained(
-        str(source), dtype=torch.float32, trust_remote_code=trust
-    ).eval()
-    parts = {part.name: part.module for part in components(Subject(source, model, target.task))}
+    """Load the checkpoint in float32 and run it on each feed, without gradients.
+
+    `home` holds its configuration: `source` itself, or what was unpacked of a GGUF file.
+    """
+    model = _load(source, target, trust).eval()
+    parts = {part.name: part.module for part in components(Subject(home, model, target.task))}
     if component not in parts:
         raise ConfigError(f"no component {component!r}", mend=f"one of {', '.join(parts)}")
-    pool = pooling.read(source) if target.task == "feature-extraction" else None
+    pool = pooling.read(home) if target.task == "feature-extraction" else None
     with torch.no_grad():
         return [_run(parts[component], pool, feed) for feed in feeds]
+
+
+def _load(source: Path, target: Target, trust: bool) -> Any:
+    packed = gguf.only(source)
+    if packed is None:
+        return target.model_class.from_pretrained(
+            str(source), dtype=torch.float32, trust_remote_code=trust
+        )
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingError(
+            "transformers loads a GGUF file with accelerate only", mend="pip install accelerate"
+        )
+    return target.model_class.from_pretrained(
+        str(packed.parent), gguf_file=packed.name, dtype=torch.float32
+    )
 
 
 def _run(module: Any, pool: pooling.Pooling | None, feed: Feed) -> Arrays:

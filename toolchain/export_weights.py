@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from .export_phantom import Phantoms
 from .export_plan import Plan, named
 from .export_stored import Stored
 
+T = TypeVar("T")
 DATA = "model.onnx.data"
 _INLINE = 1 << 12  # bytes; a lesser constant stays in model.onnx
 #: A file is copied whole when at least this share of it is used.
@@ -40,7 +41,8 @@ class Weights:
         self._phantoms = phantoms
         self._folder = folder
         self._data = data.DataFile(folder / DATA)
-        self._aliases = _aliases(model, plan)
+        self._aliases = _aliases(model, plan.direct)
+        self._made = _aliases(model, {name: name for m in plan.merged for name in m.targets})
         self._notes: list[str] = []
 
     def place(self, graph: ir.Graph) -> Placed:
@@ -74,11 +76,11 @@ class Weights:
 
     def missing(self, graph: ir.Graph) -> list[str]:
         """Initializers that are parameters and that the checkpoint has not."""
-        made = {name for merge in self._plan.merged for name in merge.targets}
+        known = {*self._aliases, *self._made}
         return [
             name
             for name, value in graph.initializers.items()
-            if name not in self._aliases and name not in made and self._is_phantom(value)
+            if name not in known and self._is_phantom(value)
         ]
 
     def _copied(self, graph: ir.Graph, direct: Mapping[str, Stored]) -> dict[Path, str]:
@@ -136,20 +138,21 @@ class Weights:
 
     def _merged(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Compute and write what transformers merges, one merge at a time."""
-        wanted = set(names)
+        wanted = {self._made[name]: name for name in names if name in self._made}
         places: dict[str, tuple[int, int]] = {}
         for merge in self._plan.merged:
-            if not wanted.intersection(merge.targets):
+            if not wanted.keys() & set(merge.targets):
                 continue
-            for name, tensor in merge.tensors(self._model, _read).items():
-                if name in wanted:
-                    places[name] = self._data.append([_numpy(self._model, name, tensor)])
+            for target, tensor in merge.tensors(self._model):
+                if target in wanted:
+                    made = _numpy(self._model, target, tensor)
+                    places[wanted[target]] = self._data.append([made])
         return places
 
 
-def _aliases(model: Any, plan: Plan) -> dict[str, Stored]:
-    """Stored tensors by every name their parameter has: tied ones have several."""
-    by_id = {id(one): plan.direct[name] for name, one in named(model) if name in plan.direct}
+def _aliases(model: Any, sources: Mapping[str, T]) -> dict[str, T]:
+    """What gives a parameter by every name it has: tied ones have several."""
+    by_id = {id(one): sources[name] for name, one in named(model) if name in sources}
     return {name: by_id[id(one)] for name, one in named(model) if id(one) in by_id}
 
 
@@ -159,20 +162,12 @@ def _dtype(value: ir.Value) -> ir.DataType:
     return value.dtype
 
 
-def _read(source: Stored) -> Any:
-    """A stored tensor as torch's, checked for NaN and infinity."""
-    import torch
-
-    flat = np.concatenate(
-        [data.finite(source, block).view(np.uint8) for block in data.blocks(source)]
-    )
-    kind = getattr(torch, data.DTYPES[source.dtype].numpy().name)
-    return torch.from_numpy(flat).view(kind).view(source.shape)
-
-
 def _numpy(model: Any, name: str, tensor: Any) -> NDArray[np.generic]:
     import torch
 
     state = dict(named(model))[name]
-    flat = tensor.to(state.dtype).contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy()
+    made = tensor.to(state.dtype).contiguous().reshape(-1)
+    if made.shape[0] != state.numel() or not bool(torch.isfinite(made).all()):
+        wrong = "does not fit its parameter" if made.shape[0] != state.numel() else "is not finite"
+        raise ExportError(f"tensor {name} {wrong}", where=type(model).__name__)
+    return made.view(torch.uint8).numpy()

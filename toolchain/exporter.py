@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,38 +72,29 @@ def export(
 def _export(
     source: Path, folder: Path, task: str, opset: int, dtype: str, weights: str, trust: bool
 ) -> dict[str, Any]:
+    from . import export_gguf as gguf
     from .export_beside import carry
     from .export_components import Subject, components
-    from .export_data import same
-    from .export_fresh import compute
-    from .export_phantom import phantom_parameters
-    from .export_plan import plan, tie
-    from .export_stored import stored
 
-    tensors = stored(source)
-    opened = _open(source, task, trust)
-    with phantom_parameters() as phantoms:
-        model = _build(opened, dtype)
-    found = plan(model, tensors)
-    tie(model, found, same)
-    compute(model, model.state_dict().keys() - found.given(), phantoms)
-    parts = components(Subject(source, model, opened.target.task))
-    origin = _Origin(opened, model, found, phantoms)
-    graphs = [_component(origin, part, folder / part.name, opset) for part in parts]
+    packed = gguf.only(source)
+    with gguf.unpacked(packed) if packed else nullcontext(source) as home:
+        origin = _origin(_open(home, task, trust), dtype, packed)
+        target = origin.opened.target
+        parts = components(Subject(home, origin.model, target.task))
+        graphs = [_component(origin, part, folder / part.name, opset) for part in parts]
+        notes = [*target.notes, *(note for graph in graphs for note in graph.pop("notes"))]
+        notes += carry(home, folder, trust)
     if len(parts) > 1:
-        names = tuple(part.name for part in parts)
         Signature(
-            task=opened.target.task,
-            architecture=opened.target.model_class.__name__,
+            task=target.task,
+            architecture=target.model_class.__name__,
             inputs=(),
             outputs=(),
-            components=names,
+            components=tuple(part.name for part in parts),
         ).save(folder)
-    notes = [*opened.target.notes, *(note for graph in graphs for note in graph.pop("notes"))]
-    notes += carry(source, folder, trust)
     return {
-        "task": opened.target.task,
-        "architecture": opened.target.model_class.__name__,
+        "task": target.task,
+        "architecture": target.model_class.__name__,
         "opset": graphs[0].pop("opset"),
         **{name: sum(graph[name] for graph in graphs) for name in _COUNTED},
         "components": [part.name for part in parts if part.name],
@@ -110,6 +102,42 @@ def _export(
         "self_contained": True,
         "notes": list(dict.fromkeys(notes)),
     }
+
+
+def _origin(opened: _Opened, dtype: str, packed: Path | None) -> _Origin:
+    """Build the model without its weights, and find where each of them is."""
+    from .export_data import same
+    from .export_fresh import compute
+    from .export_gguf import Blocks
+    from .export_phantom import phantom_parameters
+    from .export_plan import Plan, plan, tie
+    from .export_stored import stored
+
+    tensors = {} if packed else stored(opened.folder)
+    with phantom_parameters() as phantoms:
+        model = _build(opened, dtype)
+        _keep_in_float32(model)
+    found = Plan({}, [Blocks(packed, model)]) if packed else plan(model, tensors)
+    tie(model, found, same)
+    compute(model, model.state_dict().keys() - found.given(), phantoms)
+    return _Origin(opened, model, found, phantoms)
+
+
+def _keep_in_float32(model: Any) -> None:
+    """Leave in float32 what `from_pretrained` would: some modules overflow in float16."""
+    import torch
+    from torch import nn
+    from transformers.core_model_loading import build_glob_alternation
+
+    kept = model._get_dtype_plan(model.dtype)
+    if not kept:
+        return
+    pattern, _, _ = build_glob_alternation(list(kept))
+    for name, one in list(model.named_parameters()):
+        if pattern.search(name) and one.dtype != torch.float32:
+            owner, _, leaf = name.rpartition(".")
+            wide = torch.empty(one.shape, dtype=torch.float32, device="meta")
+            model.get_submodule(owner).register_parameter(leaf, nn.Parameter(wide, False))
 
 
 def _component(origin: _Origin, part: Component, folder: Path, opset: int) -> dict[str, Any]:
@@ -143,8 +171,9 @@ def _component(origin: _Origin, part: Component, folder: Path, opset: int) -> di
 
 def _admit(checkpoint: str, revision: str | None, trust: bool) -> Path:
     source = checkpoints.locate(checkpoint, revision)
-    checkpoints.refuse_code(source, trust)
-    checkpoints.refuse_pickles(source)
+    if source.is_dir():
+        checkpoints.refuse_code(source, trust)
+        checkpoints.refuse_pickles(source)
     _need()
     return source
 
@@ -205,9 +234,12 @@ def reference(
     Raises:
         ConfigError, MissingError, ExportError: as `export`.
     """
+    from . import export_gguf as gguf
     from .export_reference import outputs
 
     source = _admit(checkpoint, revision, trust_remote_code)
     with quiet():
-        opened = _open(source, task, trust_remote_code)
-        return outputs(source, opened.target, component, feeds, trust_remote_code)
+        packed = gguf.only(source)
+        with gguf.unpacked(packed) if packed else nullcontext(source) as home:
+            target = _open(home, task, trust_remote_code).target
+            return outputs(home, source, target, component, feeds, trust_remote_code)
