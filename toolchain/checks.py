@@ -87,10 +87,11 @@ def _parity(
 ) -> list[Stage]:
     """A stage a graph; `names` are of the candidate and of what it is held against."""
     name, against = names
+    lossy = name == "quantize"
 
     def work_on(graph: str) -> Work:
         def work(_: Path) -> dict[str, Any]:
-            feeds, what = parity_feeds(run, graph)
+            feeds, what = parity_feeds(run, graph, count=32 if lossy else 8, lossy=lossy)
             marks = valid(run, feeds, graph)
             one, other = (str(Path(each, graph)) for each in names)
             before, after = reference(graph)(feeds), candidate(graph)(feeds)
@@ -104,7 +105,12 @@ def _parity(
             str(Path("parity", name, graph)),
             work_on(graph),
             inputs={name: stage.digest, **stage.inputs},
-            options={"against": against, "tolerance": asdict(tolerance), **samples(run)},
+            options={
+                "against": against,
+                "tolerance": asdict(tolerance),
+                "lossy": lossy,
+                **samples(run),
+            },
             packages=EXPORT + RUNTIME,
         )
         for graph in run.graphs

@@ -75,18 +75,22 @@ def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
     return SampleFeeds(chain.calibration(fit), chain.calibration(held_out), source(run, samples))
 
 
-def parity_feeds(run: Run, graph: str = "", count: int = 8) -> tuple[tuple[Feed, ...], str]:
+def parity_feeds(
+    run: Run, graph: str = "", count: int = 8, *, lossy: bool = False
+) -> tuple[tuple[Feed, ...], str]:
     """Feeds to compare two models on, and in words what they are.
 
     Real samples where the configuration names some, else a few fixed sentences, as `corners` lays
     them out; where the graph takes no text and no arrays are named, a seeded draw that says so.
+    A `lossy` step is compared on the texts alone: its budget is a mean over real use, while at
+    the corners (one token, padding where no model saw it) only equality means something.
     """
-    feeds, what = _first_feeds(run, count)
+    feeds, what = _first_feeds(run, count, lossy)
     chain = Chain(run, graph)
     return chain.parity(feeds), what + chain.words
 
 
-def _first_feeds(run: Run, count: int) -> tuple[tuple[Feed, ...], str]:
+def _first_feeds(run: Run, count: int, lossy: bool) -> tuple[tuple[Feed, ...], str]:
     table, known = run.config.calibration, signature(run, run.graphs[0])
     texts: Sequence[str] = SENTENCES
     what = f"{len(SENTENCES)} fixed sentences"
@@ -99,6 +103,8 @@ def _first_feeds(run: Run, count: int) -> tuple[tuple[Feed, ...], str]:
     elif not textual(known):
         feeds = draw(run.folder("export", run.graphs[0]), table.seed)
         return feeds, f"{len(feeds)} feeds drawn with seed {table.seed}, not real samples"
+    if lossy:
+        return (Texts(run)(list(texts), table.max_length),), f"{what}, as one padded batch"
     feeds = corners(Texts(run), known, texts, table.max_length, profile_of(run, run.graphs[0]))
     layout = "as one padded batch, alone, shortest, longest, most rows, padded on the other side"
     return feeds, f"{what}, {layout}"
