@@ -28,7 +28,7 @@ Of = Callable[[str], Give]
 #: Other order of the same float32 sums, grown through the layers; relative to the output's scale.
 FLOAT32 = Tolerance(max_relative_error=1e-4)
 #: The same INT8 arithmetic: a value on a rounding edge may fall to the other side.
-SAME_INT8 = Tolerance(min_cosine=0.9995)
+SAME_INT8 = Tolerance(min_cosine=0.999)
 
 
 def export_parity(run: Run) -> list[Stage]:

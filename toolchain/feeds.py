@@ -119,7 +119,7 @@ def timed_feeds(run: Run) -> dict[str, Feed]:
     texts: Sequence[str] = SENTENCES
     samples = read(run) if table.samples else None
     if samples is None and not textual(signature(run, run.graphs[0])):
-        return _sized(_first_feeds(run, 2)[0])
+        return _sized(_first_feeds(run, 2, lossy=False)[0])
     if samples is not None:
         if not samples.texts:
             return _sized(samples.feeds[:3])

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -6,7 +7,9 @@ from llmdeploy.toolchain import registry
 
 
 @pytest.fixture(autouse=True)
-def forget() -> None:
+def forget() -> Iterator[None]:
+    registry.names.cache_clear()
+    yield
     registry.names.cache_clear()
 
 
