@@ -19,6 +19,7 @@ class Facts:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     typed: frozenset[str]
+    on_disk: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, model: ir.Model) -> "Facts":
@@ -28,7 +29,17 @@ class Facts:
             tuple(_signature(value) for value in model.graph.inputs),
             tuple(_signature(value) for value in model.graph.outputs),
             frozenset(value.name or "" for value in values if value.dtype and value.shape),
+            frozenset(name for name, tensor in _weights(model) if isinstance(tensor, _ON_DISK)),
         )
+
+
+_ON_DISK = ir.ExternalTensor
+
+
+def _weights(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            yield name, value.const_value
 
 
 def _signature(value: ir.Value) -> str:
@@ -42,7 +53,8 @@ def check(model: ir.Model, before: Facts | None = None, *, where: str = "") -> N
 
     Raises:
         PassError: a value is used before it is made, a name is made twice, the ONNX checker
-            refuses the graph, inputs or outputs changed, or a known type or shape was lost.
+            refuses the graph, inputs or outputs changed, a known type or shape was lost, or a
+            weight that lay on disk was read into memory.
     """
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         _check_values(graph, set(), where)
@@ -133,6 +145,13 @@ def _check_facts(model: ir.Model, before: Facts, where: str) -> None:
         if old != new:
             changed = sorted(set(old) ^ set(new)) or list(new)
             raise PassError(f"the {what} changed: {'; '.join(changed)}", where=where)
+    for name, tensor in _weights(model):
+        if name in before.on_disk and isinstance(tensor, ir.Tensor):
+            raise PassError(
+                f"weight {name!r} was read into memory",
+                where=where,
+                mend="give it as an onnx_ir.LazyTensor, which is made when it is saved",
+            )
     alive = {value.name for node in model.graph for value in node.outputs}
     lost = sorted((before.typed - after.typed) & alive)
     if lost:

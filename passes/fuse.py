@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from .attention_rules import ROTARY, SHARED
 from .contract import CLOSE, Contract
-from .gelu_rules import GELU
+from .gelu_rules import GELU, SWISH
 from .kinds import RulePass
 from .lazy_folding import LAZY
 from .merge_rules import MERGED
@@ -44,6 +44,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "division": DIVISION,
     "split": SPLITS,
     "gelu": GELU,
+    "swish": SWISH,
     "attention-scale": ATTENTION_SCALE,
     "rotary-embedding": ROTARY,
     "shared-heads": SHARED,

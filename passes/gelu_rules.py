@@ -124,4 +124,17 @@ def _only(found: Sequence[ir.Value], wanted: Sequence[ir.Value]) -> bool:
     return Counter(map(id, found)) == Counter(map(id, wanted))
 
 
+@rule("Mul", contract=CLOSE)
+def swish(build: Builder, node: ir.Node) -> Outcome:
+    """Swish(x) = x * sigmoid(x), the gate of SwiGLU."""
+    if build.opset < 24:
+        return "Swish needs opset 24"
+    for source, gate in (node.inputs[:2], node.inputs[1::-1]):
+        sigmoid = made_by(gate, "Sigmoid")
+        if sigmoid is not None and source is not None and sigmoid.inputs[0] is source:
+            return build.op("Swish", source)
+    return "it is not x * sigmoid(x)"
+
+
 GELU: tuple[Rule, ...] = (gelu,)
+SWISH: tuple[Rule, ...] = (swish,)

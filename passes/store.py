@@ -20,8 +20,10 @@ READ = 8192
 ALIGNMENT = 4096
 
 
-def load(path: Path) -> ir.Model:
+def load(path: Path, weights: Path | None = None) -> ir.Model:
     """Read an ONNX file, or the model.onnx of a folder; weights above 8 KB stay on disk.
+
+    External data lies in the model's folder, or in `weights` where the caller vouches for it.
 
     Raises:
         ConfigError: there is no such file.
@@ -35,8 +37,8 @@ def load(path: Path) -> ir.Model:
     if not model.graph.outputs:
         raise PassError("not an ONNX model", where=path, mend="export it again")
     for tensor in external_tensors(model):
-        tensor.base_dir = path.parent
-        _verify(tensor, path)
+        tensor.base_dir = weights or path.parent
+        _verify(tensor, path, weights or path.parent)
     for value in (value for graph in model.graphs() for value in graph.initializers.values()):
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= READ:
@@ -84,9 +86,9 @@ def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     return (tensor for tensor in tensors(model) if isinstance(tensor, ir.ExternalTensor))
 
 
-def _verify(tensor: ir.ExternalTensor, model: Path) -> None:
-    """Refuse data outside the model's folder, and ranges its file does not have."""
-    folder = Path(os.path.realpath(model.parent))
+def _verify(tensor: ir.ExternalTensor, model: Path, place: Path) -> None:
+    """Refuse data outside its folder, and ranges its file does not have."""
+    folder = Path(os.path.realpath(place))
     location = os.fspath(tensor.location)
     file = Path(os.path.realpath(folder / location))
     where = f"tensor {tensor.name} of {model}"

@@ -3,7 +3,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from llmdeploy import PassError
-from llmdeploy.passes import check
+from llmdeploy.passes import check, load, save
 from llmdeploy.passes.check import Facts
 
 TEXT = """
@@ -116,3 +116,16 @@ def test_a_subgraph_sees_what_is_around_it_and_not_the_reverse():
         else:
             with pytest.raises(PassError):
                 check(ir.from_proto(proto))
+
+
+def test_a_weight_on_disk_stays_there(graph, tmp_path):
+    model = graph(TEXT)
+    weight = ir.tensor(np.zeros((64, 64), np.float32), name="w")
+    model.graph.register_initializer(ir.Value(name="w", const_value=weight))
+    save(model, tmp_path)
+    loaded = load(tmp_path)
+    facts = Facts.of(loaded)
+    check(loaded, facts)
+    loaded.graph.initializers["w"].const_value = weight
+    with pytest.raises(PassError, match="'w' was read into memory"):
+        check(loaded, facts)
