@@ -15,6 +15,7 @@ EXTRAS: Mapping[str, str] = {
     "rtx": "compile TensorRT-RTX engines",
     "sign": "sign bundles and check their signatures",
     "triton": "pack for Triton and ask its server",
+    "gguf": "read GGUF checkpoints",
     "serve": "serve a bundle over HTTP",
 }
 #: Modules that more than one distribution brings; two at a time spoil each other.
