@@ -7,6 +7,7 @@ from .ranges import Calibrated, Kept, Range
 from .rounding import Compensation, compensated, nearest, rounded, steps_of
 from .samples import Samples, read_samples
 from .statistics import Seen, Size, Watched, collect
+from .threads import one_thread, side_by_side
 
 __all__ = [
     "Calibrated",
@@ -26,8 +27,10 @@ __all__ = [
     "compensated",
     "forward",
     "nearest",
+    "one_thread",
     "ranges",
     "read_samples",
     "rounded",
+    "side_by_side",
     "steps_of",
 ]

@@ -13,8 +13,8 @@ from .observers import LEVELS, Entropy, MeanSquare, MinMax, Observer, Percentile
 from .rounding import LEAST, rounded, rounded_weight
 from .statistics import Matrix, Seen, Vector
 
-#: Strengths of SmoothQuant that are tried; None leaves the activation as it is.
-STRENGTHS = (None, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+#: Strengths of SmoothQuant that are tried, then those beside the best; None: as it is.
+STRENGTHS, BESIDE = (None, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 0.05
 #: Observers that `auto` tries on the smoothed activation.
 TRIED: Mapping[str, Observer] = {
     "min-max": MinMax(),
@@ -23,8 +23,8 @@ TRIED: Mapping[str, Observer] = {
     "mse": MeanSquare(),
     "entropy": Entropy(),
 }
-#: Output channels of a layer that errors are measured on, at most.
-COLUMNS = 512
+#: Output channels of a layer, and held-out rows, that errors are measured on, at most.
+COLUMNS, ROWS = 256, 512
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Case:
     @classmethod
     def of(cls, seen: Seen, held_out: Seen, weights: Sequence[Matrix], freedom: Freedom) -> "Case":
         """Rows are the held-out ones; weights are thinned to `COLUMNS` columns each."""
-        thin = tuple(_thinned(weight) for weight in weights)
-        importance = (held_out.importance / held_out.importance.mean())[:, None]
-        wanted = tuple(_centred(held_out.sample @ weight, importance) for weight in thin)
+        thin, rows = tuple(_thinned(weight) for weight in weights), held_out.sample[:ROWS]
+        importance = held_out.importance[:ROWS, None] / held_out.importance[:ROWS].mean()
+        wanted = tuple(_centred(rows @ weight, importance) for weight in thin)
         power = tuple(max(_mean_square(y, importance), LEAST) for y in wanted)
-        return cls(seen, thin, freedom, held_out.sample, importance, wanted, power)
+        return cls(seen, thin, freedom, rows, importance, wanted, power)
 
 
 def _thinned(weight: Matrix) -> Matrix:
@@ -121,8 +121,7 @@ def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choic
 
     `observers` restricts the ranges that are tried; all of `TRIED` by default.
     """
-    strengths = STRENGTHS if case.freedom.smooth else (None,)
-    best = min((evaluated(case, _smoothed(case, each)) for each in strengths), key=_loss)
+    best = _best_strength(case)
     if best.scale is not None:
         best = min(best, evaluated(case, _learned(case, best)), key=_loss)
     histogram = replace(Histogram.of(best.apply(case.seen.sample)), peak=best.amax)
@@ -130,6 +129,16 @@ def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choic
     ranges = ((name, observer.amax(histogram)) for name, observer in (observers or TRIED).items())
     tried = [_with_range(best, min(amax, best.amax), name) for name, amax in ranges]
     return min((evaluated(case, choice, weights) for choice in tried), key=_loss)
+
+
+def _best_strength(case: Case) -> Choice:
+    """Under min-max, of `STRENGTHS` and then of those beside the best."""
+    strengths = STRENGTHS if case.freedom.smooth else (None,)
+    best = min((evaluated(case, _smoothed(case, each)) for each in strengths), key=_loss)
+    if best.strength is None:
+        return best
+    beside = (best.strength - BESIDE, min(best.strength + BESIDE, 1.0))
+    return min(best, *(evaluated(case, _smoothed(case, each)) for each in beside), key=_loss)
 
 
 def _loss(choice: Choice) -> float:

@@ -15,6 +15,8 @@ from .histogram import Histogram
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
+#: Rows whose products are added at once.
+AT_ONCE = 512
 #: Rows that stay, and the places they take.
 Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -92,6 +94,7 @@ class _Moments:
         self._weight, self._first = 0.0, np.zeros(k)
         self._second = np.zeros((k, k) if self._full else k, np.float32)
         self._second_weight, self._second_first = 0.0, np.zeros(k)
+        self._waiting: list[Matrix] = []
 
     def add(self, x: Matrix, importance: Vector) -> None:
         """Count rows [r, k] weighed by [r]."""
@@ -103,8 +106,16 @@ class _Moments:
         self._rows += len(x)
         self._second_weight += weight
         self._second_first += first
-        weighed = x * np.sqrt(importance)[:, None]
-        self._second += weighed.T @ weighed if self._full else np.square(weighed).sum(axis=0)
+        self._waiting.append(x * np.sqrt(importance)[:, None])
+        if sum(map(len, self._waiting)) >= AT_ONCE:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        """Add the products of the rows that wait: many at once, for one pass over [k, k]."""
+        if self._waiting:
+            rows = np.concatenate(self._waiting)
+            self._second += rows.T @ rows if self._full else np.square(rows).sum(axis=0)
+            self._waiting.clear()
 
     def mean(self) -> Vector:
         """The weighed mean [k]."""
@@ -112,6 +123,7 @@ class _Moments:
 
     def covariance(self) -> Matrix:
         """The weighed covariance [k, k], or the variances [k]."""
+        self._multiply()
         mean = self._second_first / self._second_weight
         square = np.outer(mean, mean) if self._full else mean * mean
         return (self._second / self._second_weight - square).astype(np.float32)

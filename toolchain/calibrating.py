@@ -23,7 +23,9 @@ from ..calibration import (
     choose,
     collect,
     forward,
+    one_thread,
     ranges,
+    side_by_side,
 )
 from ..passes import load
 from ..passes.sites import Site, find, weight_of
@@ -67,12 +69,14 @@ def calibrate(
     seen = _collect(model, feeds, places, mask, size, seed)
     other = _collect(model, held_out or feeds, places, mask, size, seed)
     observers = None if method == "auto" else {method: registry.find("observers", method)()}
-    found: dict[str, Range] = {}
-    for site in places:
+
+    def chosen(site: Site) -> Range:
         weights = [weight_of(graph, layer) for layer in site.eligible]
         case = Case.of(seen[site.tensor], other[site.tensor], weights, _freedom(graph, site))
         choice = choose(case, observers)
-        found[site.tensor] = _range(site, choice, seen[site.tensor], other[site.tensor])
+        return _range(site, choice, seen[site.tensor], other[site.tensor])
+
+    found = {each.tensor: each for each in side_by_side(chosen, places)}
     described = {**(source or {}), **coverage([*feeds, *held_out], mask)}
     calibrated = Calibrated(
         model=digest_model(model),
@@ -104,7 +108,8 @@ def _collect(
     watched = [Watched(site.tensor, site.stream, site.tokens) for site in places]
     names = dict.fromkeys(name for each in watched for name in (each.tensor, each.stream) if name)
     runs = zip(forward(model, list(names), feeds), _real(feeds, mask), strict=True)
-    return dict(collect(runs, watched, size=Size(size), seed=seed))
+    with one_thread():
+        return dict(collect(runs, watched, size=Size(size), seed=seed))
 
 
 def _real(feeds: Sequence[Feed], mask: str | None) -> Iterator[NDArray[np.bool_] | None]:

@@ -18,6 +18,7 @@ from ..calibration import (
     compensated,
     nearest,
     rounded,
+    side_by_side,
     steps_of,
 )
 from ..passes import load
@@ -127,33 +128,37 @@ def round_layers(model: Path, calibrated: Calibrated, scratch: Path) -> Mapping[
     """Every layer of the calibration in INT8; their bytes go to `scratch`, one layer at a time."""
     graph = smoothed(model, calibrated)
     layers = {layer.node: layer for site in find(graph) for layer in site.layers}
+
+    def of_one(each: Range) -> list[tuple[str, _Levels]]:
+        rounding = Rounding.of(each.choice, calibrated.kept[each.tensor])
+        return [(node, _round(weight_of(graph, layers[node]), rounding)) for node in each.layers]
+
     made: dict[str, Rounded] = {}
     with scratch.open("wb") as file:
-        for name, each in calibrated.ranges.items():
-            rounding = Rounding.of(each.choice, calibrated.kept[name])
-            for node in each.layers:
-                levels, steps, rest = _round(weight_of(graph, layers[node]), rounding)
-                stored = levels.T if layers[node].transposed else levels
+        for rounded_layers in side_by_side(of_one, calibrated.ranges.values()):
+            for node, best in rounded_layers:
+                stored = best.levels.T if layers[node].transposed else best.levels
                 tensor = _tensor(scratch, file.tell(), stored.shape, node)
                 file.write(np.ascontiguousarray(stored).tobytes())
-                int8 = Int8(each.choice.step, tensor, steps, rest.offset)
-                made[node] = Rounded(layers[node], int8, rest.error, rest.damping)
+                step = range_of(calibrated, node).choice.step
+                int8 = Int8(step, tensor, best.steps, best.offset)
+                made[node] = Rounded(layers[node], int8, best.error, best.damping)
     return made
 
 
 @dataclass(frozen=True)
-class _Rest:
-    """What a rounding leaves: the bias that makes up for it, its error, its damping."""
+class _Levels:
+    """An int8 weight [k, n], its steps, the bias that makes up for it, its error and damping."""
 
+    levels: NDArray[np.int8]
+    steps: NDArray[np.float32]
     offset: NDArray[np.float32]
     error: float
     damping: float | None
 
 
-def _round(
-    weight: Matrix, rounding: Rounding
-) -> tuple[NDArray[np.int8], NDArray[np.float32], _Rest]:
-    """Levels, steps and what remains of the rounding that errs least on held-out rows."""
+def _round(weight: Matrix, rounding: Rounding) -> _Levels:
+    """The rounding that errs least on held-out rows."""
     steps = steps_of(weight)
     tried: list[tuple[NDArray[np.int8], float | None]] = [(nearest(weight, steps), None)]
     for damping, compensation in rounding.compensations.items():
@@ -161,8 +166,7 @@ def _round(
     errors = [rounding.error(weight, levels * steps) for levels, _ in tried]
     best = int(np.argmin(errors))
     levels, damping = tried[best]
-    offset = rounding.offset(weight, levels * steps)
-    return levels, steps, _Rest(offset, errors[best], damping)
+    return _Levels(levels, steps, rounding.offset(weight, levels * steps), errors[best], damping)
 
 
 def _tensor(scratch: Path, place: int, shape: tuple[int, ...], node: str) -> ir.ExternalTensor:
