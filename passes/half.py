@@ -49,5 +49,5 @@ class Half(Pass):
             ledger.applications.append(Application(rule, name, site, (), ()))
         lowered = [node for node, reason in placed.items() if not reason]
         if lowered:
-            Casting(model.graph, dtype, frozenset(lowered)).run()
+            Casting(model, dtype, frozenset(lowered)).run()
         return ir.passes.PassResult(model, bool(lowered))

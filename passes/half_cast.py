@@ -5,17 +5,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from .splice import drop_initializer
+from .splice import Names, drop_initializer
 from .weights import Array, apply
 
 
 class Casting:
     """Casts the given nodes of one graph; every value is cast once, for all that read it."""
 
-    def __init__(self, graph: ir.Graph, dtype: ir.DataType, lowered: frozenset[ir.Node]) -> None:
-        self.graph = graph
+    def __init__(self, model: ir.Model, dtype: ir.DataType, lowered: frozenset[ir.Node]) -> None:
+        self.graph = model.graph
+        self.names = Names(model)
         self.dtype = dtype
         self.lowered = lowered
+        self.narrowed: set[ir.Value] = set()
         self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def run(self) -> None:
@@ -24,11 +26,11 @@ class Casting:
         for node in self.graph:
             if node in self.lowered:
                 self._retype(node)
-        for node in list(self.graph):
+        for node in list(ir.traversal.RecursiveGraphIterator(self.graph)):
             for index, value in enumerate(node.inputs):
                 wanted = self._wanted(node, index)
                 if value is not None and wanted is not None and value.dtype != wanted:
-                    node.replace_input_with(index, self._cast(value, wanted, node))
+                    node.replace_input_with(index, self._cast(value, wanted))
                     drop_initializer(value)
         for value in outputs:
             if value.dtype == self.dtype:
@@ -38,6 +40,7 @@ class Casting:
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT:
                 value.type = ir.TensorType(self.dtype)
+                self.narrowed.add(value)
         if node.op_type == "Cast":
             node.attributes["to"] = ir.AttrInt64("to", int(self.dtype))
         if node.op_type == "ConstantOfShape":
@@ -48,46 +51,47 @@ class Casting:
     def _wanted(self, node: ir.Node, index: int) -> ir.DataType | None:
         """The type an operand must be cast to, None where it is no float of ours."""
         value = node.inputs[index]
-        if value is None or value.dtype not in (ir.DataType.FLOAT, self.dtype):
+        if value is None or (value.dtype != ir.DataType.FLOAT and value not in self.narrowed):
             return None
         if node not in self.lowered or node.op_type == "Cast":
             low = node.op_type == "Cast" and value.dtype == self.dtype
             return None if low else ir.DataType.FLOAT
         return self.dtype if _varies(node, index, self.dtype) else ir.DataType.FLOAT
 
-    def _cast(self, value: ir.Value, wanted: ir.DataType, before: ir.Node) -> ir.Value:
+    def _cast(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         key = (value, wanted)
         if key not in self.casts:
-            self.casts[key] = self._made(value, wanted, before)
+            self.casts[key] = self._made(value, wanted)
         return self.casts[key]
 
-    def _made(self, value: ir.Value, wanted: ir.DataType, before: ir.Node) -> ir.Value:
+    def _made(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         tensor = None if value.is_graph_input() else value.const_value
-        name = f"{value.name}_{wanted.name.lower()}"
+        name = self.names.unique(f"{value.name}_{wanted.name.lower()}")
         if tensor is not None and value.is_initializer():
             made = ir.Value(name=name, const_value=narrow(tensor, wanted, name))
             made.type, made.shape = ir.TensorType(wanted), value.shape
             self.graph.initializers.add(made)
             return made
-        node = ir.node("Cast", [value], {"to": int(wanted)})
-        made = node.outputs[0]
-        made.name, made.type, made.shape = name, ir.TensorType(wanted), value.shape
+        node = self._node(value, wanted, name)
         maker = value.producer()
         if maker is not None:
             self.graph.insert_after(maker, node)
         else:
             self.graph.insert_before(self.graph[0], node)
-        del before
-        return made
+        return node.outputs[0]
+
+    def _node(self, value: ir.Value, wanted: ir.DataType, name: str | None) -> ir.Node:
+        node = ir.node("Cast", [value], {"to": int(wanted)})
+        made = node.outputs[0]
+        made.name, made.type, made.shape = name, ir.TensorType(wanted), value.shape
+        return node
 
     def _widen_output(self, value: ir.Value) -> None:
         """Let the model's output keep its name and type: a cast makes it of the narrow value."""
         name = value.name
-        value.name = f"{name}_{self.dtype.name.lower()}"
-        node = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})
-        made = node.outputs[0]
-        made.name, made.type, made.shape = name, ir.TensorType(ir.DataType.FLOAT), value.shape
-        self.graph.outputs[list(self.graph.outputs).index(value)] = made
+        value.name = self.names.unique(f"{name}_{self.dtype.name.lower()}")
+        node = self._node(value, ir.DataType.FLOAT, name)
+        self.graph.outputs[list(self.graph.outputs).index(value)] = node.outputs[0]
         self.graph.append(node)
 
 

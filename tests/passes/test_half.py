@@ -150,3 +150,42 @@ def test_a_model_without_floats_is_left(graph):
 def test_options_are_checked():
     with pytest.raises(ValidationError):
         Half(to="float8")
+
+
+def test_bodies_read_what_they_read_before(graph, execute):
+    model = graph("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        chosen (bool c, float[2,2] x) => (float[2,2] y)
+        <float[2,2] w = {0.5, 1.0, 1.5, 2.0}>
+        {
+            m = MatMul (x, w)
+            y = If (c) <then_branch = yes () => (float[2,2] p) { p = Neg (m) },
+                        else_branch = no () => (float[2,2] q) { q = Add (m, w) }>
+        }""")
+    before = model.clone()
+    made, (step,) = PassManager([Half()]).run(model)
+    assert step.applications["cast"] == 1
+    x = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    for condition in (True, False):
+        feed = {"c": np.array(condition), "x": x}
+        np.testing.assert_allclose(execute(made, feed)["y"], execute(before, feed)["y"], atol=0.01)
+
+
+def test_names_that_are_taken_are_not_given_again(graph):
+    made, _ = PassManager([Half()]).run(graph(TEXT.replace("square", "x_float16")))
+    names = [value.name for node in made.graph for value in node.outputs]
+    assert len(set(names)) == len(names)
+
+
+def test_what_is_in_16_bits_already_is_left(graph, execute):
+    model = graph("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        mixed (float[2,2] x, float16[2,2] h) => (float[2,2] y, float16[2,2] g)
+        <float[2,2] w = {0.5, 1.0, 1.5, 2.0}>
+        {
+            y = MatMul (x, w)
+            g = Exp (h)
+        }""")
+    made, _ = PassManager([Half()]).run(model)
+    (exponential,) = [node for node in made.graph if node.op_type == "Exp"]
+    assert exponential.inputs[0].name == "h"
