@@ -13,6 +13,7 @@ from .. import BuildError, MissingError
 
 FILE = "engine.json"
 CPU = "CPUExecutionProvider"
+_WEIGHTS = "session.model_external_initializers_file_folder_path"
 PROVIDERS = {
     "cpu": CPU,
     "cuda": "CUDAExecutionProvider",
@@ -89,8 +90,12 @@ def options(settings: Settings) -> Any:
     return made
 
 
-def open_session(model: Path, settings: Settings, made: Any = None) -> Any:
+def open_session(
+    model: Path, settings: Settings, made: Any = None, *, weights: Path | None = None
+) -> Any:
     """An InferenceSession on the provider that the settings ask for.
+
+    External data lies beside the model, or in `weights` where the caller vouches for it.
 
     Raises:
         MissingError: onnxruntime is not here, or the provider fell back to the CPU.
@@ -104,10 +109,14 @@ def open_session(model: Path, settings: Settings, made: Any = None) -> Any:
         # LayerNormalization that it fuses.
         off = ["SkipLayerNormFusion"] if settings.provider == "cpu" else []
         chosen = made if made is not None else options(settings)
+        content: str | bytes = str(model)
+        if weights is not None:
+            chosen.add_session_config_entry(_WEIGHTS, str(weights))
+            content = model.read_bytes()
         with warnings.catch_warnings():  # an unknown provider warns here; below it is an error
             warnings.simplefilter("ignore", UserWarning)
             session = ort.InferenceSession(
-                str(model), chosen, providers=providers, disabled_optimizers=off
+                content, chosen, providers=providers, disabled_optimizers=off
             )
     except Exception as error:
         what = f"the engine cannot be loaded: {' '.join(str(error).split())[:300]}"

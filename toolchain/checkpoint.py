@@ -107,11 +107,18 @@ def digest(folder: Path) -> str:
     stands for its content.
     """
     found = hashlib.sha256()
-    paths = [folder] if folder.is_file() else [one for one in folder.rglob("*") if one.is_file()]
-    for path in sorted(paths):
+    for path in sorted(_relevant(folder)):
         found.update(path.relative_to(folder).as_posix().encode())
         found.update(_weights(path) if path.suffix in WEIGHTS else path.read_bytes())
     return found.hexdigest()
+
+
+def _relevant(folder: Path) -> list[Path]:
+    """What an export depends on: no pickle, no picture, and no graph that was written beside."""
+    if folder.is_file():
+        return [folder]
+    kinds = (*WEIGHTS, ".json", ".txt", ".model", ".jinja", ".py", ".md", "")
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix in kinds]
 
 
 def _weights(path: Path) -> bytes:

@@ -1,17 +1,21 @@
 """A traced graph made whole: pruned, its untrained outputs dropped, described, written, checked."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from .. import ExportError
+from .. import ConfigError, ExportError
 from ..deploy.signature import Signature, Tensor
+from . import referenced
 from .export_components import Component
 from .export_task import Target
 
 MODEL = "model.onnx"
+#: Folders of the graphs of a task that has several.
+COMPONENTS = ("encoder", "decoder")
 
 
 def prune(program: ir.Model) -> None:
@@ -88,17 +92,30 @@ def _shape(value: ir.Value) -> tuple[int | str, ...]:
     return tuple(dim if isinstance(dim, int) else str(dim.value or "?") for dim in dims)
 
 
-def write(program: ir.Model, folder: Path) -> None:
-    """Write model.onnx, whose weights are already in files beside it, and check it.
+def write(program: ir.Model, folder: Path, *, beside: Path | None = None) -> None:
+    """Write model.onnx and check it; the files its weights lie in are there already.
+
+    `beside` is the checkpoint that gets the graph as well: there, any tool can open it.
 
     Raises:
         ExportError: the graph is not valid ONNX.
+        ConfigError: the checkpoint's folder keeps its weights as links, or cannot be written.
     """
-    import onnx
-
     path = folder / MODEL
     program.producer_name = "llmdeploy"
     ir.save(program, path)
+    if beside is not None:
+        name = f"{folder.name}.onnx" if folder.name in COMPONENTS else MODEL
+        _place(path, beside / name)
+        check(beside / name)
+    elif not (folder / referenced.FILE).is_file():
+        check(path)
+
+
+def check(path: Path) -> None:
+    """Raise ExportError when the file is not valid ONNX."""
+    import onnx
+
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:
@@ -106,4 +123,26 @@ def write(program: ir.Model, folder: Path) -> None:
             f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}",
             where=path,
             mend="another --opset",
+        ) from error
+
+
+def _place(source: Path, target: Path) -> None:
+    """Put the graph beside the checkpoint's weights, in one step."""
+    links = [path.name for path in target.parent.glob("*.safetensors") if path.is_symlink()]
+    if links:
+        raise ConfigError(
+            f"{links[0]} is a link, which no reader of ONNX follows out of its folder",
+            where=target.parent,
+            mend="--weights copy: the hub's cache keeps its files as links",
+        )
+    part = target.with_name(f".{target.name}.part")
+    try:
+        shutil.copyfile(source, part)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(
+            f"cannot write into the checkpoint: {error.strerror}",
+            where=target,
+            mend="--weights reference or copy",
         ) from error

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .. import ExportError
+from .. import ConfigError, ExportError
 from . import export_data as data
 from .export_phantom import Phantoms
 from .export_plan import Plan, named
@@ -24,7 +24,7 @@ _LIVE = 0.5
 
 @dataclass(frozen=True)
 class Placed:
-    """What placing the weights gave: elements, bytes, and how the files were made."""
+    """What placing the weights gave: elements, bytes, and the checkpoint's files that are used."""
 
     parameters: int
     weight_bytes: int
@@ -35,7 +35,9 @@ class Placed:
 class Weights:
     """Puts the initializers of one graph into files beside it."""
 
-    def __init__(self, model: Any, plan: Plan, phantoms: Phantoms, folder: Path) -> None:
+    def __init__(
+        self, model: Any, plan: Plan, phantoms: Phantoms, folder: Path, *, refer: bool = False
+    ) -> None:
         self._model = model
         self._plan = plan
         self._phantoms = phantoms
@@ -43,6 +45,7 @@ class Weights:
         self._data = data.DataFile(folder / DATA)
         self._aliases = _aliases(model, plan.direct)
         self._made = _aliases(model, {name: name for m in plan.merged for name in m.targets})
+        self._refer = refer
         self._notes: list[str] = []
 
     def place(self, graph: ir.Graph) -> Placed:
@@ -64,15 +67,25 @@ class Weights:
                 value.const_value = self._constant(value)
             elif source.file in copied and data.DTYPES.get(source.dtype) == value.dtype:
                 data.check(source)
-                value.const_value = self._refer(value, source, copied[source.file])
+                value.const_value = self._at(value, source, copied[source.file])
             else:
+                self._may_write(f"tensor {source.name} is stored as {source.dtype}")
                 made = data.cast(source, _dtype(value))
                 value.const_value = self._external(value, self._data.append(made))
         sizes = [one.const_value.nbytes for one in graph.initializers.values() if one.const_value]
         weights = [graph.initializers[name].const_value for name in (*direct, *merged)]
         count = sum(one.size for one in weights if one is not None)
-        files = sorted(path.name for path in self._folder.iterdir())
-        return Placed(count, sum(sizes), tuple(files), tuple(self._notes))
+        files = tuple(sorted(copied.values()))
+        return Placed(count, sum(sizes), files, tuple(self._notes))
+
+    def _may_write(self, why: str) -> None:
+        """Raise ConfigError where weights are to be left in the checkpoint and cannot be."""
+        if self._refer:
+            raise ConfigError(
+                f"{why}: it has to be written anew",
+                where=type(self._model).__name__,
+                mend="--weights copy, or --dtype auto",
+            )
 
     def missing(self, graph: ir.Graph) -> list[str]:
         """Initializers that are parameters and that the checkpoint has not."""
@@ -89,6 +102,8 @@ class Weights:
             if data.DTYPES.get(source.dtype) == graph.initializers[name].dtype:
                 used[source.file] = used.get(source.file, 0) + source.length
         names: dict[Path, str] = {}
+        if self._refer:
+            return {path: path.name for path in used}
         for path, size in used.items():
             if size >= _LIVE * path.stat().st_size:
                 how = data.clone(path, self._folder / path.name)
@@ -96,7 +111,7 @@ class Weights:
                 self._notes.append(f"{path.name}: {how}")
         return names
 
-    def _refer(self, value: ir.Value, source: Stored, location: str) -> ir.ExternalTensor:
+    def _at(self, value: ir.Value, source: Stored, location: str) -> ir.ExternalTensor:
         return self._tensor(value, location, source.offset, source.length)
 
     def _external(self, value: ir.Value, place: tuple[int, int]) -> ir.ExternalTensor:
@@ -128,7 +143,7 @@ class Weights:
         if tensor is None:
             raise ExportError(f"the constant {value.name} has no value", where="the graph")
         array = np.ascontiguousarray(tensor.numpy())
-        if array.nbytes < _INLINE:
+        if array.nbytes < _INLINE or self._refer:
             return ir.tensor(array, dtype=tensor.dtype, name=value.name)
         return self._external(value, self._data.append([array.reshape(-1)]))
 
@@ -143,6 +158,7 @@ class Weights:
         for merge in self._plan.merged:
             if not wanted.keys() & set(merge.targets):
                 continue
+            self._may_write(f"{next(iter(merge.targets))} is made of several tensors")
             for target, tensor in merge.tensors(self._model):
                 if target in wanted:
                     made = _numpy(self._model, target, tensor)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # they import torch, which an export alone needs
 
 Feed = Mapping[str, NDArray[np.generic]]
 _COUNTED = ("parameters", "weight_bytes", "nodes")
+#: An own copy, left in the checkpoint, or left there with the graph written beside them.
+WEIGHTS = ("copy", "reference", "in-place")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ def export(
         MissingError: the hub cannot be reached, or the `export` extra is not installed.
         ExportError: the checkpoint is refused, or its architecture cannot be exported.
     """
-    if weights != "copy":
-        raise ConfigError(f"no way {weights!r} to keep weights", mend="copy")
+    if weights not in WEIGHTS:
+        raise ConfigError(
+            f"no way {weights!r} to keep weights", mend=f"one of {', '.join(WEIGHTS)}"
+        )
     source = _admit(checkpoint, revision, trust_remote_code)
     with quiet():
         return _export(source, folder, task, opset, dtype, weights, trust_remote_code)
@@ -81,7 +85,7 @@ def _export(
         origin = _origin(_open(home, task, trust), dtype, packed)
         target = origin.opened.target
         parts = components(Subject(home, origin.model, target.task))
-        graphs = [_component(origin, part, folder / part.name, opset) for part in parts]
+        graphs = [_component(origin, part, folder / part.name, opset, weights) for part in parts]
         notes = [*target.notes, *(note for graph in graphs for note in graph.pop("notes"))]
         notes += carry(home, folder, trust)
     if len(parts) > 1:
@@ -99,7 +103,7 @@ def _export(
         **{name: sum(graph[name] for graph in graphs) for name in _COUNTED},
         "components": [part.name for part in parts if part.name],
         "weights": weights,
-        "self_contained": True,
+        "self_contained": weights == "copy",
         "notes": list(dict.fromkeys(notes)),
     }
 
@@ -140,10 +144,12 @@ def _keep_in_float32(model: Any) -> None:
             model.get_submodule(owner).register_parameter(leaf, nn.Parameter(wide, False))
 
 
-def _component(origin: _Origin, part: Component, folder: Path, opset: int) -> dict[str, Any]:
+def _component(
+    origin: _Origin, part: Component, folder: Path, opset: int, weights: str
+) -> dict[str, Any]:
     """Trace one graph, give it its weights and write it into `folder`."""
     from . import export_finish as finish
-    from . import pooling
+    from . import pooling, referenced
     from .export_trace import trace
     from .export_weights import Weights
 
@@ -155,10 +161,13 @@ def _component(origin: _Origin, part: Component, folder: Path, opset: int) -> di
         pooling.append(program, pool)
     finish.prune(program)
     finish.drop_unused_inputs(program)
-    writer = Weights(origin.model, origin.plan, origin.phantoms, folder)
+    refer = weights != "copy"
+    writer = Weights(origin.model, origin.plan, origin.phantoms, folder, refer=refer)
     notes = finish.drop_untrained(program, writer.missing)
     placed = writer.place(program.graph)
-    finish.write(program, folder)
+    if refer:
+        referenced.leave(folder, origin.opened.folder, placed.files)
+    finish.write(program, folder, beside=origin.opened.folder if weights == "in-place" else None)
     finish.signature(program.graph, target, part, config).save(folder)
     return {
         "opset": program.opset_imports[""],

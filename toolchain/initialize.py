@@ -111,7 +111,7 @@ def _longest(folder: Path, config: Mapping[str, Any]) -> int:
 def values(facts: Facts, checkpoint: str) -> dict[str, dict[str, object]]:
     """The keys, by section, whose value this model decides."""
     model: dict[str, object] = {"checkpoint": checkpoint, "task": facts.task}
-    if facts.weights > _LARGE:
+    if facts.weights > _LARGE and facts.dtype in ("", "float32"):  # others are written anew
         model["weights"] = "reference"
     chosen: dict[str, dict[str, object]] = {"model": model, "gate": {"min-cosine": 0.99}}
     chosen["bundle"] = {"name": _bundle(checkpoint)}

@@ -13,6 +13,7 @@ from .. import ParityError
 from ..deploy.backend import Feed
 from ..deploy.ort_session import Settings, open_session
 from ..passes import save
+from .referenced import weights_of
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -31,7 +32,7 @@ def replay(path: Path, feeds: Sequence[Feed]) -> list[Outputs]:
 
 def opened(path: Path) -> Callable[[Feed], Outputs]:
     """An ONNX file as a function of a feed; raises as `replay`."""
-    session = open_session(path, Settings(optimized=True))
+    session = open_session(path, Settings(optimized=True), weights=weights_of(path.parent))
     names = [output.name for output in session.get_outputs()]
 
     def call(feed: Feed) -> Outputs:

@@ -20,6 +20,7 @@ from .feeds import (
     parity_feeds,
 )
 from .joining import named, over
+from .referenced import weights_of
 from .run import Run
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
 from .workspace import Stage, Work, digest_file, digest_of
@@ -64,7 +65,8 @@ def optimize(run: Run) -> Stage:
         feeds, what = parity_feeds(run, graph, count=2)
         passes = [make_pass(table) for table in tables]
         manager = PassManager(passes, verify=Probe(feeds[:2]), on_failure=on_failure)
-        model, steps = manager.run(load(run.folder("export", graph) / "model.onnx"))
+        exported = run.folder("export", graph)
+        model, steps = manager.run(load(exported / "model.onnx", weights_of(exported)))
         save(model, out)
         return {"steps": [asdict(step) for step in steps], "samples": what}
 
