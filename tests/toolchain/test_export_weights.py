@@ -61,7 +61,9 @@ def test_a_checkpoint_that_changed(checkpoint: Path, tmp_path: Path, change: str
     else:
         content[20] ^= 1
         path.write_bytes(content)
-    with pytest.raises(ExportError, match=r"the weights model\.safetensors (are gone|were changed)"):
+    with pytest.raises(
+        ExportError, match=r"the weights model\.safetensors (are gone|were changed)"
+    ):
         weights_of(folder)
 
 
