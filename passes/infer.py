@@ -45,10 +45,10 @@ def infer(model: ir.Model) -> bool:
     every time: what was rewritten since may tell it.
     """
     _equate(model.graph)
-    unknown = [value for value in _values(model.graph) if not _known(value)]
+    unknown = [value for value in _values(model.graph) if not _settled(value)]
     for value in unknown:
         if value.shape is not None:
-            value.shape = ir.Shape([None if is_vague(dim) else dim for dim in value.shape])
+            value.shape = _plain(value.shape)
     if not unknown:
         return False
     while _infer(model, unknown) and _exact(unknown):
@@ -110,6 +110,12 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     return (value for node in graph for value in node.outputs)
 
 
+def _settled(value: ir.Value) -> bool:
+    """Whether there is nothing to ask: an output's shape, once given, is the model's word."""
+    named = value.is_graph_output() and value.shape is not None and value.type is not None
+    return named or _known(value)
+
+
 def _known(value: ir.Value) -> bool:
     shape = value.shape
     if value.type is not None and not isinstance(value.type, ir.TensorType):
@@ -122,8 +128,14 @@ def _refine(value: ir.Value, info: onnx.ValueInfoProto) -> None:
     value.type = value.type or found.type
     if found.shape is None or not isinstance(value.type, ir.TensorType):
         return
+    told = _plain(found.shape) if value.is_graph_output() else found.shape
     if value.shape is None:
-        value.shape = found.shape.copy()
-    elif len(value.shape) == len(found.shape):
-        pairs = zip(value.shape, found.shape, strict=True)
+        value.shape = told.copy()
+    elif len(value.shape) == len(told):
+        pairs = zip(value.shape, told, strict=True)
         value.shape = ir.Shape([new if is_vague(old) else old for old, new in pairs])
+
+
+def _plain(shape: ir.Shape) -> ir.Shape:
+    """A shape without the numbers that inference gives to what it does not know."""
+    return ir.Shape([None if is_vague(dim) else dim for dim in shape])

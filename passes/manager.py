@@ -12,7 +12,7 @@ from .. import PassError
 from .check import Facts, check
 from .contract import Outputs
 from .culprit import Verify, first_bad, first_difference
-from .infer import forget
+from .infer import forget, infer
 from .ledger import Failure, Ledger
 from .prove import Prover
 from .store import tensors
@@ -191,6 +191,7 @@ def _check_first(model: ir.Model) -> None:
     except PassError:
         forget(model)
         check(model, where=where)
+    infer(model)  # what outputs do not say is settled here, and then no pass may change it
 
 
 def count_nodes(model: ir.Model) -> int:
