@@ -1,7 +1,8 @@
 """From samples to ranges: what INT8 must cover, how channels are smoothed, what it costs."""
 
 from . import ranges
-from .choosing import Case, Choice, Freedom, choose
+from .case import Case, Choice, Freedom
+from .choosing import choose
 from .forward import Feed, forward
 from .ranges import Calibrated, Kept, Range
 from .rounding import Compensation, compensated, nearest, rounded, steps_of

@@ -1,17 +1,18 @@
 """Smoothing strength and range of an activation, by the error they cause at layers' outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .case import Case, Choice, Freedom, centred, mean_square, step_of
 from .histogram import Histogram
 from .learning import Terms, learn
-from .observers import LEVELS, Entropy, MeanSquare, MinMax, Observer, Percentile
+from .observers import Entropy, MeanSquare, MinMax, Observer, Percentile
+from .outlying import find_outliers, without
 from .rounding import LEAST, rounded, rounded_weight
-from .statistics import Matrix, Seen, Vector
+from .statistics import Matrix, Vector
 
 #: Strengths of SmoothQuant that are tried, then those beside the best; None: as it is.
 STRENGTHS, BESIDE = (None, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 0.05
@@ -23,105 +24,23 @@ TRIED: Mapping[str, Observer] = {
     "mse": MeanSquare(),
     "entropy": Entropy(),
 }
-#: Output channels of a layer, and held-out rows, that errors are measured on, at most.
-COLUMNS, ROWS = 256, 512
-
-
-@dataclass(frozen=True)
-class Freedom:
-    """What an activation's place in the graph allows.
-
-    `shift`: a shift a channel, one for all, or none. `repeat` heads of `width` channels must
-    share their scale. `smooth` is false where nothing may be scaled.
-    """
-
-    shift: Literal["channel", "scalar", "none"] = "none"
-    repeat: int = 1
-    width: int = 0
-    smooth: bool = True
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How an activation is quantised: ((x - shift) / scale) in steps of amax / 127.
-
-    `strength` is SmoothQuant's, of the scale itself or of the one that learning began with.
-    `scale` and `shift` are [k], None where there are none. `errors` holds, a layer, the squared
-    error over the variance of its output.
-    """
-
-    strength: float | None
-    scale: Vector | None
-    shift: Vector | None
-    amax: float
-    observer: str
-    errors: tuple[float, ...]
-    learned: bool = False
-
-    @property
-    def step(self) -> float:
-        """The step of the activation's INT8."""
-        return step_of(self.amax)
-
-    def apply(self, x: Matrix) -> Matrix:
-        """Rows as they come before rounding."""
-        moved = x if self.shift is None else x - self.shift
-        return moved if self.scale is None else moved / self.scale
-
-
-def step_of(amax: float) -> float:
-    """The step whose 127 multiples reach amax, as the float32 that the graph will hold."""
-    return float(np.float32(max(amax, LEAST) / LEVELS))
-
-
-@dataclass(frozen=True)
-class Case:
-    """One activation under trial: its statistics, its layers' weights [k, n], held-out rows.
-
-    `wanted` are the layers' float outputs [r, n] for those rows, each centred, `power` their
-    variances; rows count by `importance` [r, 1].
-    """
-
-    seen: Seen
-    weights: tuple[Matrix, ...]
-    freedom: Freedom
-    rows: Matrix
-    importance: Matrix
-    wanted: tuple[Matrix, ...]
-    power: tuple[float, ...]
-
-    @classmethod
-    def of(cls, seen: Seen, held_out: Seen, weights: Sequence[Matrix], freedom: Freedom) -> "Case":
-        """Rows are the held-out ones; weights are thinned to `COLUMNS` columns each."""
-        thin, rows = tuple(_thinned(weight) for weight in weights), held_out.sample[:ROWS]
-        importance = held_out.importance[:ROWS, None] / held_out.importance[:ROWS].mean()
-        wanted = tuple(_centred(rows @ weight, importance) for weight in thin)
-        power = tuple(max(_mean_square(y, importance), LEAST) for y in wanted)
-        return cls(seen, thin, freedom, rows, importance, wanted, power)
-
-
-def _thinned(weight: Matrix) -> Matrix:
-    columns = weight.shape[1]
-    if columns <= COLUMNS:
-        return weight
-    chosen = np.random.default_rng(0).choice(columns, COLUMNS, replace=False)
-    return np.ascontiguousarray(weight[:, np.sort(chosen)])
-
-
-def _centred(y: NDArray[Any], importance: Matrix) -> Matrix:
-    return y - (y * importance).mean(axis=0, dtype=np.float32)
-
-
-def _mean_square(y: Matrix, importance: Matrix) -> float:
-    return float((y * y).mean(axis=1, dtype=np.float64) @ importance[:, 0]) / len(y)
+#: Outlier channels are looked for where a layer's error is above this (30 dB), and taken out where
+#: that leaves less than this part of the error.
+NOISY, WORTH = 1e-3, 0.7
 
 
 def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choice:
-    """The strength with the least error under min-max, then the observer with the least.
+    """Strength, outlier channels, learned scales, then the observer, each if it lowers the error.
 
     `observers` restricts the ranges that are tried; all of `TRIED` by default.
     """
     best = _best_strength(case)
+    outliers = find_outliers(case) if max(best.errors) > NOISY else ()
+    if outliers:
+        other = without(case, outliers)
+        apart = replace(_best_strength(other), outliers=outliers)
+        if _loss(apart) < WORTH * _loss(best):
+            case, best = other, apart
     if best.scale is not None:
         best = min(best, evaluated(case, _learned(case, best)), key=_loss)
     histogram = replace(Histogram.of(best.apply(case.seen.sample)), peak=best.amax)
@@ -206,7 +125,7 @@ def _learned(case: Case, start: Choice) -> Choice:
         scale = np.exp(_alike(np.log(scale), case.freedom, np.mean))
     made = scale / np.exp(np.log(scale).mean())
     choice = _ranged(case, np.clip(made, 1e-4, 1e4).astype(np.float32))
-    return replace(choice, strength=start.strength, learned=True)
+    return replace(choice, strength=start.strength, learned=True, outliers=start.outliers)
 
 
 def _widths(case: Case) -> list[int]:
@@ -249,6 +168,6 @@ def evaluated(case: Case, choice: Choice, weights: Sequence[Matrix] | None = Non
     """
     q = rounded(choice.apply(case.rows), choice.step)
     pairs = zip(case.wanted, weights or rounded_weights(case, choice), case.power, strict=True)
-    wrong = ((_centred(y - q @ w, case.importance), power) for y, w, power in pairs)
-    errors = tuple(_mean_square(y, case.importance) / power for y, power in wrong)
+    wrong = ((centred(y - q @ w, case.importance), power) for y, w, power in pairs)
+    errors = tuple(mean_square(y, case.importance) / power for y, power in wrong)
     return replace(choice, errors=errors)

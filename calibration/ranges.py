@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import CalibrationError, ConfigError
-from .choosing import Choice
+from .case import Choice
 from .statistics import Matrix, Seen, Vector
 
 FILE = "ranges.json"
@@ -195,6 +195,7 @@ def _range(name: str, each: dict[str, Any], vectors: dict[str, NDArray[Any]]) ->
         observer=each["observer"],
         errors=tuple(each["errors"]),
         learned=each["learned"],
+        outliers=tuple(each["outliers"]),
     )
     rest = ("low", "high", "rows", "saturated", "histogram_width")
     return Range(

@@ -87,6 +87,12 @@ def has_bias(node: ir.Node) -> bool:
     return _bias(node)[0] is not None
 
 
+def ending(node: ir.Node) -> ir.Node:
+    """The node that gives a layer's output: itself, or the Add of its constant bias."""
+    holder, _ = _bias(node)
+    return node if holder is None else holder
+
+
 def drop_unused(model: ir.Model) -> None:
     """Drop the weights and nodes that a replacement left without readers."""
     RemoveUnusedNodesPass()(model)

@@ -131,6 +131,7 @@ def _freedom(graph: ir.Model, site: Site) -> Freedom:
 
 def _range(site: Site, choice: Choice, seen: Seen, other: Seen) -> Range:
     beyond = np.abs(choice.apply(other.sample)) > choice.amax
+    beyond[:, list(choice.outliers)] = False
     histogram = seen.histogram
     return Range(
         tensor=site.tensor,

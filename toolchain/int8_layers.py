@@ -22,6 +22,7 @@ from ..calibration import (
     steps_of,
 )
 from ..passes import load
+from ..passes.outliers import Outliers
 from ..passes.quantize import Int8
 from ..passes.sites import Layer, find, weight_of
 from ..passes.smooth import Smooth
@@ -83,6 +84,8 @@ class Rounding:
         fit = Rows.of(choice, kept.rows, kept.importance)
         scale = np.ones_like(kept.mean) if choice.scale is None else choice.scale
         full = kept.moments.ndim == 2
+        scale = scale.copy()
+        scale[list(choice.outliers)] = np.inf  # they are not in the integer product
         moments = kept.moments / np.outer(scale, scale) if full else np.zeros((0, 0))
         return cls(
             test=Rows.of(choice, kept.held_out, kept.held_out_importance),
@@ -112,16 +115,25 @@ def _compensations(moments: NDArray[np.float64], step: float) -> dict[float, Com
 def smoothed(model: Path, calibrated: Calibrated) -> ir.Model:
     """The float graph with every activation smoothed as the calibration says."""
     graph = load(model)
-    return smooth_pass(calibrated)(graph).model
+    for item in float_passes(calibrated):
+        graph = item(graph).model
+    return graph
 
 
-def smooth_pass(calibrated: Calibrated) -> Smooth:
-    """The pass that smooths as the calibration says."""
+def float_passes(calibrated: Calibrated) -> tuple[Smooth, Outliers]:
+    """The passes that make the float graph ready: smoothed, outlier channels apart."""
     choices = {name: each.choice for name, each in calibrated.ranges.items()}
-    return Smooth(
+    smooth = Smooth(
         scales={name: c.scale for name, c in choices.items() if c.scale is not None},
         shifts={name: c.shift for name, c in choices.items() if c.shift is not None},
     )
+    apart = {
+        node: each.choice.outliers
+        for each in calibrated.ranges.values()
+        for node in each.layers
+        if each.choice.outliers
+    }
+    return smooth, Outliers(channels=apart)
 
 
 def round_layers(model: Path, calibrated: Calibrated, scratch: Path) -> Mapping[str, Rounded]:

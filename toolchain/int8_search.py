@@ -11,7 +11,7 @@ from ..calibration import Calibrated, Feed
 from ..passes import PassManager, Step, load, save
 from ..passes.quantize import Quantize
 from ..passes.switch import PREFIX, Switch
-from .int8_layers import Rounded, smooth_pass, smoothed
+from .int8_layers import Rounded, float_passes, smoothed
 from .int8_loss import Loss
 from .replay import Outputs, Probe, opened
 
@@ -74,7 +74,7 @@ class Search:
         """The Q/DQ graph with the layers in `keep` left in float."""
         layers = {n: r.int8 for n, r in self.rounded.items() if n not in keep}
         graph, smooth = PassManager(
-            [smooth_pass(self.calibrated)], verify=Probe(self.feeds[:1]) if self.feeds else None
+            float_passes(self.calibrated), verify=Probe(self.feeds[:1]) if self.feeds else None
         ).run(load(self.model))
         graph, quantize = PassManager([Quantize(layers=layers)]).run(graph)
         save(graph, folder)

@@ -10,6 +10,9 @@ from ..passes.sites import Layer, Site
 from .int8_layers import Rounded
 from .int8_search import Result
 
+#: What is known of a layer that was calibrated.
+MEASURED = ("smoothing", "learned", "outliers", "observer", "range", "snr_db", "error_share")
+
 
 def decibels(error: float) -> float:
     """Signal to noise of a squared error that is relative to the signal's variance."""
@@ -45,7 +48,7 @@ def table(
                 }
             )
     macs = sum(layer["macs"] for layer in layers) or 1
-    share = sum(layer["macs"] for layer in layers if layer["int8"]) / macs
+    share = sum(_int8_macs(layer) for layer in layers) / macs
     return {
         "int8_share": round(share, 6),
         "layers": layers,
@@ -55,12 +58,18 @@ def table(
     }
 
 
+def _int8_macs(layer: dict[str, Any]) -> float:
+    """Multiply-adds in INT8: outlier channels are not."""
+    return (layer["k"] - (layer["outliers"] or 0)) * layer["n"] if layer["int8"] else 0
+
+
 def _measured(each: Range | None, error: float | None, total: float) -> dict[str, Any]:
     if each is None or error is None:
-        return {"smoothing": None, "observer": None, "range": None, "snr_db": None,
-                "error_share": None}  # fmt: skip
+        return dict.fromkeys(MEASURED)
     return {
         "smoothing": each.choice.strength,
+        "learned": each.choice.learned,
+        "outliers": len(each.choice.outliers),
         "observer": each.choice.observer,
         "range": [-each.choice.amax, each.choice.amax],
         "snr_db": decibels(error),
