@@ -18,7 +18,7 @@ NEW = 12
 def t5(size: int) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    return T5ForConditionalGeneration(
+    model = T5ForConditionalGeneration(
         T5Config(
             vocab_size=size,
             d_model=32,
@@ -28,15 +28,16 @@ def t5(size: int) -> Any:
             num_heads=4,
             pad_token_id=0,
             eos_token_id=3,
-            **{"decoder_start_token_id": 0},
         )
     )
+    model.generation_config.decoder_start_token_id = 0
+    return model
 
 
 def bart(size: int) -> Any:
     from transformers import BartConfig, BartForConditionalGeneration
 
-    return BartForConditionalGeneration(
+    model = BartForConditionalGeneration(
         BartConfig(
             vocab_size=size,
             d_model=32,
@@ -50,11 +51,12 @@ def bart(size: int) -> Any:
             pad_token_id=0,
             bos_token_id=2,
             eos_token_id=3,
-            forced_eos_token_id=None,
             decoder_start_token_id=2,
-            **{"forced_bos_token_id": 7},
         )
     )
+    model.generation_config.forced_bos_token_id = 7
+    model.generation_config.forced_eos_token_id = None
+    return model
 
 
 def checkpoint(folder: Path, make: Any, give_tokenizer: Callable[[Path], int]) -> Path:
