@@ -142,7 +142,7 @@ class Weights:
         tensor = value.const_value
         if tensor is None:
             raise ExportError(f"the constant {value.name} has no value", where="the graph")
-        array = np.ascontiguousarray(tensor.numpy())
+        array = np.asarray(tensor.numpy())
         if array.nbytes < _INLINE or self._refer:
             return ir.tensor(array, dtype=tensor.dtype, name=value.name)
         return self._external(value, self._data.append([array.reshape(-1)]))

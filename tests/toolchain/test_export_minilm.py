@@ -98,6 +98,7 @@ def test_every_reader_takes_the_file(exported: tuple[Path, dict]) -> None:
     assert not any("pooler" in name for name in model.graph.initializers)
     for value in model.graph.initializers.values():
         assert value.const_value is not None
+        assert value.const_value.shape == value.shape
         assert np.isfinite(value.const_value.numpy()).all()
     shapes = [value.shape for value in (*model.graph.inputs, *model.graph.outputs)]
     assert {str(dim) for shape in shapes if shape for dim in shape} == {"batch", "sequence", "384"}
