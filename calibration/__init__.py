@@ -2,7 +2,7 @@
 
 from . import ranges
 from .case import Case, Choice, Freedom
-from .choosing import choose
+from .choosing import choose, covering
 from .forward import Feed, forward
 from .ranges import Calibrated, Kept, Range
 from .rounding import Compensation, compensated, nearest, rounded, steps_of
@@ -26,6 +26,7 @@ __all__ = [
     "choose",
     "collect",
     "compensated",
+    "covering",
     "forward",
     "nearest",
     "one_thread",

@@ -12,7 +12,7 @@ from .learning import Terms, learn
 from .observers import Entropy, MeanSquare, MinMax, Observer, Percentile
 from .outlying import find_outliers, without
 from .rounding import LEAST, rounded, rounded_weight
-from .statistics import Matrix, Vector
+from .statistics import Matrix, Seen, Vector
 
 #: Strengths of SmoothQuant that are tried, then those beside the best; None: as it is.
 STRENGTHS, BESIDE = (None, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 0.05
@@ -48,6 +48,15 @@ def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choic
     ranges = ((name, observer.amax(histogram)) for name, observer in (observers or TRIED).items())
     tried = [_with_range(best, min(amax, best.amax), name) for name, amax in ranges]
     return min((evaluated(case, choice, weights) for choice in tried), key=_loss)
+
+
+def covering(choice: Choice, held_out: Seen) -> Choice:
+    """A min-max choice whose range covers the held-out rows too, now that they have decided."""
+    if choice.observer != "min-max":
+        return choice
+    ends = choice.apply(np.stack([held_out.low, held_out.high]))
+    ends[:, list(choice.outliers)] = 0
+    return _with_range(choice, max(choice.amax, float(np.abs(ends).max())), choice.observer)
 
 
 def _best_strength(case: Case) -> Choice:

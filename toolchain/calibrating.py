@@ -22,6 +22,7 @@ from ..calibration import (
     Watched,
     choose,
     collect,
+    covering,
     forward,
     one_thread,
     ranges,
@@ -73,7 +74,7 @@ def calibrate(
     def chosen(site: Site) -> Range:
         weights = [weight_of(graph, layer) for layer in site.eligible]
         case = Case.of(seen[site.tensor], other[site.tensor], weights, _freedom(graph, site))
-        choice = choose(case, observers)
+        choice = covering(choose(case, observers), other[site.tensor])
         return _range(site, choice, seen[site.tensor], other[site.tensor])
 
     found = {each.tensor: each for each in side_by_side(chosen, places)}

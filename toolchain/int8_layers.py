@@ -1,6 +1,6 @@
 """The int8 weights of layers, made one at a time and kept in a file beside the model."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,11 @@ def smoothed(model: Path, calibrated: Calibrated) -> ir.Model:
     return graph
 
 
-def float_passes(calibrated: Calibrated) -> tuple[Smooth, Outliers]:
-    """The passes that make the float graph ready: smoothed, outlier channels apart."""
+def float_passes(calibrated: Calibrated, keep: Collection[str] = ()) -> tuple[Smooth, Outliers]:
+    """The passes that make the float graph ready: smoothed, outlier channels apart.
+
+    Layers in `keep` stay in float whole.
+    """
     choices = {name: each.choice for name, each in calibrated.ranges.items()}
     smooth = Smooth(
         scales={name: c.scale for name, c in choices.items() if c.scale is not None},
@@ -131,7 +134,7 @@ def float_passes(calibrated: Calibrated) -> tuple[Smooth, Outliers]:
         node: each.choice.outliers
         for each in calibrated.ranges.values()
         for node in each.layers
-        if each.choice.outliers
+        if each.choice.outliers and node not in keep
     }
     return smooth, Outliers(channels=apart)
 

@@ -17,6 +17,8 @@ from .replay import Outputs, Probe, opened
 
 #: Held-out batches that decide, at most, and as far as this many bytes of outputs go.
 BATCHES, BYTES = 16, 256 << 20
+#: Of these, as many decide in which order layers go back to float.
+RANKING = 4
 #: Groups of layers are left in float until this much of the budget is used, as far as drops add.
 SLACK = 0.95
 
@@ -64,17 +66,17 @@ class Search:
         steps = self.write(folder, kept)
         return Result(kept, self.measured(opened(folder / "model.onnx")), alone, steps)
 
-    def measured(self, run: Callable[[Feed], Outputs]) -> float:
-        """The loss of a model's outputs on the held-out feeds."""
-        return self.loss(
-            self.wanted, [self.loss.kept(run(feed)) for feed in self.feeds], self.feeds
-        )
+    def measured(self, run: Callable[[Feed], Outputs], count: int = BATCHES) -> float:
+        """The loss of a model's outputs on the first so many held-out feeds."""
+        feeds, wanted = self.feeds[:count], self.wanted[:count]
+        return self.loss(wanted, [self.loss.kept(run(feed)) for feed in feeds], feeds)
 
     def write(self, folder: Path, keep: Collection[str]) -> tuple[Step, ...]:
         """The Q/DQ graph with the layers in `keep` left in float."""
         layers = {n: r.int8 for n, r in self.rounded.items() if n not in keep}
         graph, smooth = PassManager(
-            float_passes(self.calibrated), verify=Probe(self.feeds[:1]) if self.feeds else None
+            float_passes(self.calibrated, keep),
+            verify=Probe(self.feeds[:1]) if self.feeds else None,
         ).run(load(self.model))
         graph, quantize = PassManager([Quantize(layers=layers)]).run(graph)
         save(graph, folder)
@@ -101,10 +103,10 @@ class Trial:
         save(Switch(layers=layers)(model).model, folder)
         self._run = opened(folder / "model.onnx")
 
-    def drop(self, kept: Collection[str]) -> float:
-        """The drop with these layers in float and all others in INT8."""
+    def drop(self, kept: Collection[str], count: int = BATCHES) -> float:
+        """The drop with these layers in float and all others in INT8, on so many feeds."""
         switches = {f"{PREFIX}{name}": np.array(name not in kept) for name in self._search.rounded}
-        return self._search.measured(lambda feed: self._run({**feed, **switches}))
+        return self._search.measured(lambda feed: self._run({**feed, **switches}), count)
 
     def alone(self, keep: frozenset[str]) -> dict[str, float]:
         """The drop that each activation's layers cause alone."""
@@ -112,7 +114,7 @@ class Trial:
         for name, each in self._search.calibrated.ranges.items():
             layers = frozenset(each.layers) - keep
             if layers:
-                found[name] = self.drop(everything - layers)
+                found[name] = self.drop(everything - layers, RANKING)
         return found
 
     def hold(
