@@ -65,7 +65,7 @@ def forward(graph: Path, feeds: SampleFeeds, folder: Path) -> None:
 
 def ours(graph: Path, feeds: SampleFeeds, folder: Path) -> None:
     """Statistics, smoothing and ranges: all that `llmdeploy calibrate` does."""
-    from llmdeploy.toolchain.quantizing import calibrate
+    from llmdeploy.toolchain.int8.quantizing import calibrate
 
     calibrate(graph, folder, feeds.fit, mask="attention_mask", held_out=feeds.held_out)
 

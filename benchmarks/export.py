@@ -135,8 +135,8 @@ def by_llmdeploy(source: str, out: str) -> None:
 def by_torch(source: str, out: str) -> None:
     """torch.onnx.export on the loaded model, by the same flat modules, weights written beside."""
     import torch
-    from llmdeploy.toolchain.export_components import Subject, components
-    from llmdeploy.toolchain.export_trace import _dynamic_shapes, _limits
+    from llmdeploy.toolchain.exporter.components import Subject, components
+    from llmdeploy.toolchain.exporter.trace import _dynamic_shapes, _limits
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
     from transformers.exporters.exporter_dynamo import patch_forward_signature
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from .. import ConfigError, ParityError
 from ..deploy.signature import FILE
-from .drawing import draw
+from .feeds.drawing import draw
 from .run import Run
 
 MODEL = "model.onnx"

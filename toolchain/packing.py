@@ -11,8 +11,8 @@ from ..deploy.backend import Run as Call
 from ..deploy.bundle import Lineage, Recipe, Tolerance
 from ..deploy.contents import Case, Contents
 from . import registry
-from .encoding import Texts, textual
 from .feeds import SENTENCES, parity_feeds, read, signature
+from .feeds.encoding import Texts, textual
 from .run import Run
 from .stages import neutral
 from .versions import ENGINE, EXPORT, versions

@@ -85,7 +85,7 @@ def calibrate(run: Run) -> Stage:
     table = run.config.calibration
 
     def work(graph: str, out: Path) -> dict[str, Any]:
-        from .quantizing import calibrate as collect
+        from .int8.quantizing import calibrate as collect
 
         feeds = calibration_feeds(run, graph)
         return collect(
@@ -116,7 +116,7 @@ def quantize(run: Run) -> Stage:
     precision = run.config.build.precision
 
     def work(graph: str, out: Path) -> dict[str, Any]:
-        from .quantizing import quantize as insert
+        from .int8.quantizing import quantize as insert
 
         feeds = calibration_feeds(run, graph)
         return insert(

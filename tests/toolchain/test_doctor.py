@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmdeploy.toolchain import doctor, packages, probe
-from llmdeploy.toolchain.diagnosis import Diagnosis, Engine, Gpu, Provider
-from llmdeploy.toolchain.doctor import diagnose, show
+from llmdeploy.toolchain import doctor, probe
+from llmdeploy.toolchain.doctor import diagnose, extras, show
+from llmdeploy.toolchain.doctor.diagnosis import Diagnosis, Engine, Gpu, Provider
+from llmdeploy.toolchain.doctor.extras import Package
+from llmdeploy.toolchain.doctor.mends import findings
 from llmdeploy.toolchain.machine import machine
-from llmdeploy.toolchain.mends import findings
-from llmdeploy.toolchain.packages import Package
 from rich.console import Console
 
 
@@ -36,7 +36,7 @@ def test_packages_are_those_of_the_metadata(seen: Diagnosis):
 
 def test_every_extra_that_people_install_has_its_purpose():
     offered = set(metadata("llmdeploy").get_all("Provides-Extra") or ())
-    assert {*packages.EXTRAS} - {""} == offered - {"all", "dev"}
+    assert {*extras.EXTRAS} - {""} == offered - {"all", "dev"}
 
 
 def test_the_cpu_provider_is_tried_and_works(seen: Diagnosis):
@@ -94,8 +94,8 @@ def test_two_onnxruntimes_are_a_conflict(seen: Diagnosis):
 
 def test_clashes_are_read_from_the_metadata(monkeypatch: pytest.MonkeyPatch):
     owners = {"onnxruntime": ["onnxruntime-gpu", "onnxruntime"], "numpy": ["numpy"]}
-    monkeypatch.setattr(packages, "packages_distributions", lambda: owners)
-    assert packages.clashes() == {"onnxruntime": ["onnxruntime", "onnxruntime-gpu"]}
+    monkeypatch.setattr(extras, "packages_distributions", lambda: owners)
+    assert extras.clashes() == {"onnxruntime": ["onnxruntime", "onnxruntime-gpu"]}
 
 
 @pytest.mark.parametrize(("here", "why"), [(None, "torch is not installed"), ("0.9", "torch 0.9")])

@@ -5,8 +5,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from llmdeploy import ExportError
-from llmdeploy.toolchain import export_data as data
-from llmdeploy.toolchain.export_stored import Stored
+from llmdeploy.toolchain.exporter import data
+from llmdeploy.toolchain.exporter.stored import Stored
 from numpy.typing import NDArray
 
 NAMES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}

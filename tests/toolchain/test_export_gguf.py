@@ -8,8 +8,9 @@ import onnxruntime as ort
 import pytest
 from llmdeploy import ConfigError, ExportError
 from llmdeploy.deploy.signature import Signature
-from llmdeploy.toolchain import checkpoint, export_gguf
+from llmdeploy.toolchain import checkpoint
 from llmdeploy.toolchain.exporter import export, reference
+from llmdeploy.toolchain.exporter import gguf as export_gguf
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

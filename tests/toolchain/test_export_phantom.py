@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import torch
-from llmdeploy.toolchain.export_phantom import phantom_parameters
+from llmdeploy.toolchain.exporter.phantom import phantom_parameters
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -8,10 +8,10 @@ import onnx_ir as ir
 import pytest
 import torch
 import transformers
-from llmdeploy.toolchain import export_stack
-from llmdeploy.toolchain.export_components import Component, Subject, components
-from llmdeploy.toolchain.export_quiet import quiet
-from llmdeploy.toolchain.export_trace import trace
+from llmdeploy.toolchain.exporter import stack as export_stack
+from llmdeploy.toolchain.exporter.components import Component, Subject, components
+from llmdeploy.toolchain.exporter.quiet import quiet
+from llmdeploy.toolchain.exporter.trace import trace
 
 SMALL = {
     "hidden_size": 32,
@@ -121,7 +121,7 @@ def test_layers_that_differ_by_a_plain_attribute_are_of_two_kinds() -> None:
 @pytest.mark.slow
 def test_code_that_asks_for_the_number_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer scaled by its number: no attribute tells it, only the traced graph does."""
-    from llmdeploy.toolchain import export_trace
+    from llmdeploy.toolchain.exporter import trace as export_trace
     from transformers.models.bert.modeling_bert import BertLayer
 
     forward = BertLayer.forward

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llmdeploy import ExportError
-from llmdeploy.toolchain.export_stored import read_header, stored
+from llmdeploy.toolchain.exporter.stored import read_header, stored
 from safetensors.numpy import save_file
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(4, np.int64)}

@@ -82,7 +82,7 @@ def test_the_task_is_read_off_the_architecture(tmp_path: Path, architecture: str
 
 def test_its_tasks_are_those_that_can_be_exported():
     from llmdeploy.toolchain import initialize as module
-    from llmdeploy.toolchain.export_task import TASKS
+    from llmdeploy.toolchain.exporter.task import TASKS
 
     assert {*module._TASKS.values()} <= {*TASKS}
 

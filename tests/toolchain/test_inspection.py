@@ -6,9 +6,9 @@ from typing import Any
 import onnx
 import pytest
 from llmdeploy import ConfigError, Error
-from llmdeploy.toolchain.inspect_graph import graph
 from llmdeploy.toolchain.inspection import inspect
-from llmdeploy.toolchain.inspection_view import show
+from llmdeploy.toolchain.inspection.graph import graph
+from llmdeploy.toolchain.inspection.view import show
 from llmdeploy.toolchain.workspace import Workspace
 from onnx import TensorProto, helper
 from rich.console import Console

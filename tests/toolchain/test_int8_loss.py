@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from llmdeploy.toolchain.int8_loss import Loss, cosines, divergence, rows
+from llmdeploy.toolchain.int8.loss import Loss, cosines, divergence, rows
 
 RANDOM = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ import onnxruntime as ort
 import pytest
 import torch
 from llmdeploy import ExportError
-from llmdeploy.toolchain import pooling
-from llmdeploy.toolchain.export_reference import _pool
+from llmdeploy.toolchain.exporter import pooling
+from llmdeploy.toolchain.exporter.original import _pool
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 GRAPH = """<ir_version: 10, opset_import: ["" : 20]>

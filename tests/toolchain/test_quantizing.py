@@ -8,7 +8,7 @@ import onnx
 import pytest
 from llmdeploy import CalibrationError, ConfigError
 from llmdeploy.passes import load
-from llmdeploy.toolchain.quantizing import calibrate, quantize
+from llmdeploy.toolchain.int8.quantizing import calibrate, quantize
 from llmdeploy.toolchain.replay import replay
 
 TEXT = """

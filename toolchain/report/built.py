@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from . import figures, layers
 from .charts import gauge
 from .making import Calibration, Engine, Failure, Step
-from .markup import Column, Html, Notes, digest, facts, html, name, pill, section, table, tag
+from .markup import (
+    Column,
+    Html,
+    Notes,
+    digest,
+    facts,
+    html,
+    name,
+    pill,
+    section,
+    table,
+    tag,
+)
 from .record import Report
 
 #: Facts longer than this many characters are folded away.

@@ -5,7 +5,20 @@ from itertools import groupby
 
 from . import figures
 from .charts import Bar, bars
-from .markup import Column, Html, Notes, code, digest, facts, html, mend, pill, section, table, tag
+from .markup import (
+    Column,
+    Html,
+    Notes,
+    code,
+    digest,
+    facts,
+    html,
+    mend,
+    pill,
+    section,
+    table,
+    tag,
+)
 from .proof import Bundle, Gate, Latency, OutputParity, Parity, Score
 from .record import Report
 from .summary import excused, limit, mend_of, value

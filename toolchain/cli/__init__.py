@@ -1,0 +1,90 @@
+"""The command line: it parses, calls a stage or a verb, and shows. Exit codes are DESIGN's."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from ... import Error, __version__
+from ..console import fail
+from ..options import spelled_out
+from . import device, stages, tools
+from . import serve as cli_serve
+
+app = typer.Typer(
+    name="llmdeploy",
+    help="Take a trained transformer from its checkpoint to a verified engine and a bundle.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+VERBS = {
+    "init": tools.init,
+    "export": stages.export,
+    "optimize": stages.optimize,
+    "calibrate": stages.calibrate,
+    "build": stages.build,
+    "verify": stages.verify,
+    "bundle": stages.bundle,
+    "release": stages.release,
+    "run": tools.run,
+    "bench": tools.bench,
+    "inspect": tools.inspect,
+    "diff": tools.diff,
+    "list": tools.list_parts,
+    "doctor": tools.doctor,
+    "serve": cli_serve.serve,
+    "sign": device.sign,
+    "delta": device.delta,
+    "install": device.install,
+    "rollback": device.rollback,
+    "publish": device.publish,
+    "switch": device.switch,
+}
+for _name, _verb in VERBS.items():
+    app.command(name=_name)(_verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    logging.disable(logging.WARNING)  # libraries' own chatter; what matters to users is ours to say
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(call(given))
+
+
+def call(arguments: list[str]) -> int:
+    """Run the command line; give its exit code."""
+    as_json = "--json" in arguments
+    try:
+        return app(spelled_out(arguments), prog_name="llmdeploy", standalone_mode=False) or 0
+    except Error as error:
+        return fail(error, error.exit_code, as_json)
+    except (typer.Abort, KeyboardInterrupt):
+        return fail(Error("interrupted"), 130, as_json)
+    except TyperException as error:
+        return fail(Error(str(error) or type(error).__name__, mend="see --help"), 2, as_json)
+    except MemoryError:
+        return fail(Error("out of memory", mend="use a smaller model or machine"), 3, as_json)
+    except OSError as error:
+        return fail(Error(error.strerror or str(error), where=error.filename or ""), 3, as_json)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"llmdeploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Take a trained transformer from its checkpoint to a verified engine and a bundle."""

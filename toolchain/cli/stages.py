@@ -1,0 +1,174 @@
+"""The verbs from checkpoint to bundle: each parses, and hands over to `verbs`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options as opt
+
+
+def export(
+    model: Annotated[str | None, typer.Argument(help="Over [model] checkpoint.")] = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Checkpoint -> ONNX, held against the checkpoint."""
+    from .. import verbs
+
+    return verbs.stage(
+        "export", verbs.given(config, workspace, force, quiet, model=model), json, quiet
+    )
+
+
+def optimize(
+    path: Annotated[
+        Path | None, typer.Argument(help="Any ONNX file; else the workspace's export.")
+    ] = None,
+    explain: opt.Explain = None,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", help="The last pass to run.")
+    ] = None,
+    dump: Annotated[
+        Path | None, typer.Option("--dump", help="Write the graph after each pass there.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where a file's result is written.")
+    ] = None,
+    on_failure: Annotated[
+        str | None, typer.Option("--on-failure", help="stop or roll-back; over [optimize].")
+    ] = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Run the passes on the exported graph, or on any ONNX file."""
+    from .. import verbs
+
+    given = verbs.given(
+        config, workspace, force, quiet, lone=path is not None, on_failure=on_failure
+    )
+    if path is None and explain is None and stop_after is None and dump is None:
+        return verbs.stage("optimize", given, json, quiet)
+    from ..optimizing import Asked
+
+    asked = Asked(explain, stop_after, dump, output, given.config.optimize.on_failure)
+    return verbs.explained(path, given, asked, json, quiet)
+
+
+def calibrate(
+    samples: opt.SamplesFile = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Ranges from samples."""
+    from .. import verbs
+
+    given = verbs.given(config, workspace, force, quiet, samples=samples)
+    return verbs.stage("calibrate", given, json, quiet)
+
+
+def build(
+    int8: opt.Int8 = False,
+    fp16: opt.Fp16 = False,
+    bf16: opt.Bf16 = False,
+    int4: opt.Int4 = False,
+    precision: opt.PrecisionName = None,
+    backend: opt.BackendNames = None,
+    samples: opt.SamplesFile = None,
+    keep: opt.KeepNodes = None,
+    max_drop: opt.MaxDrop = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """All that is missing up to the engines and their parity."""
+    from .. import verbs
+
+    flags = {"int8": int8, "fp16": fp16, "bf16": bf16, "int4": int4}
+    given = verbs.given(
+        config,
+        workspace,
+        force,
+        quiet,
+        precision=verbs.one_precision(precision, flags),
+        backends=backend,
+        samples=samples,
+        keep=keep,
+        max_drop=max_drop,
+    )
+    return verbs.end("build", given, json, quiet)
+
+
+def verify(
+    path: Annotated[Path | None, typer.Argument(help="A bundle; else what is built.")] = None,
+    allow_unexecuted: Annotated[
+        list[str] | None, typer.Option(help="Let this gate pass unexecuted; may repeat.")
+    ] = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Parity, accuracy and speed gates of what is built, or of a bundle."""
+    from .. import verbs
+
+    if path is not None:
+        return verbs.verify_bundle(path, json, quiet)
+    given = verbs.given(config, workspace, force, quiet, allow_unexecuted=allow_unexecuted)
+    return verbs.end("verify", given, json, quiet)
+
+
+def bundle(
+    kind: opt.Kinds = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Copy the bundles there too.")
+    ] = None,
+    bundle_python: opt.BundlePython = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Package what passes its gates."""
+    from .. import verbs
+
+    given = verbs.given(config, workspace, force, quiet, kinds=kind, bundle_python=bundle_python)
+    return verbs.end("bundle", given, json, quiet, output=output)
+
+
+def release(
+    allow_unexecuted: Annotated[
+        list[str] | None, typer.Option(help="Let this gate pass unexecuted; may repeat.")
+    ] = None,
+    bundle_python: opt.BundlePython = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """All of it, with gates."""
+    from .. import verbs
+
+    given = verbs.given(
+        config,
+        workspace,
+        force,
+        quiet,
+        allow_unexecuted=allow_unexecuted,
+        bundle_python=bundle_python,
+    )
+    return verbs.end("release", given, json, quiet)

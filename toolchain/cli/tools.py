@@ -1,0 +1,138 @@
+"""The verbs beside the path: init, run, bench, inspect, list, doctor."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import options as opt
+from ..console import emit, people
+
+
+def init(
+    model: Annotated[str, typer.Argument(help="A checkpoint's folder, or its hub id.")],
+    config: opt.ConfigFile = opt.CONFIG,
+    force: opt.Force = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write a commented llmdeploy.toml fit for a model."""
+    from ..initialize import initialize
+
+    found = initialize(model, config, force=force)
+    say(found, json, quiet, lambda: f"wrote {config}")
+
+
+def run(
+    path: Annotated[Path, typer.Argument(help="A bundle, an engine's folder or a workspace.")],
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; lines of stdin if none.")] = None,
+    arrays: Annotated[
+        Path | None, typer.Option("--arrays", help="A .npz of input arrays instead of texts.")
+    ] = None,
+    max_new_tokens: opt.MaxNewTokens = None,
+    temperature: opt.Temperature = None,
+    top_k: opt.TopK = None,
+    top_p: opt.TopP = None,
+    seed: opt.Seed = None,
+    stream: opt.Stream = False,
+    chat: opt.Chat = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Run an engine or a bundle on text or on arrays; a causal one goes on writing."""
+    from ..running import run_arrays, run_texts
+    from ..writing_out import Way, refuse_mixed
+
+    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    sampling |= {"top_k": top_k, "top_p": top_p, "seed": seed}
+    way = Way(sampling, stream, chat)
+    refuse_mixed(way, json, arrays)
+    if arrays is not None:
+        return run_arrays(path, arrays, json, quiet)
+    return run_texts(path, text or [], way, json, quiet)
+
+
+def bench(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Engines or bundles; else the workspace's engines.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="BATCHxSEQUENCE; may repeat. 1x32, 1x128, 8x128.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of interleaved runs.")] = 10,
+    threads: Annotated[int, typer.Option(min=0, help="0: as the engine was built.")] = 0,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Latency side by side, interleaved."""
+    from .. import benching
+    from ..workspace import write_json
+
+    shapes = [benching.shape(text) for text in shape or ("1x32", "1x128", "8x128")]
+    engines = benching.engines(paths or [], workspace)
+    found = benching.bench(engines, shapes, rounds=rounds, threads=threads)
+    if workspace.is_dir():
+        write_json(workspace / benching.FILE, found)
+    say(found, json, quiet, lambda: benching.show(found))
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A graph, plan, stage, workspace or bundle.")],
+    target: Annotated[
+        str | None, typer.Option("--target", help="Say what this target cannot take.")
+    ] = None,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Say what is in it."""
+    from .. import inspection
+    from ..inspection import view as inspection_view
+
+    found = inspection.inspect(path, target)
+    say(found, json, quiet, lambda: inspection_view.show(found))
+    return 1 if found.get("findings") else 0
+
+
+def diff(
+    before: Annotated[
+        Path,
+        typer.Argument(help="A workspace, report.json, stage of --workspace, or ONNX file."),
+    ],
+    after: Annotated[Path, typer.Argument(help="Another.")],
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """What changed between two releases, or two graphs."""
+    from .. import differing
+
+    found = differing.diff(before, after, workspace)
+    value = {"changes": [change.model_dump() for change in found]}
+    say(value, json, quiet, lambda: differing.show(found))
+
+
+def list_parts(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
+    """Passes, observers, backends and their options."""
+    from ..listing import listing, show
+
+    found = listing()
+    say(found, json, quiet, lambda: show(found))
+
+
+def doctor(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
+    """What this machine can and cannot do, and the mend."""
+    from .. import doctor as physician
+
+    found = physician.diagnose()
+    say(found.model_dump(), json, quiet, lambda: physician.show(found))
+
+
+def say(value: Any, json: bool, quiet: bool, words: Callable[[], Any]) -> None:
+    """Print the JSON object on stdout, or the words for people, also on stdout: they asked."""
+    if json:
+        emit(value)
+    elif not quiet:
+        people(file=sys.stdout).print(words())

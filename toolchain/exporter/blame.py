@@ -1,0 +1,53 @@
+"""Which module and operator stopped a trace, read off the exception."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from ... import ExportError
+
+_FIXED = re.compile(r"^\s+(\w+) = (\d+)$", re.MULTILINE)
+_OPERATOR = re.compile(r"\b(?:aten|torchvision|transformers)[.:]+\w+(?:\.\w+)?")
+_MEND = "another --task or --opset, a newer transformers, or attn_implementation in config.json"
+
+
+def explain(module: nn.Module, error: BaseException) -> ExportError:
+    """One line: what torch could not do, at which operator, in which module."""
+    chain = list(_chain(error))
+    text = "\n".join(str(one) for one in chain)
+    where = next((name for one in chain[::-1] if (name := _module(one))), None)
+    where = where or type(getattr(module, "model", module)).__name__
+    fixed = _FIXED.search(text)
+    if fixed:
+        return ExportError(
+            f"its code fixes {fixed[1]} to the traced {fixed[2]}, by a loop or a branch",
+            where=where,
+            mend=_MEND,
+        )
+    operator = _OPERATOR.search(text)
+    lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
+    reason = f"{type(chain[-1]).__name__}: {lines[0][:200] if lines else ''}"
+    at = f" at {operator[0]}" if operator else ""
+    return ExportError(f"cannot be traced{at}: {reason}", where=where, mend=_MEND)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _module(error: BaseException) -> str | None:
+    """The innermost module of the model whose code was running, with file and line."""
+    found: str | None = None
+    trace = error.__traceback__
+    while trace is not None:
+        owner: Any = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and not type(owner).__module__.startswith("torch."):
+            name = trace.tb_frame.f_code.co_filename.rsplit("/", 1)[-1]
+            if name.startswith("modeling_"):
+                found = f"{type(owner).__name__} ({name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return found

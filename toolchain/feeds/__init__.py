@@ -1,0 +1,216 @@
+"""Texts and ready feeds of the configuration as the arrays a graph takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import ConfigError
+from ...deploy.backend import Feed
+from ...deploy.signature import Signature
+from ..choosing import profile_of
+from ..run import Run
+from .chain import Chain
+from .corners import corners
+from .drawing import draw
+from .encoding import Texts, textual
+from .rolling import keeps_cache
+
+#: What parity is measured on where no samples are named: plain public sentences.
+SENTENCES = (
+    "The release went out on Tuesday.",
+    "A long sentence, with commas, numbers such as 1,024 and a name like Zürich, says little.",
+    "Why?",
+    "Der Zug nach Genf fährt heute von Gleis sieben, eine Viertelstunde später als sonst.",
+)
+#: Every eighth batch of calibration samples is held out of the ranges.
+HOLD_OUT = 8
+#: Batch and sequence at which latency is measured.
+TIMED = ((1, 32), (1, 128), (8, 128))
+
+
+@dataclass(frozen=True)
+class SampleFeeds:
+    """Feeds in batches, what they were made from, and those held out of calibration."""
+
+    fit: tuple[Feed, ...]
+    held_out: tuple[Feed, ...]
+    source: dict[str, Any]
+
+
+def no_samples() -> ConfigError:
+    """The refusal to calibrate on nothing."""
+    return ConfigError(
+        "INT8 needs calibration samples",
+        where="[calibration] samples",
+        mend="name a .txt, .jsonl, .csv, .tsv or .npz file there, or pass --samples FILE",
+    )
+
+
+def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
+    """The calibration samples as feeds of `[calibration] batch` rows.
+
+    A graph that keeps a cache, or that comes after another, gets what really running gave.
+
+    Raises:
+        ConfigError: no samples are named: INT8 is never calibrated on made-up data.
+    """
+    table = run.config.calibration
+    if not table.samples:
+        raise no_samples()
+    samples = read(run)
+    feeds = list(samples.feeds)
+    texts = samples.texts
+    if texts:
+        encode = Texts(run)
+        feeds = [
+            encode(texts[start : start + table.batch], table.max_length)
+            for start in range(0, len(texts), table.batch)
+        ]
+    held_out = feeds[HOLD_OUT - 1 :: HOLD_OUT] or feeds[-1:]
+    fit = [feed for index, feed in enumerate(feeds) if index % HOLD_OUT != HOLD_OUT - 1] or feeds
+    chain = Chain(run, graph)
+    return SampleFeeds(chain.calibration(fit), chain.calibration(held_out), source(run, samples))
+
+
+def parity_feeds(
+    run: Run, graph: str = "", count: int = 8, *, lossy: bool = False
+) -> tuple[tuple[Feed, ...], str]:
+    """Feeds to compare two models on, and in words what they are.
+
+    Real samples where the configuration names some, else a few fixed sentences, as `corners` lays
+    them out; where the graph takes no text and no arrays are named, a seeded draw that says so.
+    A `lossy` step is compared on the texts alone: its budget is a mean over real use, while at
+    the corners (one token, padding where no model saw it) only equality means something.
+    """
+    feeds, what = _first_feeds(run, count, lossy)
+    chain = Chain(run, graph)
+    return chain.parity(feeds), what + chain.words
+
+
+def _first_feeds(run: Run, count: int, lossy: bool) -> tuple[tuple[Feed, ...], str]:
+    table, known = run.config.calibration, signature(run, run.graphs[0])
+    texts: Sequence[str] = SENTENCES
+    what = f"{len(SENTENCES)} fixed sentences"
+    if table.samples:
+        samples = read(run)
+        if not samples.texts:
+            return tuple(samples.feeds[:count]), f"{count} batches of {table.samples}"
+        texts = samples.texts[:count]
+        what = f"{len(texts)} samples of {table.samples}"
+    elif not textual(known):
+        feeds = draw(run.folder("export", run.graphs[0]), table.seed)
+        return feeds, f"{len(feeds)} feeds drawn with seed {table.seed}, not real samples"
+    if lossy:
+        return (Texts(run)(list(texts), table.max_length),), f"{what}, as one padded batch"
+    feeds = corners(Texts(run), known, texts, table.max_length, profile_of(run, run.graphs[0]))
+    layout = "as one padded batch, alone, shortest, longest, most rows, padded on the other side"
+    return feeds, f"{what}, {layout}"
+
+
+def timed_feeds(run: Run) -> dict[str, Feed]:
+    """Feeds to time, by `batchxsequence`: real words, exactly as many tokens as the shape says.
+
+    Ready or drawn feeds are timed as they are.
+    """
+    table = run.config.calibration
+    texts: Sequence[str] = SENTENCES
+    samples = read(run) if table.samples else None
+    if samples is None and not textual(signature(run, run.graphs[0])):
+        return _sized(_first_feeds(run, 2, lossy=False)[0])
+    if samples is not None:
+        if not samples.texts:
+            return _sized(samples.feeds[:3])
+        texts = samples.texts[:64]
+    encode, words = Texts(run), " ".join(texts) + " "
+    long = words * (1 + 4096 // max(len(words), 1))
+    return {f"{batch}x{tokens}": encode([long] * batch, tokens) for batch, tokens in TIMED}
+
+
+def _sized(feeds: Sequence[Feed]) -> dict[str, Feed]:
+    return {"x".join(map(str, _largest(feed))): feed for feed in feeds}
+
+
+def timed_phases(run: Run, graph: str = "") -> dict[str, dict[str, Feed]]:
+    """The same by phase: none, or `prefill` and `decode` where the graph keeps a cache."""
+    feeds, chain = timed_feeds(run), Chain(run, graph)
+    if not keeps_cache(signature(run, graph)):
+        return {"": feeds}
+    return {
+        "prefill": {shape: chain.parity([feed])[0] for shape, feed in feeds.items()},
+        "decode": {shape: chain.parity([feed])[1] for shape, feed in feeds.items()},
+    }
+
+
+def _largest(feed: Feed) -> tuple[int, ...]:
+    return max((array.shape for array in feed.values()), key=len)
+
+
+def read(run: Run) -> Any:
+    """The configured calibration samples, as calibration's `Samples`."""
+    from ...calibration import read_samples
+
+    table = run.config.calibration
+    return read_samples(
+        run.config.path(table.samples),
+        field=table.field,
+        encoding=table.encoding,
+        count=table.count,
+        seed=table.seed,
+    )
+
+
+def source(run: Run, samples: Any) -> dict[str, Any]:
+    """What the report says of where samples came from."""
+    table = run.config.calibration
+    return {
+        "samples": table.samples,
+        "digest": samples.digest,
+        "count": len(samples.texts) or len(samples.feeds),
+        "seed": table.seed,
+        "max_length": table.max_length,
+    }
+
+
+def signature(run: Run, graph: str = "") -> Signature:
+    """The inputs and outputs of the exported graph, or of one of several."""
+    return Signature.load(run.folder("export", graph))
+
+
+def mask_name(run: Run, graph: str = "") -> str | None:
+    """The input that marks real tokens, None when the graph has none."""
+    mask = signature(run, graph).input("attention_mask")
+    return mask.name if mask else None
+
+
+def logit_names(run: Run, graph: str = "") -> tuple[str, ...]:
+    """The outputs whose rows are distributions before their softmax."""
+    return tuple(each.name for each in signature(run, graph).outputs if each.role == "logits")
+
+
+def valid(run: Run, feeds: Sequence[Feed], graph: str = "") -> list[dict[str, Any]]:
+    """Which places of the per-token outputs are real tokens, a bool array an output and feed.
+
+    A mask that covers a cache too ends with this feed's tokens.
+    """
+    known = signature(run, graph)
+    mask, ids = known.input("attention_mask"), known.input("input_ids")
+    if mask is None:
+        return [{} for _ in feeds]
+    tokens = ids or mask
+    names = [each.name for each in known.outputs if each.shape[:2] == tokens.shape]
+    marks: list[dict[str, Any]] = []
+    for feed in feeds:
+        width = feed[tokens.name].shape[-1]
+        real = np.asarray(feed[mask.name]).astype(bool)[..., -width:]
+        marks.append(dict.fromkeys(names, real))
+    return marks
+
+
+def assets(folder: Path) -> list[Path]:
+    """The files of an export that an engine needs beside it: io.json, tokenizer, configurations."""
+    keep = (".json", ".jinja", ".txt", ".model")
+    files = sorted(path for path in folder.iterdir() if path.suffix in keep)
+    return [path for path in files if path.name != "stage.json"]

@@ -1,0 +1,88 @@
+"""From what a task takes to what each of its graphs takes, by running the graphs before it."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from ...deploy.backend import Feed
+from ...deploy.seq2seq import start_id
+from ...deploy.signature import Signature
+from ..run import Run
+from .rolling import Call, keeps_cache, started, steps, whole
+
+#: Greedy tokens that a cache is filled with.
+TOKENS = 6
+#: Every how many batches of calibration samples one is continued, and how many at most: a cache
+#: is memory.
+EVERY, MOST = 4, 8
+
+
+class Chain:
+    """The feeds of one graph of an export, made from those of its first graph."""
+
+    def __init__(self, run: Run, graph: str = "") -> None:
+        self._run = run
+        self._graph = graph
+        self._signature = Signature.load(run.folder("export", graph))
+
+    def parity(self, feeds: Sequence[Feed]) -> tuple[Feed, ...]:
+        """Feeds to compare graphs on: with an empty cache, and with the one that running gave."""
+        if not keeps_cache(self._signature):
+            return tuple(feeds)
+        made: list[Feed] = []
+        for feed in feeds:
+            rolled = self._rolled(feed)
+            made += [rolled[0], rolled[-1]]
+            if self._beside:
+                made.append(whole(self._signature, rolled))
+        return tuple(made)
+
+    def calibration(self, feeds: Sequence[Feed]) -> tuple[Feed, ...]:
+        """Feeds to take ranges from: all tokens at once, and single ones with a filled cache."""
+        if not keeps_cache(self._signature):
+            return tuple(feeds)
+        if not self._beside:
+            continued = feeds[::EVERY][:MOST]
+            return (*feeds, *(self._rolled(feed)[-1] for feed in continued))
+        made: list[Feed] = []
+        for feed in feeds:
+            rolled = self._rolled(feed)
+            made += [whole(self._signature, rolled), rolled[-1]]
+        return tuple(made)
+
+    @property
+    def words(self) -> str:
+        """What is said of the feeds, empty where they are the samples themselves."""
+        if not keeps_cache(self._signature):
+            return ""
+        what = f"; and greedy steps with the cache that up to {TOKENS} tokens left"
+        return f"{what}, after the encoder was run" if self._beside else what
+
+    @property
+    def _beside(self) -> bool:
+        """Whether the graph is a decoder beside an encoder."""
+        return self._graph != self._run.graphs[0]
+
+    @cached_property
+    def _call(self) -> Call:
+        from ..replay import opened
+
+        return opened(self._run.folder("export", self._graph) / "model.onnx")
+
+    @cached_property
+    def _encode(self) -> Call:
+        from ..replay import opened
+
+        return opened(self._run.folder("export", self._run.graphs[0]) / "model.onnx")
+
+    def _rolled(self, feed: Feed) -> list[Feed]:
+        if self._beside:
+            start = start_id(self._run.folder("export"))
+            feed = started(self._signature, feed, self._encode(feed), start)
+        return list(steps(self._call, self._signature, feed, self._room(feed)))
+
+    def _room(self, feed: Feed) -> int:
+        """How many more tokens the graph takes."""
+        total = self._signature.dims.get("total") or self._signature.dims.get("sequence")
+        name = next(tensor.name for tensor in self._signature.inputs if tensor.role == "input_ids")
+        limit = total.max if total and total.max else feed[name].shape[1] + TOKENS
+        return max(0, min(TOKENS - 1, limit - feed[name].shape[1]))

@@ -1,0 +1,29 @@
+"""Texts to the feeds of an export's first graph."""
+
+from collections.abc import Sequence
+
+from ...deploy.backend import Feed
+from ...deploy.signature import Signature
+from ..run import Run
+
+_TEXTUAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+class Texts:
+    """Texts to feeds by the exported tokenizer."""
+
+    def __init__(self, run: Run) -> None:
+        from ...deploy.text import Encoder
+
+        self._encoder = Encoder(run.folder("export"), run.folder("export", run.graphs[0]))
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> Feed:
+        """Arrays [texts, tokens], padded to the longest."""
+        return self._encoder.encode(texts, max_length=max_length)
+
+
+def textual(signature: Signature) -> bool:
+    """Whether texts give everything that a graph takes."""
+    return signature.input("input_ids") is not None and all(
+        tensor.role in _TEXTUAL or tensor.role.startswith("past_") for tensor in signature.inputs
+    )

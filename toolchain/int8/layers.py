@@ -1,0 +1,201 @@
+"""The int8 weights of layers, made one at a time and kept in a file beside the model."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...calibration import (
+    Calibrated,
+    Choice,
+    Compensation,
+    Kept,
+    Range,
+    compensated,
+    nearest,
+    rounded,
+    side_by_side,
+    steps_of,
+)
+from ...passes import load
+from ...passes.outliers import Outliers
+from ...passes.quantize import Int8
+from ...passes.sites import Layer, find, weight_of
+from ...passes.smooth import Smooth
+
+#: Dampings of compensated rounding that are tried.
+DAMPINGS = (0.01, 0.1)
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A layer in INT8, and the squared error at its output over its variance, on held-out rows.
+
+    `damping` is that of the compensation, None where each weight went to the nearest.
+    """
+
+    layer: Layer
+    int8: Int8
+    error: float
+    damping: float | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an activation as they come before and after rounding, and what each weighs."""
+
+    x: Matrix
+    q: Matrix
+    importance: Matrix
+
+    @classmethod
+    def of(cls, choice: Choice, rows: Matrix, importance: NDArray[np.float32]) -> "Rows":
+        """Smooth and round the rows of a sample."""
+        x = choice.apply(rows)
+        return cls(x, rounded(x, choice.step), (importance / importance.mean())[:, None])
+
+    def mean(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """The weighed mean of rows."""
+        return (y * self.importance).mean(axis=0, dtype=np.float64)
+
+    def power(self, y: NDArray[Any]) -> float:
+        """The weighed mean square of rows."""
+        return float((y * y).mean(axis=1, dtype=np.float64) @ self.importance[:, 0]) / len(y)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What all layers that read one activation share when their weights are rounded."""
+
+    test: Rows
+    mean: NDArray[np.float64]
+    cut: NDArray[np.float64]
+    compensations: Mapping[float, Compensation]
+
+    @classmethod
+    def of(cls, choice: Choice, kept: Kept) -> "Rounding":
+        """From a choice and what was kept of its activation."""
+        fit = Rows.of(choice, kept.rows, kept.importance)
+        scale = np.ones_like(kept.mean) if choice.scale is None else choice.scale
+        full = kept.moments.ndim == 2
+        scale = scale.copy()
+        scale[list(choice.outliers)] = np.inf  # they are not in the integer product
+        moments = kept.moments / np.outer(scale, scale) if full else np.zeros((0, 0))
+        return cls(
+            test=Rows.of(choice, kept.held_out, kept.held_out_importance),
+            mean=choice.apply(kept.mean[None])[0].astype(np.float64),
+            cut=fit.mean(fit.q - fit.x),
+            compensations=_compensations(moments.astype(np.float64), choice.step) if full else {},
+        )
+
+    def offset(self, weight: Matrix, values: Matrix) -> NDArray[np.float32]:
+        """What an int8 weight's outputs lack on average, cut-off activations included [n]."""
+        return (self.mean @ (weight - values) - self.cut @ values).astype(np.float32)
+
+    def error(self, weight: Matrix, values: Matrix) -> float:
+        """Squared error of an int8 weight's outputs over the variance of the float one's."""
+        wanted = self.test.x @ weight
+        wrong = wanted - self.test.q @ values - self.offset(weight, values)
+        spread = wanted - self.test.mean(wanted).astype(np.float32)
+        return self.test.power(wrong) / max(self.test.power(spread), 1e-12)
+
+
+def _compensations(moments: NDArray[np.float64], step: float) -> dict[float, Compensation]:
+    """By damping; rounding adds a twelfth of its squared step to every variance."""
+    noisy = moments + np.eye(len(moments)) * step * step / 12
+    return {damping: Compensation.of(noisy, damping) for damping in DAMPINGS}
+
+
+def smoothed(model: Path, calibrated: Calibrated) -> ir.Model:
+    """The float graph with every activation smoothed as the calibration says."""
+    graph = load(model)
+    for item in float_passes(calibrated):
+        graph = item(graph).model
+    return graph
+
+
+def float_passes(calibrated: Calibrated, keep: Collection[str] = ()) -> tuple[Smooth, Outliers]:
+    """The passes that make the float graph ready: smoothed, outlier channels apart.
+
+    Layers in `keep` stay in float whole.
+    """
+    choices = {name: each.choice for name, each in calibrated.ranges.items()}
+    smooth = Smooth(
+        scales={name: c.scale for name, c in choices.items() if c.scale is not None},
+        shifts={name: c.shift for name, c in choices.items() if c.shift is not None},
+    )
+    apart = {
+        node: each.choice.outliers
+        for each in calibrated.ranges.values()
+        for node in each.layers
+        if each.choice.outliers and node not in keep
+    }
+    return smooth, Outliers(channels=apart)
+
+
+def round_layers(model: Path, calibrated: Calibrated, scratch: Path) -> Mapping[str, Rounded]:
+    """Every layer of the calibration in INT8; their bytes go to `scratch`, one layer at a time."""
+    graph = smoothed(model, calibrated)
+    layers = {layer.node: layer for site in find(graph) for layer in site.layers}
+
+    def of_one(each: Range) -> list[tuple[str, _Levels]]:
+        rounding = Rounding.of(each.choice, calibrated.kept[each.tensor])
+        return [(node, _round(weight_of(graph, layers[node]), rounding)) for node in each.layers]
+
+    made: dict[str, Rounded] = {}
+    with scratch.open("wb") as file:
+        for rounded_layers in side_by_side(of_one, calibrated.ranges.values()):
+            for node, best in rounded_layers:
+                stored = best.levels.T if layers[node].transposed else best.levels
+                tensor = _tensor(scratch, file.tell(), stored.shape, node)
+                file.write(np.ascontiguousarray(stored).tobytes())
+                step = range_of(calibrated, node).choice.step
+                int8 = Int8(step, tensor, best.steps, best.offset)
+                made[node] = Rounded(layers[node], int8, best.error, best.damping)
+    return made
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """An int8 weight [k, n], its steps, the bias that makes up for it, its error and damping."""
+
+    levels: NDArray[np.int8]
+    steps: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    error: float
+    damping: float | None
+
+
+def _round(weight: Matrix, rounding: Rounding) -> _Levels:
+    """The rounding that errs least on held-out rows."""
+    steps = steps_of(weight)
+    tried: list[tuple[NDArray[np.int8], float | None]] = [(nearest(weight, steps), None)]
+    for damping, compensation in rounding.compensations.items():
+        tried.append((compensated(weight, steps, compensation), damping))
+    errors = [rounding.error(weight, levels * steps) for levels, _ in tried]
+    best = int(np.argmin(errors))
+    levels, damping = tried[best]
+    return _Levels(levels, steps, rounding.offset(weight, levels * steps), errors[best], damping)
+
+
+def _tensor(scratch: Path, place: int, shape: tuple[int, ...], node: str) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        scratch.name,
+        place,
+        int(np.prod(shape)),
+        ir.DataType.INT8,
+        shape=ir.Shape(shape),
+        name=f"{node}.int8",
+        base_dir=scratch.parent,
+    )
+
+
+def range_of(calibrated: Calibrated, node: str) -> Range:
+    """The range of the activation that a layer reads."""
+    return next(each for each in calibrated.ranges.values() if node in each.layers)

@@ -1,0 +1,105 @@
+"""What INT8 costs at a model's outputs, as one number, by numpy alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...calibration import Feed
+
+Array = NDArray[Any]
+#: Rows narrower than this have no direction to speak of.
+NARROW = 16
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The mean loss of the outputs' rows against float's, the worst output's; padding left out.
+
+    `logits` are outputs whose rows are distributions: their loss is the divergence of Kullback
+    and Leibler from float's, about how much the perplexity grows, and other outputs do not count
+    beside them. Of all other rows it is 1 - the cosine; of outputs narrower than `NARROW`, whose
+    rows have no direction to speak of, 1 - the correlation over all rows. `mask` names the input
+    whose zeros are padding.
+    """
+
+    logits: tuple[str, ...] = ()
+    mask: str | None = None
+
+    def __call__(
+        self,
+        before: Sequence[Mapping[str, Array]],
+        after: Sequence[Mapping[str, Array]],
+        feeds: Sequence[Feed],
+    ) -> float:
+        """The loss over all feeds."""
+        real = [np.asarray(feed[self.mask]) != 0 if self.mask else None for feed in feeds]
+        names = self.kept(before[0])
+        return max((self._output(name, before, after, real) for name in names), default=0.0)
+
+    def kept(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs that count."""
+        floats = {name: array for name, array in outputs.items() if _counts(array)}
+        logits = {name: floats[name] for name in self.logits if name in floats}
+        return logits or floats
+
+    def _output(
+        self,
+        name: str,
+        before: Sequence[Mapping[str, Array]],
+        after: Sequence[Mapping[str, Array]],
+        real: Sequence[NDArray[np.bool_] | None],
+    ) -> float:
+        if name in self.logits:
+            parts = [
+                divergence(rows(one[name], mask), rows(two[name], mask))
+                for one, two, mask in zip(before, after, real, strict=True)
+            ]
+            return float(np.concatenate(parts).mean())
+        one, two = (
+            np.concatenate([rows(each[name], mask) for each, mask in zip(found, real, strict=True)])
+            for found in (before, after)
+        )
+        found = cosines(one, two)
+        return 1 - float(found.mean()) if len(found) else 0.0
+
+
+def _counts(array: Array) -> bool:
+    return array.dtype.kind == "f" and array.ndim >= 2
+
+
+def divergence(one: Array, two: Array) -> NDArray[np.float64]:
+    """KL(one || two) of rows of logits, in nats, [rows]."""
+    first, second = (_log_softmax(each.astype(np.float64)) for each in (one, two))
+    return (np.exp(first) * (first - second)).sum(axis=1)
+
+
+def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    moved = x - x.max(axis=1, keepdims=True)
+    return moved - np.log(np.exp(moved).sum(axis=1, keepdims=True))
+
+
+def cosines(one: Array, two: Array) -> NDArray[np.float64]:
+    """The cosine of each pair of rows; rows of zeros, the empty places of a cache, are left out."""
+    one, two = one.astype(np.float64), two.astype(np.float64)
+    if one.shape[1] < NARROW:
+        one, two = ((each - each.mean(axis=0)).reshape(1, -1) for each in (one, two))
+    real = np.linalg.norm(one, axis=1) > 0
+    one, two = one[real], two[real]
+    sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    return (one * two).sum(axis=1) / np.maximum(sizes, 1e-30)
+
+
+def rows(array: Array, mask: NDArray[np.bool_] | None) -> Array:
+    """Rows [r, k] of an output, of real tokens where they are tokens.
+
+    [batch, sequence, k] and [batch, heads, sequence, k] have the mask's last tokens for rows.
+    """
+    if mask is not None and array.ndim in (3, 4) and mask.ndim == 2:
+        turned = array if array.ndim == 3 else array.swapaxes(1, 2)
+        width = turned.shape[1]
+        if turned.shape[0] == len(mask) and 0 < width <= mask.shape[1]:
+            array = turned[mask[:, -width:]]
+    return array.reshape(-1, array.shape[-1])

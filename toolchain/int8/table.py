@@ -1,0 +1,100 @@
+"""The table of layers that a quantised model is reported with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...calibration import Calibrated, Range
+from ...passes.sites import Layer, Site
+from .layers import Rounded
+from .search import Result
+
+#: What is known of a layer that was calibrated.
+MEASURED = ("smoothing", "learned", "outliers", "observer", "range", "snr_db", "error_share")
+
+
+def decibels(error: float) -> float:
+    """Signal to noise of a squared error that is relative to the signal's variance."""
+    return round(float(-10 * np.log10(max(error, 1e-12))), 2)
+
+
+def table(
+    places: Sequence[Site],
+    calibrated: Calibrated,
+    rounded: Mapping[str, Rounded],
+    result: Result,
+    keep: frozenset[str],
+) -> dict[str, Any]:
+    """Every weight MatMul: INT8 or why not, and its error; the share of multiply-adds in INT8."""
+    layers: list[dict[str, Any]] = []
+    errors = {name: each.error for name, each in rounded.items()}
+    total = sum(errors.values()) or 1.0
+    for site in places:
+        each = calibrated.ranges.get(site.tensor)
+        for layer in site.layers:
+            int8 = layer.node in rounded and layer.node not in result.kept
+            layers.append(
+                {
+                    "node": layer.node,
+                    "k": layer.k,
+                    "n": layer.n,
+                    "macs": layer.k * layer.n,
+                    "int8": int8,
+                    "reason": _reason(layer, int8, keep),
+                    **_measured(each, errors.get(layer.node), total),
+                    "fold": site.fold.kind,
+                    "rounding": _rounding(rounded.get(layer.node)),
+                }
+            )
+    macs = sum(layer["macs"] for layer in layers) or 1
+    share = sum(_int8_macs(layer) for layer in layers) / macs
+    return {
+        "int8_share": round(share, 6),
+        "layers": layers,
+        "mean_cosine_holdout": None if result.drop is None else round(1 - result.drop, 6),
+        "sensitivity": {name: round(drop, 8) for name, drop in result.sensitivity.items()},
+        "notes": _notes(result, calibrated),
+    }
+
+
+def _int8_macs(layer: dict[str, Any]) -> float:
+    """Multiply-adds in INT8: outlier channels are not."""
+    return (layer["k"] - (layer["outliers"] or 0)) * layer["n"] if layer["int8"] else 0
+
+
+def _measured(each: Range | None, error: float | None, total: float) -> dict[str, Any]:
+    if each is None or error is None:
+        return dict.fromkeys(MEASURED)
+    return {
+        "smoothing": each.choice.strength,
+        "learned": each.choice.learned,
+        "outliers": len(each.choice.outliers),
+        "observer": each.choice.observer,
+        "range": [-each.choice.amax, each.choice.amax],
+        "snr_db": decibels(error),
+        "error_share": round(error / total, 6),
+    }
+
+
+def _rounding(rounded: Rounded | None) -> str | None:
+    if rounded is None:
+        return None
+    return "nearest" if rounded.damping is None else f"compensated, damping {rounded.damping}"
+
+
+def _reason(layer: Layer, int8: bool, keep: frozenset[str]) -> str:
+    if int8:
+        return ""
+    if layer.refused:
+        return layer.refused
+    return "kept by name" if layer.node in keep else "kept in float to hold max-drop"
+
+
+def _notes(result: Result, calibrated: Calibrated) -> list[str]:
+    notes: list[str] = []
+    if result.drop is None:
+        notes.append("no held-out samples: the drop was not measured")
+    if result.sensitivity:
+        notes.append(f"{len(result.kept)} layers kept in float to hold max-drop")
+    return notes
