@@ -8,7 +8,7 @@ from .ranges import Calibrated, Kept, Range
 from .rounding import Compensation, compensated, nearest, rounded, steps_of
 from .samples import Samples, read_samples
 from .statistics import Seen, Size, Watched, collect
-from .threads import one_thread, side_by_side
+from .threads import ahead, one_thread, side_by_side
 
 __all__ = [
     "Calibrated",
@@ -23,6 +23,7 @@ __all__ = [
     "Seen",
     "Size",
     "Watched",
+    "ahead",
     "choose",
     "collect",
     "compensated",

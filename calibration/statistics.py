@@ -79,18 +79,30 @@ class Reservoir:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is kept: rows of each activation, rows that moments are taken from, widest k."""
+    """How much is kept: rows of each activation, rows that moments are taken from, widest k.
+
+    Moments come from at most `moment_rows` rows and `moment_times` rows a channel, evenly out of
+    the `expected` ones, or from the first ones where it is not known how many come.
+    """
 
     sample: int
     moment_rows: int = 16384
     widest: int = 4096
+    moment_times: int = 4
+    least_moment_rows: int = 4096
+    expected: int = 0
+
+    def moments(self, k: int) -> int:
+        """How many rows the moments of k channels are taken from, at most."""
+        return min(self.moment_rows, max(self.moment_times * k, self.least_moment_rows))
 
 
 class _Moments:
     """Weighed first and second moments, growing."""
 
     def __init__(self, k: int, size: Size) -> None:
-        self._full, self._limit, self._rows = k <= size.widest, size.moment_rows, 0
+        self._full, self._limit = k <= size.widest, size.moments(k)
+        self._share, self._offered = self._limit / max(size.expected, self._limit), 0
         self._weight, self._first = 0.0, np.zeros(k)
         self._second = np.zeros((k, k) if self._full else k, np.float32)
         self._second_weight, self._second_first = 0.0, np.zeros(k)
@@ -101,14 +113,24 @@ class _Moments:
         weight, first = float(importance.sum(dtype=np.float64)), importance @ x
         self._weight += weight
         self._first += first
-        if self._full and self._rows >= self._limit:
+        if self._full:
+            taken = self._taken(len(x))
+            x, importance = x[taken], importance[taken]
+            weight, first = float(importance.sum(dtype=np.float64)), importance @ x
+        if not len(x):
             return
-        self._rows += len(x)
         self._second_weight += weight
         self._second_first += first
         self._waiting.append(x * np.sqrt(importance)[:, None])
         if sum(map(len, self._waiting)) >= AT_ONCE:
             self._multiply()
+
+    def _taken(self, rows: int) -> NDArray[np.bool_] | slice:
+        """Which of the next so many rows the moments are taken from: evenly many of all."""
+        places = np.arange(self._offered, self._offered + rows + 1)
+        self._offered += rows
+        before = np.minimum(np.floor(places * self._share), self._limit)
+        return np.diff(before) > 0 if self._share < 1 or before[-1] >= self._limit else slice(None)
 
     def _multiply(self) -> None:
         """Add the products of the rows that wait: many at once, for one pass over [k, k]."""
@@ -139,10 +161,12 @@ class _Tally:
         self.sample = np.zeros((size.sample, k), np.float32)
         self.importance = np.ones(size.sample, np.float32)
 
-    def add(self, x: Matrix, importance: Vector, places: Places) -> None:
-        """Count rows [r, k] weighed by [r]; `places` are the rows that are kept, and where."""
-        self.low = np.minimum(self.low, x.min(axis=0))
-        self.high = np.maximum(self.high, x.max(axis=0))
+    def add(self, x: Matrix, ends: Matrix, importance: Vector, places: Places) -> None:
+        """Count rows [r, k] weighed by [r], their `ends` [2, k] the least and the greatest.
+
+        `places` are the rows that are kept, and where.
+        """
+        self.low, self.high = np.minimum(self.low, ends[0]), np.maximum(self.high, ends[1])
         self.histogram = self.histogram + Histogram.of(x)
         self.moments.add(x, importance)
         rows, free = places
@@ -186,9 +210,10 @@ def collect(
         for each in watched:
             mask = real if each.tokens else None
             x = rows_of(arrays[each.tensor], mask)
-            _check_finite(x, each, arrays[each.tensor], index)
             if not len(x):
                 continue
+            ends = np.stack([x.min(axis=0), x.max(axis=0)])
+            _check_finite(ends, each, arrays[each.tensor], index)
             space = "tokens" if each.tokens else each.tensor
             if (space, len(x)) not in offers:
                 reservoir = reservoirs.setdefault(space, Reservoir(size.sample, seed))
@@ -196,7 +221,7 @@ def collect(
             if each.tensor not in tallies:
                 tallies[each.tensor] = _Tally(each, size, x.shape[1])
             importance = _importance(arrays.get(each.stream or ""), mask, len(x))
-            tallies[each.tensor].add(x, importance, offers[space, len(x)])
+            tallies[each.tensor].add(x, ends, importance, offers[space, len(x)])
     if any(each.tensor not in tallies for each in watched):
         raise CalibrationError("no sample has a single token", mend="give samples with text")
     return {name: tally.seen() for name, tally in tallies.items()}
@@ -224,8 +249,8 @@ def _importance(
     return (1 / np.maximum(added.var(axis=1), 1e-12)).astype(np.float32)
 
 
-def _check_finite(x: Matrix, each: Watched, array: NDArray[np.generic], index: int) -> None:
-    if np.isfinite(x.sum(dtype=np.float64)):
+def _check_finite(ends: Matrix, each: Watched, array: NDArray[np.generic], index: int) -> None:
+    if np.isfinite(ends).all():  # a NaN is both the least and the greatest of its channel
         return
     bad = np.argwhere(~np.isfinite(array.reshape(array.shape[0], -1)).all(axis=1))
     if not len(bad):

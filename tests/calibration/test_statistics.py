@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llmdeploy import CalibrationError
-from llmdeploy.calibration import Size, Watched, collect
+from llmdeploy.calibration import Size, Watched, ahead, collect
 from llmdeploy.calibration.histogram import BINS, Histogram
 from llmdeploy.calibration.observers import Entropy, MeanSquare, MinMax, Percentile
 
@@ -64,6 +64,34 @@ def test_what_is_not_a_number_names_tensor_and_sample(bad: float):
     x[2, 1, 0] = bad
     with pytest.raises(CalibrationError, match="tensor x, sample 2 of batch 1"):
         seen([np.zeros_like(x), x])
+
+
+def test_moments_come_evenly_from_all_that_is_expected():
+    """Half of the batches are of another scale; the first rows alone would not show it."""
+    random = np.random.default_rng(0)
+    batches = [
+        random.normal(size=(1, 100, 4)).astype(np.float32) * (1 + (i // 50)) for i in range(100)
+    ]
+    size = Size(64, moment_rows=1000, expected=10_000)
+    found = collect([({"x": x}, None) for x in batches], [Watched("x")], size=size, seed=0)["x"]
+    np.testing.assert_allclose(found.variance, 2.5, rtol=0.15)
+    first = collect(
+        [({"x": x}, None) for x in batches], [Watched("x")], size=Size(64, 1000), seed=0
+    )["x"]
+    np.testing.assert_allclose(first.variance, 1.0, rtol=0.15)
+
+
+def test_working_ahead_changes_neither_order_nor_errors():
+    assert list(ahead(iter(range(5)))) == list(range(5))
+
+    def failing():
+        yield 1
+        raise CalibrationError("no more")
+
+    found = ahead(failing())
+    assert next(found) == 1
+    with pytest.raises(CalibrationError, match="no more"):
+        next(found)
 
 
 def test_nothing_but_padding():

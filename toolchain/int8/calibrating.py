@@ -20,6 +20,7 @@ from ...calibration import (
     Seen,
     Size,
     Watched,
+    ahead,
     choose,
     collect,
     covering,
@@ -108,9 +109,10 @@ def _collect(
 ) -> dict[str, Seen]:
     watched = [Watched(site.tensor, site.stream, site.tokens) for site in places]
     names = dict.fromkeys(name for each in watched for name in (each.tensor, each.stream) if name)
-    runs = zip(forward(model, list(names), feeds), _real(feeds, mask), strict=True)
+    runs = zip(ahead(forward(model, list(names), feeds)), _real(feeds, mask), strict=True)
+    expected = coverage(feeds, mask).get("tokens", 0)
     with one_thread():
-        return dict(collect(runs, watched, size=Size(size), seed=seed))
+        return dict(collect(runs, watched, size=Size(size, expected=expected), seed=seed))
 
 
 def _real(feeds: Sequence[Feed], mask: str | None) -> Iterator[NDArray[np.bool_] | None]:
