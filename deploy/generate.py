@@ -3,7 +3,6 @@
 The cache stays in ONNX Runtime's own values between steps: it is never copied into Python.
 """
 
-import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import BundleError, ConfigError
+from .rules import Rules
 from .sampling import Sampling, choose
 from .signature import Signature, Tensor
 from .text import Arrays
@@ -34,21 +34,6 @@ class Row:
 def is_causal(signature: Signature) -> bool:
     """Whether a graph gives the next token's logits and keeps a cache for the one after it."""
     return signature.task == "text-generation" and bool(signature.output("logits"))
-
-
-def stop_ids(folder: Path) -> frozenset[int]:
-    """The tokens that end a text, by generation_config.json, else by config.json."""
-    for name in ("generation_config.json", "config.json"):
-        try:
-            config = json.loads((folder / name).read_bytes())
-        except (OSError, ValueError):
-            continue
-        found = config.get("eos_token_id") if isinstance(config, dict) else None
-        if isinstance(found, int):
-            return frozenset([found])
-        if isinstance(found, list) and found:
-            return frozenset(each for each in found if isinstance(each, int))
-    return frozenset()
 
 
 class Decoder:
@@ -153,29 +138,45 @@ class Stepper(Protocol):
 
 
 def decode(
-    decoder: Stepper, feed: Arrays, rows: Sequence[Row], sampling: Sampling, ends: frozenset[int]
+    decoder: Stepper, feed: Arrays, rows: Sequence[Row], sampling: Sampling, rules: Rules
 ) -> Generator[None]:
     """Generate until every row has ended; `rows` grow by a token each time this yields."""
     random = [np.random.default_rng([sampling.seed, index]) for index in range(len(rows))]
     logits = decoder.prefill(feed)
     while True:
+        full = decoder.length >= decoder.limit
         tokens = [
-            choose(logits[index], row.prompt + row.new, sampling, random[index])
+            _next(logits[index], row, sampling, rules, random[index], full=full)
             for index, row in enumerate(rows)
         ]
         for row, token in zip(rows, tokens, strict=True):
-            _grow(row, token, sampling, ends, full=decoder.length >= decoder.limit)
+            _grow(row, token, sampling, rules, full=full)
         yield
-        if all(row.finish for row in rows) or decoder.length >= decoder.limit:
+        if full or all(row.finish for row in rows):
             return
         logits = decoder.step(tokens)
 
 
-def _grow(row: Row, token: int, sampling: Sampling, ends: frozenset[int], *, full: bool) -> None:
+def _next(
+    logits: NDArray[Any],
+    row: Row,
+    sampling: Sampling,
+    rules: Rules,
+    random: np.random.Generator,
+    *,
+    full: bool,
+) -> int:
+    last = full or len(row.new) + 1 >= sampling.max_new_tokens
+    return choose(
+        rules.apply(logits, row.prompt, row.new, last=last), row.prompt + row.new, sampling, random
+    )
+
+
+def _grow(row: Row, token: int, sampling: Sampling, rules: Rules, *, full: bool) -> None:
     if row.finish:
         return
     row.new.append(token)
-    if token in ends:
+    if token in rules.ends:
         row.finish = "stop"
     elif len(row.new) >= sampling.max_new_tokens or full:
         row.finish = "length"

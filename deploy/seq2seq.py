@@ -1,8 +1,6 @@
 """An encoder's and a decoder's engine as one: the encoder runs once, the decoder once a token."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import BundleError, ConfigError
+from .rules import start_id
 from .signature import Signature
 from .text import Arrays
 
 ENCODER, DECODER = "encoder", "decoder"
 PAST, PRESENT = "past_", "present_"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What generation_config.json, else config.json, says of every text, whatever is sampled."""
-
-    start: int
-    first: int | None = None
-    never: tuple[int, ...] = ()
-    not_first: tuple[int, ...] = ()
-
-    @classmethod
-    def load(cls, folder: Path) -> "Rules":
-        """Read them.
-
-        Raises:
-            ConfigError: no start token is named.
-        """
-        said = _said(folder)
-        single = (ids[0] for ids in said.get("bad_words_ids") or () if len(ids) == 1)
-        return cls(
-            start=start_id(folder),
-            first=said.get("forced_bos_token_id"),
-            never=(*single, *(said.get("suppress_tokens") or ())),
-            not_first=tuple(said.get("begin_suppress_tokens") or ()),
-        )
-
-
-def start_id(folder: Path) -> int:
-    """The token that every text of a decoder starts with.
-
-    Raises:
-        ConfigError: neither generation_config.json nor config.json names one.
-    """
-    said = _said(folder)
-    for key in ("decoder_start_token_id", "bos_token_id"):
-        if isinstance(said.get(key), int):
-            return said[key]
-    raise ConfigError(
-        "no decoder_start_token_id",
-        where=folder / "config.json",
-        mend="name one there, and export again",
-    )
-
-
-def _said(folder: Path) -> dict[str, Any]:
-    said: dict[str, Any] = {}
-    for name in ("config.json", "generation_config.json"):
-        try:
-            found = json.loads((folder / name).read_bytes())
-        except (OSError, ValueError):
-            continue
-        said |= {key: value for key, value in found.items() if value is not None}
-    return said
 
 
 class Pair:
@@ -80,7 +25,7 @@ class Pair:
         self._engines = engines
         self._signatures = signatures
         self._where = assets
-        self.rules = Rules.load(assets)
+        self.start = start_id(assets)
         self._kept: dict[str, Any] = {}
         self.length = 0
 
@@ -110,11 +55,7 @@ class Pair:
                 shape = [dim if isinstance(dim, int) else 0 for dim in tensor.shape]
                 self._kept[tensor.name] = _value(np.zeros([rows, *shape[1:]], tensor.dtype))
         self.length = 0
-        logits = self.step([self.rules.start] * rows)
-        if self.rules.first is not None:
-            return _only(logits, self.rules.first)
-        logits[:, list(self.rules.not_first)] = -np.inf
-        return logits
+        return self.step([self.start] * rows)
 
     def step(self, tokens: Sequence[int]) -> NDArray[Any]:
         """Run one more token a text; logits [texts, vocabulary] after it."""
@@ -126,9 +67,7 @@ class Pair:
             if tensor.role.startswith(PAST):
                 self._kept[tensor.name] = outputs[PRESENT + tensor.role.removeprefix(PAST)]
         self.length += 1
-        logits = np.array(outputs["logits"].numpy()[:, -1])
-        logits[:, list(self.rules.never)] = -np.inf
-        return logits
+        return outputs["logits"].numpy()[:, -1]
 
     def _run(self, name: str, wanted: list[str], feed: dict[str, Any]) -> dict[str, Any]:
         roles = {tensor.name: tensor.role for tensor in self._signatures[name].outputs}
@@ -138,12 +77,6 @@ class Pair:
             what = f"the {name} failed: {' '.join(str(error).split())[:200]}"
             raise BundleError(what, where=self._where) from error
         return {roles[each]: value for each, value in zip(wanted, values, strict=True)}
-
-
-def _only(logits: NDArray[Any], token: int) -> NDArray[Any]:
-    forced = np.full_like(logits, -np.inf)
-    forced[:, token] = 0
-    return forced
 
 
 def _mask(encoder: Signature) -> str:

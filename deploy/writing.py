@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError
-from .generate import Decoder, Row, decode, stop_ids
+from .generate import Decoder, Row, decode
+from .rules import Rules
 from .sampling import Sampling
 from .seq2seq import Pair
 from .text import Encoder
@@ -35,7 +36,7 @@ class Writer:
         pair: Callable[[], Pair] | None = None,
     ) -> None:
         self._encoder = encoder
-        self._ends = stop_ids(assets)
+        self._rules = Rules.load(assets)
         self._assets = assets
         self._engine = engine
         self._pair = pair
@@ -81,10 +82,10 @@ class Writer:
         feed = self._encoder.arrays(encodings)
         if self._pair:
             decoder = self._pair()
-            rows = [Row([decoder.rules.start]) for _ in encodings]
+            rows = [Row([decoder.start]) for _ in encodings]
         else:
             decoder = Decoder(self._engine, self._encoder.signature, self._assets)
-        return rows, decode(decoder, feed, rows, sampling, self._ends)
+        return rows, decode(decoder, feed, rows, sampling, self._rules)
 
 
 class _Text:

@@ -55,7 +55,8 @@ def bart(size: int) -> Any:
         )
     )
     model.generation_config.forced_bos_token_id = 7
-    model.generation_config.forced_eos_token_id = None
+    model.generation_config.forced_eos_token_id = 3
+    model.generation_config.no_repeat_ngram_size = 3
     return model
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from ...deploy.backend import Feed
-from ...deploy.seq2seq import start_id
+from ...deploy.rules import start_id
 from ...deploy.signature import Signature
 from ..run import Run
 from .rolling import Call, keeps_cache, started, steps, whole

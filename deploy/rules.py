@@ -1,0 +1,133 @@
+"""What a checkpoint's generation settings say of every text, greedy or drawn."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ConfigError
+
+_FILES = ("generation_config.json", "config.json")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Tokens that are forced, forbidden or due, by transformers' names of them.
+
+    `first` and `last` are forced_bos_token_id and forced_eos_token_id, `never` suppress_tokens,
+    `not_first` begin_suppress_tokens, `phrases` bad_words_ids, `ends` eos_token_id, `least`
+    min_length and `least_new` min_new_tokens, `gram` no_repeat_ngram_size.
+    """
+
+    first: int | None = None
+    last: tuple[int, ...] = ()
+    never: tuple[int, ...] = ()
+    not_first: tuple[int, ...] = ()
+    phrases: tuple[tuple[int, ...], ...] = ()
+    ends: frozenset[int] = frozenset()
+    least: int = 0
+    least_new: int = 0
+    gram: int = 0
+
+    @classmethod
+    def load(cls, folder: Path) -> "Rules":
+        """Those of generation_config.json; of config.json where there is none, as before 2023."""
+        said = next((one for name in _FILES if (one := _read(folder / name))), {})
+        ends = stop_ids(folder)
+        phrases = (tuple(one) for one in said.get("bad_words_ids") or ())
+        return cls(
+            first=said.get("forced_bos_token_id"),
+            last=_ids(said.get("forced_eos_token_id")),
+            never=_ids(said.get("suppress_tokens")),
+            not_first=_ids(said.get("begin_suppress_tokens")),
+            phrases=tuple(one for one in phrases if one and one not in {(end,) for end in ends}),
+            ends=ends,
+            least=said.get("min_length") or 0,
+            least_new=said.get("min_new_tokens") or 0,
+            gram=said.get("no_repeat_ngram_size") or 0,
+        )
+
+    def apply(
+        self, logits: NDArray[Any], prompt: Sequence[int], new: Sequence[int], *, last: bool
+    ) -> NDArray[Any]:
+        """Logits [vocabulary] of the token after prompt and new, what may not come at -inf.
+
+        `last`: no token may follow this one.
+        """
+        text = [*prompt, *new]
+        forced = self.last if last else ()
+        if len(text) == 1 and self.first is not None:
+            forced = (self.first,)
+        if forced:
+            made = np.full_like(logits, -np.inf)
+            made[list(forced)] = 0
+            return made
+        banned = [one for one in self._banned(text, prompt, new) if one < len(logits)]
+        if not banned:
+            return logits
+        made = logits.copy()
+        made[banned] = -np.inf
+        return made
+
+    def _banned(self, text: list[int], prompt: Sequence[int], new: Sequence[int]) -> list[int]:
+        found = [*self.never, *_completing(text, self.phrases)]
+        if len(text) < self.least or len(new) < self.least_new:
+            found += self.ends
+        # a forced first token of the decoder is not yet its beginning
+        begins = len(prompt) + (1 if len(prompt) == 1 and self.first is not None else 0)
+        if len(text) == begins:
+            found += self.not_first
+        if 0 < self.gram <= len(text):
+            places = range(len(text) - self.gram + 1)
+            found += _completing(text, [tuple(text[at : at + self.gram]) for at in places])
+        return found
+
+
+def _completing(text: list[int], phrases: Sequence[tuple[int, ...]]) -> list[int]:
+    """The tokens that would make one of the phrases the text's end."""
+    return [
+        phrase[-1]
+        for phrase in phrases
+        if len(phrase) == 1 or phrase[:-1] == tuple(text[1 - len(phrase) :])
+    ]
+
+
+def start_id(folder: Path) -> int:
+    """The token that every text of a decoder starts with.
+
+    Raises:
+        ConfigError: neither generation_config.json nor config.json names one.
+    """
+    said = [_read(folder / name) for name in _FILES]
+    for key in ("decoder_start_token_id", "bos_token_id"):
+        for one in said:
+            if isinstance(one.get(key), int):
+                return one[key]
+    raise ConfigError(
+        "no decoder_start_token_id",
+        where=folder / "config.json",
+        mend="name one there, and export again",
+    )
+
+
+def stop_ids(folder: Path) -> frozenset[int]:
+    """The tokens that end a text, by generation_config.json, else by config.json."""
+    found = (_ids(_read(folder / name).get("eos_token_id")) for name in _FILES)
+    return frozenset(next((ids for ids in found if ids), ()))
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    values: list[Any] = value if isinstance(value, list) else [value]
+    return tuple(one for one in values if isinstance(one, int))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
