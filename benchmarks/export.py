@@ -110,11 +110,12 @@ def _write(path: Path, shard: dict[str, tuple[int, ...]], width: int, kind: str,
         file.write(struct.pack("<Q", len(text)) + text)
         block = (rng.standard_normal(1 << 22, dtype=np.float32) * 0.02).astype(dtype)
         for shape in shard.values():
-            left = _count(shape)
+            # from another place each time: equal tensors would be merged, and written once
+            left, start = _count(shape), int(rng.integers(block.size))
             while left:
-                part = block[: min(left, block.size)]
+                part = block[start : start + left]
                 file.write(part.view(np.uint8).data)
-                left -= part.size
+                left, start = left - part.size, 0
 
 
 def _count(shape: tuple[int, ...]) -> int:
