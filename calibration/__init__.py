@@ -3,7 +3,8 @@
 from . import ranges
 from .case import Case, Choice, Freedom
 from .choosing import choose, covering
-from .forward import Feed, forward
+from .forward import Arrays, Feed, forward, forward_blocks
+from .observers import Observer
 from .ranges import Calibrated, Kept, Range
 from .rounding import Compensation, compensated, nearest, rounded, steps_of
 from .samples import Samples, read_samples
@@ -11,6 +12,7 @@ from .statistics import Seen, Size, Watched, collect
 from .threads import ahead, one_thread, side_by_side
 
 __all__ = [
+    "Arrays",
     "Calibrated",
     "Case",
     "Choice",
@@ -18,6 +20,7 @@ __all__ = [
     "Feed",
     "Freedom",
     "Kept",
+    "Observer",
     "Range",
     "Samples",
     "Seen",
@@ -29,6 +32,7 @@ __all__ = [
     "compensated",
     "covering",
     "forward",
+    "forward_blocks",
     "nearest",
     "one_thread",
     "ranges",

@@ -1,13 +1,17 @@
 """The statistics run: a model on ONNX Runtime with inner tensors as outputs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from .. import CalibrationError, ConfigError, MissingError
+from .blocks import Block, model_of, split
 
 Feed = Mapping[str, NDArray[np.generic]]
 Arrays = dict[str, NDArray[np.generic]]
@@ -18,48 +22,142 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 def forward(path: Path, tensors: Sequence[str], feeds: Sequence[Feed]) -> Iterator[Arrays]:
     """For each feed the named tensors as arrays; weights are mapped from disk, not read here.
 
+    Raises as `forward_blocks`.
+    """
+    model = onnx.load(path, load_external_data=False)
+    for index, feed in enumerate(feeds):
+        fits(inputs_of(model), feed, index)
+    (block,) = split(model, tensors, size=sys.maxsize)
+    yield from _run(_session(path, model, block, {}), block, tensors, feeds, None)
+
+
+def forward_blocks(
+    path: Path,
+    tensors: Sequence[str],
+    feeds: Sequence[Feed],
+    folder: Path,
+    *,
+    together: Sequence[tuple[str, str]] = (),
+    size: int | None = None,
+) -> Iterator[tuple[Sequence[str], Iterator[Arrays]]]:
+    """The model block by block: the tensors that a block gives, and them of each feed.
+
+    The weights of one block are in memory at a time; what later blocks read of earlier ones lies
+    in `folder` meanwhile. A block's arrays are taken whole before the next block is asked for.
+    `together` and `size` are those of `split`.
+
     Raises:
         MissingError: ONNX Runtime is not installed.
         ConfigError: a feed's names or shapes are not the model's inputs.
         CalibrationError: the model cannot be loaded or executed.
     """
+    model = onnx.load(path, load_external_data=False)
+    inputs, between = inputs_of(model), Between(folder)
+    for index, feed in enumerate(feeds):
+        fits(inputs, feed, index)
+    blocks = split(model, tensors, together, size)
+    given = [name for name in tensors if name in inputs]
+    for place, block in enumerate(blocks):
+        wanted = [*(given if place == 0 else ()), *block.outputs]
+        session = _session(path, model, block, between.kinds)
+        yield wanted, _run(session, block, wanted, feeds, between)
+        del session
+        between.keep({name for later in blocks[place + 1 :] for name in later.reads})
+
+
+class Between:
+    """What blocks give to later ones, a file an array."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places: dict[str, int] = {}
+        self._free = count()
+        self.kinds: dict[str, int] = {}
+
+    def write(self, feed: int, arrays: Arrays) -> None:
+        """Keep arrays of one feed."""
+        for name, array in arrays.items():
+            self._places.setdefault(name, next(self._free))
+            self.kinds[name] = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            np.save(self._path(feed, name), array)
+
+    def read(self, feed: int, name: str) -> NDArray[np.generic]:
+        """The array of one feed."""
+        return np.load(self._path(feed, name))
+
+    def keep(self, names: Collection[str]) -> None:
+        """Delete all arrays but those."""
+        for name in self._places.keys() - names:
+            for path in self._folder.glob(f"*-{self._places.pop(name)}.npy"):
+                path.unlink()
+
+    def _path(self, feed: int, name: str) -> Path:
+        return self._folder / f"{feed}-{self._places[name]}.npy"
+
+
+def _run(
+    session: Any,
+    block: Block,
+    wanted: Sequence[str],
+    feeds: Sequence[Feed],
+    between: Between | None,
+) -> Iterator[Arrays]:
+    """The wanted tensors of each feed; what later blocks read is kept."""
+    taken = {item.name for item in session.get_inputs()}
+    names = [item.name for item in session.get_outputs()]
+    for index, feed in enumerate(feeds):
+        arrays = {name: array for name, array in feed.items() if name in taken}
+        if between is not None:
+            arrays |= {name: between.read(index, name) for name in block.reads}
+        try:
+            found = dict(zip(names, map(np.asarray, session.run(names, arrays)), strict=True))
+        except Exception as error:
+            raise CalibrationError(f"batch {index} cannot be executed: {_line(error)}") from error
+        if between is not None:
+            between.write(index, {name: found[name] for name in block.gives})
+        yield {name: found[name] if name in found else np.asarray(feed[name]) for name in wanted}
+
+
+def _session(path: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[str, int]) -> Any:
+    """A session on a block of the model in that file; weights are mapped from beside it."""
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise MissingError(
             "ONNX Runtime is not installed", mend="pip install 'llmdeploy[cpu]'"
         ) from error
-    model = with_outputs(path, tensors)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry(_FOLDER, str(path.parent.resolve()))
     try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        return ort.InferenceSession(
+            model_of(model, block, kinds).SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
         )
     except Exception as error:  # ONNX Runtime's own errors share no narrower class
         raise CalibrationError(f"the model cannot be loaded: {_line(error)}", where=path) from error
-    inputs = {item.name: item.shape for item in session.get_inputs()}
-    for index, feed in enumerate(feeds):
-        _fits(inputs, feed, index)
-        try:
-            found = session.run(list(tensors), dict(feed))
-        except Exception as error:
-            raise CalibrationError(
-                f"batch {index} cannot be executed: {_line(error)}", where=path
-            ) from error
-        yield dict(zip(tensors, map(np.asarray, found), strict=True))
 
 
-def with_outputs(path: Path, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The model, its weights left on disk, with the tensors as its outputs."""
-    model = onnx.load(path, load_external_data=False)
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    return model
+def inputs_of(model: onnx.ModelProto) -> dict[str, list[int | str | None]]:
+    """The shape of each input: sizes, names, or None."""
+    weights = {each.name for each in model.graph.initializer}
+    return {
+        each.name: [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+            for dim in each.type.tensor_type.shape.dim
+        ]
+        for each in model.graph.input
+        if each.name not in weights
+    }
 
 
-def _fits(inputs: Mapping[str, Sequence[int | str | None]], feed: Feed, index: int) -> None:
+def fits(inputs: Mapping[str, Sequence[int | str | None]], feed: Feed, index: int) -> None:
+    """Hold a feed against a model's inputs.
+
+    Raises:
+        ConfigError: a name is missing or unknown, or a shape is another.
+    """
     where = f"batch {index} of the samples"
     for name, shape in inputs.items():
         if name not in feed:

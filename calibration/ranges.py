@@ -1,6 +1,7 @@
 """ranges.json and the vectors beside it: all that quantising needs of a calibration."""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,12 @@ class Calibrated:
     method: str
     seed: int
     versions: dict[str, str]
-    ranges: dict[str, Range]
-    kept: dict[str, Kept]
+    ranges: Mapping[str, Range]
+    kept: Mapping[str, Kept]
 
 
 def save(calibrated: Calibrated, folder: Path) -> None:
-    """Write ranges.json and ranges.safetensors; the same calibration gives the same bytes."""
-    from safetensors.numpy import save_file
-
+    """Write ranges.json; the same calibration gives the same bytes."""
     head = {
         "schema_version": SCHEMA,
         "model": calibrated.model,
@@ -87,7 +86,15 @@ def save(calibrated: Calibrated, folder: Path) -> None:
     }
     text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
-    save_file(_vectors(calibrated), folder / VECTORS)
+
+
+def save_vectors(
+    found: Mapping[str, Range], kept: Mapping[str, Kept], folder: Path, part: int = 0
+) -> None:
+    """Write what is kept of some activations to ranges.safetensors, or to a file of that part."""
+    from safetensors.numpy import save_file
+
+    save_file(_vectors(found, kept), folder / (f"ranges-{part}.safetensors" if part else VECTORS))
 
 
 def _record(each: Range) -> dict[str, Any]:
@@ -98,21 +105,21 @@ def _record(each: Range) -> dict[str, Any]:
     return {**chosen, "errors": list(choice.errors), **fields}
 
 
-def _vectors(calibrated: Calibrated) -> dict[str, NDArray[Any]]:
+def _vectors(found: Mapping[str, Range], kept: Mapping[str, Kept]) -> dict[str, NDArray[Any]]:
     made: dict[str, NDArray[Any]] = {}
-    for name, each in calibrated.ranges.items():
+    for name, each in found.items():
         if each.choice.scale is not None:
             made[f"{name}/scale"] = each.choice.scale
         if each.choice.shift is not None:
             made[f"{name}/shift"] = each.choice.shift
-    for name, kept in calibrated.kept.items():
-        made[f"{name}/mean"], made[f"{name}/moments"] = kept.mean, _packed(kept.moments)
-        for kind, rows in (("rows", kept.rows), ("held-out", kept.held_out)):
+    for name, each in kept.items():
+        made[f"{name}/mean"], made[f"{name}/moments"] = each.mean, _packed(each.moments)
+        for kind, rows in (("rows", each.rows), ("held-out", each.held_out)):
             peak = np.maximum(np.abs(rows).max(axis=0), 1e-30).astype(np.float32)
             made[f"{name}/{kind}"] = (rows / peak).astype(np.float16)
             made[f"{name}/{kind}/peak"] = peak
-        made[f"{name}/rows/importance"] = kept.importance
-        made[f"{name}/held-out/importance"] = kept.held_out_importance
+        made[f"{name}/rows/importance"] = each.importance
+        made[f"{name}/held-out/importance"] = each.held_out_importance
     return made
 
 
@@ -139,7 +146,7 @@ def load(folder: Path, model: str) -> Calibrated:
     path = folder / FILE
     try:
         head = json.loads(path.read_text(encoding="utf-8"))
-        found = _calibrated(head, _opened(folder / VECTORS))
+        found = _calibrated(head, Vectors(folder))
     except FileNotFoundError as error:
         raise ConfigError("no calibration", where=path, mend="run `llmdeploy calibrate`") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -155,26 +162,61 @@ def load(folder: Path, model: str) -> Calibrated:
     return found
 
 
-def _opened(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+class Vectors:
+    """The vectors beside ranges.json by name, each read when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._places: dict[str, Path] = {}
+        paths = sorted(folder.glob("ranges*.safetensors"))
+        if not paths:
+            raise FileNotFoundError(folder / VECTORS)
+        for path in paths:
+            with _opened(path) as file:
+                self._places |= dict.fromkeys(file.keys(), path)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        with _opened(self._places[name]) as file:
+            return file.get_tensor(name)
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        """A vector, or None where there is none of that name."""
+        return self[name] if name in self._places else None
+
+
+class Kepts(Mapping[str, Kept]):
+    """What was kept of each activation, read when it is asked for: it may be larger than memory."""
+
+    def __init__(self, names: Iterable[str], vectors: Vectors) -> None:
+        self._names, self._vectors = tuple(names), vectors
+
+    def __getitem__(self, name: str) -> Kept:
+        return _kept(name, self._vectors)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _opened(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        return safe_open(path, "numpy")
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 
 
-def _calibrated(head: dict[str, Any], vectors: dict[str, NDArray[Any]]) -> Calibrated:
+def _calibrated(head: dict[str, Any], vectors: Vectors) -> Calibrated:
     if head["schema_version"] != SCHEMA:
         raise ValueError("schema")
     ranges = {name: _range(name, each, vectors) for name, each in head["ranges"].items()}
-    kept = {name: _kept(name, vectors) for name in ranges}
     plain = {key: head[key] for key in ("model", "samples", "method", "seed", "versions")}
-    return Calibrated(**plain, ranges=ranges, kept=kept)
+    return Calibrated(**plain, ranges=ranges, kept=Kepts(ranges, vectors))
 
 
-def _kept(name: str, vectors: dict[str, NDArray[Any]]) -> Kept:
+def _kept(name: str, vectors: Vectors) -> Kept:
     mean = vectors[f"{name}/mean"]
     rows, held_out = (
         vectors[f"{name}/{kind}"].astype(np.float32) * vectors[f"{name}/{kind}/peak"]
@@ -186,7 +228,7 @@ def _kept(name: str, vectors: dict[str, NDArray[Any]]) -> Kept:
     return Kept(mean, moments, rows, fit, held_out, test)
 
 
-def _range(name: str, each: dict[str, Any], vectors: dict[str, NDArray[Any]]) -> Range:
+def _range(name: str, each: dict[str, Any], vectors: Vectors) -> Range:
     choice = Choice(
         strength=each["strength"],
         scale=vectors.get(f"{name}/scale"),

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import NameFixPass
 from .facts import attribute_int, input_of, is_constant, made_by
 from .folds import NORMS, Fold, fold_of
 from .sizes import Size, product, sizes
+from .weights import apply
 
 #: GEMMs thinner than this are slower with Q/DQ around them on TensorRT (ModelOpt's own limit).
 MIN_DIM = 16
@@ -191,7 +192,7 @@ def weight_of(model: ir.Model, layer: Layer) -> NDArray[np.float32]:
     value = model.graph.initializers[layer.weight]
     tensor = ir.convenience.get_const_tensor(value)
     assert tensor is not None
-    array = tensor.numpy().astype(np.float32)
+    array = apply(tensor, lambda array: array.astype(np.float32))
     return np.ascontiguousarray(array.T) if layer.transposed else array
 
 

@@ -1,12 +1,12 @@
 """The stage `calibrate`: what INT8 must cover, from samples, by what it costs at the layers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ... import ConfigError
 from ...calibration import (
@@ -16,16 +16,11 @@ from ...calibration import (
     Feed,
     Freedom,
     Kept,
+    Observer,
     Range,
     Seen,
-    Size,
-    Watched,
-    ahead,
     choose,
-    collect,
     covering,
-    forward,
-    one_thread,
     ranges,
     side_by_side,
 )
@@ -34,10 +29,9 @@ from ...passes.sites import Site, find, weight_of
 from .. import registry
 from ..versions import versions
 from ..workspace import digest_file, digest_of
+from .collecting import coverage, statistics
 from .table import decibels
 
-#: Rows kept of each activation, as far as this many bytes of float32 go, within these bounds.
-SAMPLE_BYTES, LEAST_ROWS, MOST_ROWS = 64 << 20, 256, 1024
 FEW = 32
 
 
@@ -67,18 +61,15 @@ def calibrate(
     places = [site for site in find(graph) if site.eligible]
     if not places:
         raise ConfigError("the model has no weight MatMul that INT8 could take", where=model)
-    size = sample_size(places)
-    seen = _collect(model, feeds, places, mask, size, seed)
-    other = _collect(model, held_out or feeds, places, mask, size, seed)
-    observers = None if method == "auto" else {method: registry.find("observers", method)()}
-
-    def chosen(site: Site) -> Range:
-        weights = [weight_of(graph, layer) for layer in site.eligible]
-        case = Case.of(seen[site.tensor], other[site.tensor], weights, _freedom(graph, site))
-        choice = covering(choose(case, observers), other[site.tensor])
-        return _range(site, choice, seen[site.tensor], other[site.tensor])
-
-    found = {each.tensor: each for each in side_by_side(chosen, places)}
+    choice = Choosing(graph, None if method == "auto" else {method: _observer(method)})
+    found: dict[str, Range] = {}
+    for seen, other in statistics(model, folder, feeds, held_out, places, mask=mask, seed=seed):
+        sites = [site for site in places if site.tensor in seen]
+        chosen = side_by_side(lambda s, a=seen, b=other: choice(s, a[s.tensor], b[s.tensor]), sites)
+        here = {each.tensor: each for each in chosen}
+        kept = {name: Kept.of(seen[name], other[name]) for name in here}
+        ranges.save_vectors(here, kept, folder, part=len(found))
+        found |= here
     described = {**(source or {}), **coverage([*feeds, *held_out], mask)}
     calibrated = Calibrated(
         model=digest_model(model),
@@ -87,43 +78,28 @@ def calibrate(
         seed=seed,
         versions=versions(("numpy", "onnxruntime", "onnx", "onnx-ir")),
         ranges=found,
-        kept={name: Kept.of(seen[name], other[name]) for name in found},
+        kept={},
     )
     ranges.save(calibrated, folder)
     return _summary(calibrated, places)
 
 
-def sample_size(places: Sequence[Site]) -> int:
-    """How many rows are kept of each activation, from the bytes of one row of all."""
-    row = sum(site.layers[0].k for site in places) * 4
-    return int(np.clip(SAMPLE_BYTES // max(row, 1), LEAST_ROWS, MOST_ROWS))
+def _observer(name: str) -> Observer:
+    return registry.find("observers", name)()
 
 
-def _collect(
-    model: Path,
-    feeds: Sequence[Feed],
-    places: Sequence[Site],
-    mask: str | None,
-    size: int,
-    seed: int,
-) -> dict[str, Seen]:
-    watched = [Watched(site.tensor, site.stream, site.tokens) for site in places]
-    names = dict.fromkeys(name for each in watched for name in (each.tensor, each.stream) if name)
-    runs = zip(ahead(forward(model, list(names), feeds)), _real(feeds, mask), strict=True)
-    expected = coverage(feeds, mask).get("tokens", 0)
-    with one_thread():
-        return dict(collect(runs, watched, size=Size(size, expected=expected), seed=seed))
+@dataclass(frozen=True)
+class Choosing:
+    """From what was seen of an activation to its range; `observers` None for all that are tried."""
 
+    graph: ir.Model
+    observers: Mapping[str, Observer] | None
 
-def _real(feeds: Sequence[Feed], mask: str | None) -> Iterator[NDArray[np.bool_] | None]:
-    """Which tokens of each feed are real: the mask, its last columns where it covers a cache."""
-    for feed in feeds:
-        if mask is None or mask not in feed:
-            yield None
-            continue
-        real = np.asarray(feed[mask]).astype(bool)
-        width = feed["input_ids"].shape[1] if "input_ids" in feed else real.shape[-1]
-        yield real[..., real.shape[-1] - width :]
+    def __call__(self, site: Site, seen: Seen, other: Seen) -> Range:
+        """The range of an activation; `other` is of the held-out samples."""
+        weights = [weight_of(self.graph, layer) for layer in site.eligible]
+        case = Case.of(seen, other, weights, _freedom(self.graph, site))
+        return _range(site, covering(choose(case, self.observers), other), seen, other)
 
 
 def _freedom(graph: ir.Model, site: Site) -> Freedom:
@@ -147,23 +123,6 @@ def _range(site: Site, choice: Choice, seen: Seen, other: Seen) -> Range:
         histogram=tuple(int(n) for n in histogram.counts.reshape(64, -1).sum(axis=1)),
         histogram_width=histogram.width * len(histogram.counts) / 64,
     )
-
-
-def coverage(feeds: Sequence[Feed], mask: str | None) -> dict[str, Any]:
-    """Tokens, their distinct ids and the lengths of the samples, padding left out."""
-    real = list(_real(feeds, mask))
-    ids = [np.asarray(feed["input_ids"]) for feed in feeds if "input_ids" in feed]
-    if len(ids) != len(feeds):
-        return {"rows": sum(len(next(iter(feed.values()))) for feed in feeds)}
-    kept = [np.ones(a.shape, bool) if r is None else r for a, r in zip(ids, real, strict=True)]
-    lengths = np.concatenate([each.sum(axis=1) for each in kept])
-    distinct = np.unique(np.concatenate([a[r] for a, r in zip(ids, kept, strict=True)]))
-    return {
-        "rows": len(lengths),
-        "tokens": int(lengths.sum()),
-        "distinct_ids": len(distinct),
-        "lengths": [int(q) for q in np.quantile(lengths, (0, 0.25, 0.5, 0.75, 1))],
-    }
 
 
 def digest_model(model: Path) -> str:
