@@ -73,7 +73,10 @@ def _factor(second: NDArray[np.float64], damping: float) -> NDArray[Any]:
     diagonal = second.diagonal()
     damped = second + np.eye(len(second)) * max(damping * float(diagonal.mean()), 1e-12)
     # inv(H) = U'U from the Cholesky factor of H reversed: no inverse is formed
-    lower = np.linalg.cholesky(damped[::-1, ::-1])
+    try:
+        lower = np.linalg.cholesky(damped[::-1, ::-1])
+    except np.linalg.LinAlgError:  # of a signal that rounding drowned, only the variances are left
+        lower = np.diag(np.sqrt(np.maximum(damped.diagonal()[::-1], 1e-12)))
     return np.linalg.inv(lower)[::-1, ::-1].copy()
 
 
