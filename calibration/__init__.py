@@ -1,6 +1,7 @@
 """From samples to ranges: what INT8 must cover, how channels are smoothed, what it costs."""
 
 from . import ranges
+from .blocks import is_large
 from .case import Case, Choice, Freedom
 from .choosing import choose, covering
 from .forward import Arrays, Feed, forward, forward_blocks
@@ -33,6 +34,7 @@ __all__ = [
     "covering",
     "forward",
     "forward_blocks",
+    "is_large",
     "nearest",
     "one_thread",
     "ranges",

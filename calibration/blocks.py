@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from pathlib import Path
 
 import onnx
 
@@ -28,6 +29,12 @@ class Block:
     reads: tuple[str, ...]
     gives: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def is_large(path: Path) -> bool:
+    """Whether the weights of a model in a file are more than `WHOLE_BYTES`."""
+    model = onnx.load(path, load_external_data=False)
+    return sum(map(_size, model.graph.initializer)) > WHOLE_BYTES
 
 
 def split(

@@ -28,7 +28,7 @@ def forward(path: Path, tensors: Sequence[str], feeds: Sequence[Feed]) -> Iterat
     for index, feed in enumerate(feeds):
         fits(inputs_of(model), feed, index)
     (block,) = split(model, tensors, size=sys.maxsize)
-    yield from _run(_session(path, model, block, {}), block, tensors, feeds, None)
+    yield from _run(_session(path.parent, model, block, {}), block, tensors, feeds, None)
 
 
 def forward_blocks(
@@ -39,12 +39,13 @@ def forward_blocks(
     *,
     together: Sequence[tuple[str, str]] = (),
     size: int | None = None,
+    weights: Path | None = None,
 ) -> Iterator[tuple[Sequence[str], Iterator[Arrays]]]:
     """The model block by block: the tensors that a block gives, and them of each feed.
 
     The weights of one block are in memory at a time; what later blocks read of earlier ones lies
     in `folder` meanwhile. A block's arrays are taken whole before the next block is asked for.
-    `together` and `size` are those of `split`.
+    `together` and `size` are those of `split`; the weights lie beside the model, or in `weights`.
 
     Raises:
         MissingError: ONNX Runtime is not installed.
@@ -59,7 +60,7 @@ def forward_blocks(
     given = [name for name in tensors if name in inputs]
     for place, block in enumerate(blocks):
         wanted = [*(given if place == 0 else ()), *block.outputs]
-        session = _session(path, model, block, between.kinds)
+        session = _session(weights or path.parent, model, block, between.kinds)
         yield wanted, _run(session, block, wanted, feeds, between)
         del session
         between.keep({name for later in blocks[place + 1 :] for name in later.reads})
@@ -118,8 +119,8 @@ def _run(
         yield {name: found[name] if name in found else np.asarray(feed[name]) for name in wanted}
 
 
-def _session(path: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[str, int]) -> Any:
-    """A session on a block of the model in that file; weights are mapped from beside it."""
+def _session(folder: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[str, int]) -> Any:
+    """A session on a block of a model whose weights are mapped from that folder."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -128,7 +129,7 @@ def _session(path: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[st
         ) from error
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry(_FOLDER, str(path.parent.resolve()))
+    options.add_session_config_entry(_FOLDER, str(folder.resolve()))
     try:
         return ort.InferenceSession(
             model_of(model, block, kinds).SerializeToString(),
@@ -136,7 +137,9 @@ def _session(path: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[st
             providers=["CPUExecutionProvider"],
         )
     except Exception as error:  # ONNX Runtime's own errors share no narrower class
-        raise CalibrationError(f"the model cannot be loaded: {_line(error)}", where=path) from error
+        raise CalibrationError(
+            f"the model cannot be loaded: {_line(error)}", where=folder
+        ) from error
 
 
 def inputs_of(model: onnx.ModelProto) -> dict[str, list[int | str | None]]:

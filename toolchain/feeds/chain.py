@@ -8,12 +8,15 @@ from ...deploy.rules import start_id
 from ...deploy.signature import Signature
 from ..run import Run
 from .rolling import Call, keeps_cache, started, steps, whole
+from .streamed import continued, is_large
 
 #: Greedy tokens that a cache is filled with.
 TOKENS = 6
 #: Every how many batches of calibration samples one is continued, and how many at most: a cache
 #: is memory.
 EVERY, MOST = 4, 8
+#: At most so many of a model larger than memory.
+FEW = 2
 
 
 class Chain:
@@ -41,13 +44,19 @@ class Chain:
         if not keeps_cache(self._signature):
             return tuple(feeds)
         if not self._beside:
-            continued = feeds[::EVERY][:MOST]
-            return (*feeds, *(self._rolled(feed)[-1] for feed in continued))
+            return (*feeds, *self._continued(feeds[::EVERY]))
         made: list[Feed] = []
         for feed in feeds:
             rolled = self._rolled(feed)
             made += [whole(self._signature, rolled), rolled[-1]]
         return tuple(made)
+
+    def _continued(self, feeds: Sequence[Feed]) -> tuple[Feed, ...]:
+        """Single tokens after some of the feeds; after fewer where the weights are many."""
+        path = self._run.folder("export", self._graph) / "model.onnx"
+        if is_large(path):
+            return continued(path, self._signature, feeds[:FEW])
+        return tuple(self._rolled(feed)[-1] for feed in feeds[:MOST])
 
     @property
     def words(self) -> str:
