@@ -29,6 +29,7 @@ class Range:
     high: float
     rows: int
     saturated: float
+    dead: int = 0
     histogram: tuple[int, ...] = ()
     histogram_width: float = 0.0
 
@@ -239,7 +240,7 @@ def _range(name: str, each: dict[str, Any], vectors: Vectors) -> Range:
         learned=each["learned"],
         outliers=tuple(each["outliers"]),
     )
-    rest = ("low", "high", "rows", "saturated", "histogram_width")
+    rest = ("low", "high", "rows", "saturated", "dead", "histogram_width")
     return Range(
         tensor=name,
         choice=choice,

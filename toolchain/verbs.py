@@ -13,6 +13,7 @@ from .. import ConfigError
 from . import checks, release, report, stages
 from .config import Config, load
 from .console import emit, people, watcher
+from .int8 import showing
 from .optimizing import Asked
 from .options import CONFIG
 from .run import Run
@@ -128,6 +129,8 @@ def explained(path: Path | None, run: Run, asked: Asked, as_json: bool, quiet: b
 def _print_stage(run: Run, made: Stage) -> None:
     folder = run.folder(made.name)
     people(file=sys.stdout).print(f"{folder}{' (fresh)' if made.fresh else ''}")
+    for line in showing.lines(made.results) if made.name == "calibrate" else ():
+        people(file=sys.stdout).print(line, markup=False, soft_wrap=True)
     for note in made.results.get("notes", ()):
         people().print(f"note: {note}", markup=False)
 

@@ -9,6 +9,7 @@ import pytest
 from llmdeploy import CalibrationError, ConfigError
 from llmdeploy.passes import load
 from llmdeploy.toolchain.int8.quantizing import calibrate, quantize
+from llmdeploy.toolchain.int8.showing import lines
 from llmdeploy.toolchain.replay import replay
 
 TEXT = """
@@ -214,7 +215,26 @@ def test_one_method_for_all(method: str, float_model: Path, tmp_path: Path):
         calibrate(float_model, tmp_path, feeds, mask="attention_mask", method="nope")
 
 
-def test_a_dead_channel_is_no_trouble(tmp_path: Path):
+def test_a_dead_channel_is_told_and_no_trouble(tmp_path: Path):
+    """Its gain is 0 and so is its bias: a channel of the norm that is 0 for every token."""
     model = write(tmp_path / "float", outlier=0.0)
-    _, made = chain(model, tmp_path / "a")
+    proto = onnx.load(model)
+    bias = next(each for each in proto.graph.initializer if each.name == "b")
+    array = onnx.numpy_helper.to_array(bias).copy()
+    array[3] = 0
+    bias.CopyFrom(onnx.numpy_helper.from_array(array, "b"))
+    onnx.save(proto, model)
+    found, made = chain(model, tmp_path / "a")
+    assert found["notes"] == ["1 channels of n are dead: zero for every token of the samples"]
     assert made["mean_cosine_holdout"] > 0.999
+
+
+def test_the_worst_layers_are_shown_first(float_model: Path, tmp_path: Path):
+    found, made = chain(float_model, tmp_path / "a")
+    head, covered, _, *layers = lines(found)
+    assert head.startswith("samples 64, digest")
+    assert covered == "tokens 384, 49 different ones; 6 to 6 a sample, half have 6 or fewer"
+    assert len(layers) == len(made["layers"]) == 2
+    decibels = [float(line.split(" dB")[0]) for line in layers]
+    assert decibels == sorted(decibels)
+    assert made["layers"][0]["node"] in "".join(layers)

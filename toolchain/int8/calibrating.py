@@ -119,6 +119,7 @@ def _range(site: Site, choice: Choice, seen: Seen, other: Seen) -> Range:
         low=float(seen.low.min()),
         high=float(seen.high.max()),
         rows=seen.rows,
+        dead=int(((seen.low == 0) & (seen.high == 0)).sum()),
         saturated=float(beyond.mean()),
         histogram=tuple(int(n) for n in histogram.counts.reshape(64, -1).sum(axis=1)),
         histogram_width=histogram.width * len(histogram.counts) / 64,
@@ -156,9 +157,19 @@ def _summary(calibrated: Calibrated, places: Sequence[Site]) -> dict[str, Any]:
         "tokens": samples.get("tokens"),
         "coverage": samples,
         "method": calibrated.method,
-        "notes": notes,
+        "notes": [*notes, *dead(calibrated)],
         "worst": worst(calibrated),
     }
+
+
+def dead(calibrated: Calibrated) -> list[str]:
+    """What is said of channels that were nothing but zero: INT8 cannot know how far they reach."""
+    counts = {name: each.dead for name, each in calibrated.ranges.items() if each.dead}
+    if not counts:
+        return []
+    first, count = max(counts.items(), key=lambda item: item[1])
+    more = f" and of {len(counts) - 1} other activations" if len(counts) > 1 else ""
+    return [f"{count} channels of {first}{more} are dead: zero for every token of the samples"]
 
 
 def worst(calibrated: Calibrated, count: int = 8) -> list[dict[str, Any]]:
@@ -168,6 +179,8 @@ def worst(calibrated: Calibrated, count: int = 8) -> list[dict[str, Any]]:
             "node": node,
             "snr_db": decibels(error),
             "smoothing": each.choice.strength,
+            "learned": each.choice.learned,
+            "outliers": len(each.choice.outliers),
             "observer": each.choice.observer,
             "saturated": each.saturated,
         }
