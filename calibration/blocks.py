@@ -4,6 +4,7 @@ A cut may lie anywhere in the order of the nodes: what is made before it and rea
 has to be kept. Cuts are put where that is least, an edge of a transformer's layer.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,8 +15,10 @@ import onnx
 
 #: Weights of a block, at most, in bytes, where not one node alone has more.
 BLOCK_BYTES = 256 << 20
-#: A model with no more weights than this runs whole.
+#: The weights of a model with no more of them than this need no cut.
 WHOLE_BYTES = 1 << 30
+#: Channels of all wanted tensors of a block, at most: each is kept of every token of a batch.
+CHANNELS = 32768
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,22 @@ def split(
     wanted: Sequence[str],
     together: Sequence[tuple[str, str]] = (),
     size: int | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> tuple[Block, ...]:
-    """The blocks that the wanted tensors need; one for a model of `WHOLE_BYTES` of weights or less.
+    """The blocks that the wanted tensors need, in order.
 
-    `together` are pairs of tensors that no cut should part; `size` is the most bytes of weights a
-    block has, `BLOCK_BYTES` by default.
+    `together` are pairs of tensors that no cut should part. A block has at most `size` bytes of
+    weights, by default `BLOCK_BYTES` where the model has more than `WHOLE_BYTES`; and at most
+    `CHANNELS` of the `widths` that are known of wanted tensors.
     """
     graph = _Graph.of(model, wanted)
-    if size is None and graph.bytes() <= WHOLE_BYTES:
-        size = graph.bytes() + 1
-    cuts = [0, *_cuts(graph, together, size or BLOCK_BYTES), len(graph.nodes)]
+    if size is None:
+        size = BLOCK_BYTES if sum(graph.weights) > WHOLE_BYTES else sys.maxsize
+    loads = [
+        max(weight / size, sum(widths.get(name, 0) for name in made) / CHANNELS if widths else 0.0)
+        for weight, made in zip(graph.weights, graph.makes, strict=True)
+    ]
+    cuts = [0, *_cuts(graph, together, loads), len(graph.nodes)]
     return tuple(_block(graph, start, end, wanted) for start, end in pairwise(cuts))
 
 
@@ -83,10 +92,6 @@ class _Graph:
             tuple(sum(sizes[name] for name in each & sizes.keys()) for each in reads),
         )
 
-    def bytes(self) -> int:
-        """The bytes of all weights that are read."""
-        return sum(self.weights)
-
     def made(self) -> dict[str, int]:
         """Where each tensor is made."""
         return {name: place for place, names in enumerate(self.makes) for name in names}
@@ -96,8 +101,13 @@ class _Graph:
         return {name: place for place, names in enumerate(self.reads) for name in names}
 
 
-def _cuts(graph: _Graph, together: Sequence[tuple[str, str]], size: int) -> Iterator[int]:
-    """Places before which the graph is cut: in the later half of what fits, where least is kept."""
+def _cuts(
+    graph: _Graph, together: Sequence[tuple[str, str]], loads: Sequence[float]
+) -> Iterator[int]:
+    """Places before which the graph is cut: in the later half of what fits, where least is kept.
+
+    `loads` are the parts of a block that each node fills.
+    """
     made, used = graph.made(), graph.used()
     pairs = [(made[a], made[b]) for a, b in together if a in made and b in made]
     count = len(graph.nodes)
@@ -108,14 +118,14 @@ def _cuts(graph: _Graph, together: Sequence[tuple[str, str]], size: int) -> Iter
     for first, last in pairs:
         for cut in range(first + 1, last + 1):
             cost[cut] += count
-    start, held = 0, 0
-    for place, weight in enumerate(graph.weights):
-        if held + weight > size and place > start:
+    start, held = 0, 0.0
+    for place, load in enumerate(loads):
+        if held + load > 1 and place > start:
             least = start + 1 + (place - start) // 2
             start = min(range(least, place + 1), key=lambda cut: (cost[cut], -cut))
-            held = sum(graph.weights[start:place])
+            held = sum(loads[start:place])
             yield start
-        held += weight
+        held += load
 
 
 def _block(graph: _Graph, start: int, end: int, wanted: Sequence[str]) -> Block:

@@ -39,13 +39,15 @@ def forward_blocks(
     *,
     together: Sequence[tuple[str, str]] = (),
     size: int | None = None,
+    widths: Mapping[str, int] | None = None,
     weights: Path | None = None,
 ) -> Iterator[tuple[Sequence[str], Iterator[Arrays]]]:
     """The model block by block: the tensors that a block gives, and them of each feed.
 
     The weights of one block are in memory at a time; what later blocks read of earlier ones lies
     in `folder` meanwhile. A block's arrays are taken whole before the next block is asked for.
-    `together` and `size` are those of `split`; the weights lie beside the model, or in `weights`.
+    `together`, `size` and `widths` are those of `split`. Weights lie beside the model, or in the
+    folder `weights`.
 
     Raises:
         MissingError: ONNX Runtime is not installed.
@@ -56,7 +58,7 @@ def forward_blocks(
     inputs, between = inputs_of(model), Between(folder)
     for index, feed in enumerate(feeds):
         fits(inputs, feed, index)
-    blocks = split(model, tensors, together, size)
+    blocks = split(model, tensors, together, size, widths)
     given = [name for name in tensors if name in inputs]
     for place, block in enumerate(blocks):
         wanted = [*(given if place == 0 else ()), *block.outputs]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from llmdeploy.calibration import forward, forward_blocks
+from llmdeploy.calibration import blocks, forward, forward_blocks
 from llmdeploy.calibration.blocks import split
 
 TEXT = """
@@ -51,12 +51,12 @@ def test_blocks_give_what_the_whole_gives(model: Path, tmp_path: Path, size: int
     names, given = ["x", "a", "c", "f", "out"], feeds(4)
     (tmp_path / "aside").mkdir()
     found: dict[int, dict[str, np.ndarray]] = {index: {} for index in range(4)}
-    blocks = 0
+    parts = 0
     for _, arrays in forward_blocks(model, names, given, tmp_path / "aside", size=size):
-        blocks += 1
+        parts += 1
         for index, each in enumerate(arrays):
             found[index] |= each
-    assert blocks == count
+    assert parts == count
     for index, whole in enumerate(forward(model, names, given)):
         assert set(found[index]) == set(whole) == set(names)
         for name in names:
@@ -70,6 +70,14 @@ def test_cuts_part_no_pair_and_lie_where_least_is_kept(model: Path):
     assert [block.gives for block in plain] == [("f",), ()]
     bound = split(proto, ["out"], together=[("f", "out")], size=3 * KIB)
     assert [block.gives for block in bound] == [("c", "e"), ()]
+
+
+def test_what_is_watched_bounds_a_block_too(model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(blocks, "CHANNELS", 32)
+    wanted = ["a", "b", "c", "e", "f", "out"]
+    found = split(onnx.load(model), wanted, widths=dict.fromkeys(wanted, 16))
+    assert [name for block in found for name in block.outputs] == wanted
+    assert max(len(block.outputs) for block in found) == 2
 
 
 def test_what_no_wanted_tensor_needs_is_not_run(model: Path):

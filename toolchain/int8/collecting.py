@@ -45,7 +45,8 @@ def statistics(
     watched = [Watched(site.tensor, site.stream, site.tokens) for site in places]
     names = dict.fromkeys(name for each in watched for name in (each.tensor, each.stream) if name)
     together = [(each.tensor, each.stream) for each in watched if each.stream]
-    width = {site.tensor: site.layers[0].k for site in places}
+    width = {site.stream: site.layers[0].n for site in places if site.stream}
+    width |= {site.tensor: site.layers[0].k for site in places}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".between-") as aside:
         blocks = forward_blocks(
             model,
@@ -54,6 +55,7 @@ def statistics(
             Path(aside),
             together=together,
             size=size,
+            widths=width,
         )
         for tensors, arrays in blocks:
             here = [each for each in watched if each.tensor in tensors]
