@@ -18,7 +18,8 @@ from typing import Any
 
 import onnxruntime as ort
 from llmdeploy.deploy.runtime import load
-from llmdeploy.toolchain.benching import feed, shape
+from llmdeploy.toolchain.benching import shape
+from llmdeploy.toolchain.phases import feed
 
 WARM_UP = 10
 WITHIN = 0.05
@@ -26,7 +27,7 @@ WITHIN = 0.05
 
 def verb(paths: list[str], where: str, rounds: int, threads: int) -> tuple[float, float]:
     """Median milliseconds of both engines as `llmdeploy bench --json` gives them."""
-    options = ["--shape", where, "--rounds", str(rounds), "--threads", str(threads)]
+    options = ["--shape", where, "--rounds", str(rounds), "--threads", str(threads), "--cold", "0"]
     command = [sys.executable, "-m", "llmdeploy", "bench", *paths, *options]
     # A workspace that is not there: nothing is to be written.
     command += ["-w", str(Path(paths[0]) / "none"), "--json"]

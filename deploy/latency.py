@@ -13,14 +13,17 @@ from .. import ConfigError
 Feed = Mapping[str, NDArray[Any]]
 Run = Callable[[Feed], object]
 Call = Literal["faster", "slower", "within noise"]
+#: The ends of an interval that holds 95 of 100.
+INTERVAL = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Timing:
     """Latency of one runner on one feed, in milliseconds.
 
-    `low_ms` and `high_ms` bound the median, `speedup_low` and `speedup_high` the ratio of the
-    first runner's median to this one's, both at 95 %. `call` says whether that ratio tells.
+    `*_low_ms` and `*_high_ms` bound a percentile (`low_ms` and `high_ms` the median),
+    `speedup_low` and `speedup_high` the ratio of the first runner's median to this one's, all at
+    95 %. `call` says whether that ratio tells. `deciles` are of the runs, from least to most.
     """
 
     name: str
@@ -30,7 +33,12 @@ class Timing:
     low_ms: float
     high_ms: float
     p90_ms: float
+    p90_low_ms: float
+    p90_high_ms: float
     p99_ms: float
+    p99_low_ms: float
+    p99_high_ms: float
+    deciles: tuple[float, ...]
     speedup: float
     speedup_low: float
     speedup_high: float
@@ -104,20 +112,26 @@ def _timing(
     first: NDArray[np.float64],
     random: np.random.Generator,
 ) -> Timing:
-    medians, reference = _medians(seconds, random), _medians(first, random)
-    low, high = np.percentile(medians, [2.5, 97.5])
+    bounds = {q: _percentiles(seconds, q, random) for q in (50, 90, 99)}
     itself = seconds is first
-    ratios = np.ones(1) if itself else reference / medians
-    slow, fast = np.percentile(ratios, [2.5, 97.5])
+    ratios = np.ones(1) if itself else _percentiles(first, 50, random) / bounds[50]
+    slow, fast = np.percentile(ratios, INTERVAL)
+    low, high = _interval(bounds[50])
+    p90, p99 = _interval(bounds[90]), _interval(bounds[99])
     return Timing(
         name=name,
         shape=shape,
         runs=len(seconds),
         median_ms=_ms(np.median(seconds)),
-        low_ms=_ms(low),
-        high_ms=_ms(high),
+        low_ms=low,
+        high_ms=high,
         p90_ms=_ms(np.percentile(seconds, 90)),
+        p90_low_ms=p90[0],
+        p90_high_ms=p90[1],
         p99_ms=_ms(np.percentile(seconds, 99)),
+        p99_low_ms=p99[0],
+        p99_high_ms=p99[1],
+        deciles=tuple(_ms(each) for each in np.percentile(seconds, range(0, 101, 10))),
         speedup=float(np.median(first) / np.median(seconds)),
         speedup_low=float(slow),
         speedup_high=float(fast),
@@ -125,10 +139,17 @@ def _timing(
     )
 
 
-def _medians(seconds: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """Medians of a thousand resamples (Efron's bootstrap)."""
+def _percentiles(
+    seconds: NDArray[np.float64], q: int, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """A percentile of each of a thousand resamples (Efron's bootstrap)."""
     draws = random.integers(0, len(seconds), (1000, len(seconds)))
-    return np.median(seconds[draws], axis=1)
+    return np.percentile(seconds[draws], q, axis=1)
+
+
+def _interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(resampled, INTERVAL)
+    return _ms(low), _ms(high)
 
 
 def _ms(seconds: Any) -> float:

@@ -85,6 +85,8 @@ class OnnxRuntime:
             ConfigError: an unknown option.
             BuildError: ONNX Runtime cannot load the file.
         """
+        from .audit import audit, kernels, weights_of
+
         chosen = _options(options)
         asked = chosen.model_dump(exclude={"tune"})
         settings = Settings(**asked, optimized=chosen.provider == "cpu")
@@ -99,6 +101,7 @@ class OnnxRuntime:
         settings.save(folder)
         files = tuple(sorted(path.name for path in folder.iterdir() if path.is_file()))
         size = sum((folder / name).stat().st_size for name in files)
+        engine = folder / settings.file
         facts = {
             "ort_version": onnxruntime().__version__,
             "providers": providers,
@@ -106,6 +109,8 @@ class OnnxRuntime:
             "tuned": tuned,
             "optimised": settings.optimized,
             "bytes": size,
+            "audit": asdict(audit(model, weights_of(engine))),
+            "kernels": kernels(engine),
             "executed": True,
         }
         return Built(files, facts)

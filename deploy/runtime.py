@@ -142,6 +142,16 @@ class Session:
             raise BundleError(what, where=self._places.model) from error
 
     @property
+    def graphs(self) -> dict[str, Signature]:
+        """What each of the engine's graphs takes and gives, in the order they run."""
+        return self._graphs or {"": self.signature}
+
+    @property
+    def assets(self) -> Path:
+        """The folder of io.json, the tokenizer and the checkpoint's configuration."""
+        return self._places.assets
+
+    @property
     def encoder(self) -> Encoder:
         """The engine's tokenizer, read when it is first asked for."""
         if self._encoder is None:

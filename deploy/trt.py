@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +18,8 @@ from .trt_options import Options, arguments
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from .audit import Audit
 
 PLAN = "engine.plan"
 SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
@@ -57,8 +59,7 @@ class _TensorRt:
         Raises:
             MissingError: the module is not here, or it needs a GPU.
             ConfigError: an option or a dimension that does not fit.
-            BuildError: the graph has what TensorRT does not take, TensorRT logged an error, or
-                the plan does not hold the precision of the graph.
+            BuildError: the graph has what TensorRT does not take, or TensorRT logged an error.
         """
         why = self.missing()
         if why:
@@ -111,19 +112,12 @@ class _TensorRt:
         spec: dict[str, Any],
         result: dict[str, Any],
     ) -> dict[str, Any]:
-        from .trt_audit import audit
+        from .audit import audit
         from .trt_plan import header
 
         figures = dict(result["facts"])
         checked = audit(model, figures.get("weights_memory_bytes"))
-        kinds = _kinds(figures.pop("inspector", None), checked.asked, folder)
-        if checked.verdict == "not as asked":
-            raise BuildError(
-                f"asked {checked.asked} and got float: {checked.built_bytes} bytes of weights, "
-                f"{checked.stored_bytes} in the graph",
-                where=folder / PLAN,
-                mend="put DequantizeLinear directly before the MatMul that reads it",
-            )
+        kinds, checked = _kinds(figures.pop("inspector", None), checked)
         why = gpu.unusable()
         rtx = self.module == "tensorrt_rtx"
         return {
@@ -173,19 +167,21 @@ class TensorRt(_TensorRt):
         return f"TensorRT builds on a GPU only and there is {why}, {mend}" if why else None
 
 
-def _kinds(report: str | None, asked: str, folder: Path) -> dict[str, int] | None:
-    """Layers by dtype as the inspector tells, None where no engine can be loaded."""
+def _kinds(report: str | None, checked: "Audit") -> tuple[dict[str, int] | None, "Audit"]:
+    """Layers by dtype as the inspector tells, and its word over that of the bytes.
+
+    Where no engine can be loaded there are none, and the bytes have the last word.
+    """
     if report is None:
-        return None
-    from .trt_inspector import inspect
+        return None, checked
+    from .trt_inspector import QUANTIZED, inspect
 
     found = inspect(report)
-    if asked != "float" and not found.quantized:
-        what = f"asked {asked} and no layer of the engine reads it"
-        raise BuildError(
-            what, where=folder / PLAN, mend="look at the layers of `llmdeploy inspect`"
-        )
-    return dict(found.kinds)
+    asked = QUANTIZED.intersection(checked.asked)
+    if asked and not found.quantized:
+        reason = f"no layer of the engine reads {', '.join(sorted(asked))}"
+        checked = replace(checked, verdict="not as asked", reason=reason)
+    return dict(found.kinds), checked
 
 
 def _refuse(model: Path) -> None:

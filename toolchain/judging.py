@@ -1,6 +1,6 @@
 """From what was measured to gates: each limit of `[gate]`, and the parity of every step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,23 @@ from .workspace import Stage
 
 ENGINE = "engine/onnxruntime"
 SCORE = f"score/{ENGINE}"
+#: What an engine's weights are of, by the precision that was asked for.
+KINDS = {
+    "fp16": {"FLOAT16"},
+    "bf16": {"BFLOAT16"},
+    "int8": {"INT8"},
+    "int4": {"INT4", "UINT4", "UINT8"},
+}
+#: Half of the way from the graph's weights to wider ones: beyond it they were widened.
+WIDENED = 0.5
 
 
 def gates(run: Run, unexecuted: Mapping[str, str]) -> tuple[Gate, ...]:
     """Every gate of this run; `unexecuted` gives, by engine, why it was not executed here."""
     parities = [_parity(stage) for name, stage in run.stages.items() if name.startswith("parity/")]
     skipped = [_skipped(name, reason) for name, reason in unexecuted.items()]
-    return allow([*parities, *skipped, *_limits(run)], run.config.gate.allow_unexecuted)
+    found = [*parities, *skipped, *_precisions(run), *_limits(run)]
+    return allow(found, run.config.gate.allow_unexecuted)
 
 
 def _parity(stage: Stage) -> Gate:
@@ -46,6 +56,37 @@ def _dig(against: str, name: str) -> str:
 def _skipped(engine: str, reason: str) -> Gate:
     mend = "run `llmdeploy verify` on the target, or name it in [gate] allow-unexecuted"
     return Gate(f"parity.{engine}", 0.0, None, "not-executed", reason, mend)
+
+
+def _precisions(run: Run) -> Iterator[Gate]:
+    """Whether each engine holds its weights as it was asked to; where nothing tells, no gate."""
+    kinds = KINDS.get(run.config.build.precision)
+    for name, stage in run.stages.items():
+        if kinds and name.startswith("engine/"):
+            audits = [facts["audit"] for facts in engine_facts(run, stage) if "audit" in facts]
+            yield from _precision(f"precision.{name}", run.config.build.precision, kinds, audits)
+
+
+def _precision(
+    name: str, precision: str, kinds: set[str], audits: Sequence[dict[str, Any]]
+) -> Iterator[Gate]:
+    bad = [each["reason"] for each in audits if each["verdict"] == "not as asked"]
+    widened = [each["widened"] for each in audits if each["widened"] is not None]
+    worst = max(widened, default=None)
+    if audits and not any(kinds.intersection(each["asked"]) for each in audits):
+        bad.append(f"no weight of its graph is {precision}")
+    if bad:
+        why = f"{precision} was asked for, wider weights were built: {'; '.join(bad)}"
+        mend = "llmdeploy inspect, on the engine and on the quantize stage"
+        yield Gate(name, WIDENED, worst, "fail", why, mend, "max")
+    elif worst is not None:
+        yield at_most(name, WIDENED, worst, reason="")
+
+
+def engine_facts(run: Run, stage: Stage) -> list[dict[str, Any]]:
+    """The facts of an engine, one a graph."""
+    facts = stage.results["facts"]
+    return [facts] if run.graphs == ("",) else [facts[graph] for graph in run.graphs]
 
 
 def _limits(run: Run) -> list[Gate]:

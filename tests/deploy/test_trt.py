@@ -6,8 +6,9 @@ import onnx_ir as ir
 import pytest
 from llmdeploy import BuildError, ConfigError, MissingError
 from llmdeploy.deploy import gpu
+from llmdeploy.deploy.audit import audit
 from llmdeploy.deploy.backend import Built, Profile
-from llmdeploy.deploy.trt import TensorRt, TensorRtRtx
+from llmdeploy.deploy.trt import TensorRt, TensorRtRtx, _kinds
 from llmdeploy.deploy.trt_plan import header
 
 from .graphs import evaluate, normal, parse
@@ -47,22 +48,42 @@ def test_the_plan_is_of_the_module_that_made_it(tmp_path: Path) -> None:
     assert header(plan).bytes == plan.stat().st_size
 
 
-def test_int8_that_is_folded_to_float_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "asked", "size"), [(np.float32, "FLOAT", 4), (np.float16, "FLOAT16", 2)]
+)
+def test_the_bytes_of_the_weights_tell_fp16_from_float32(
+    tmp_path: Path, kind: type, asked: str, size: int
 ) -> None:
-    # A transpose between the DequantizeLinear and its MatMul: whether the compiler keeps INT8 is
-    # its own affair, so that what is held here is the verdict on the bytes it reports.
-    from llmdeploy.deploy import trt
+    name = np.dtype(kind).name.removesuffix("32")
+    body = f"g ({name}[N,256] x, {name}[256,512] w) => ({name}[N,512] y) {{ y = MatMul(x, w) }}"
+    facts = build(text(body, w=normal(256, 512).astype(kind)), tmp_path).facts
+    held = facts["audit"]
+    assert (held["asked"], held["verdict"]) == ((asked,), "as asked")
+    assert held["stored_bytes"] == size * 256 * 512
+    assert abs(held["built_bytes"] - held["stored_bytes"]) < 16_384
 
-    def child(spec: dict[str, object], seconds: int, *, rtx: bool) -> dict[str, object]:
-        result = inner(spec, seconds, rtx=rtx)
-        result["facts"]["weights_memory_bytes"] = 4 * 256 * 512
-        return result
 
-    inner = trt._child
-    monkeypatch.setattr(trt, "_child", child)
-    with pytest.raises(BuildError, match="asked INT8 and got float"):
-        build(matmul(256, 512), tmp_path)
+@pytest.mark.parametrize("kind", ["int8", "fp16"])
+def test_weights_that_were_built_wider_are_not_as_asked(tmp_path: Path, kind: str) -> None:
+    model = matmul(256, 512)
+    if kind == "fp16":
+        body = "g (float16[N,256] x, float16[256,512] w) => (float16[N,512] y) { y = MatMul(x, w) }"
+        model = text(body, w=normal(256, 512).astype(np.float16))
+    ir.save(model, tmp_path / "model.onnx")
+    found = audit(tmp_path / "model.onnx", 4 * 256 * 512)
+    assert found.verdict == "not as asked"
+    assert found.widened == pytest.approx(1, abs=0.05)
+    assert audit(tmp_path / "model.onnx", None).verdict == "cannot tell"
+
+
+def test_the_inspector_has_the_last_word(tmp_path: Path) -> None:
+    ir.save(matmul(256, 512), tmp_path / "model.onnx")
+    stored = audit(tmp_path / "model.onnx", 256 * 512)
+    layers = {"Layers": [{"Name": "a", "Inputs": [{"Name": "x", "DataType": "FP32"}]}]}
+    kinds, found = _kinds(json.dumps(layers), stored)
+    assert kinds == {"FP32": 1}
+    assert (stored.verdict, found.verdict) == ("as asked", "not as asked")
+    assert "no layer of the engine reads INT8" in found.reason
 
 
 def test_several_profiles_and_capabilities(tmp_path: Path) -> None:

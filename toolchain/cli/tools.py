@@ -63,17 +63,20 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of interleaved runs.")] = 10,
     threads: Annotated[int, typer.Option(min=0, help="0: as the engine was built.")] = 0,
+    cold: Annotated[
+        int, typer.Option(min=0, help="Processes an engine for cold start and memory; 0: none.")
+    ] = 3,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Latency side by side, interleaved."""
+    """Latency, throughput, cold start and memory side by side, interleaved."""
     from .. import benching
     from ..workspace import write_json
 
     shapes = [benching.shape(text) for text in shape or ("1x32", "1x128", "8x128")]
     engines = benching.engines(paths or [], workspace)
-    found = benching.bench(engines, shapes, rounds=rounds, threads=threads)
+    found = benching.bench(engines, shapes, rounds=rounds, threads=threads, cold=cold)
     if workspace.is_dir():
         write_json(workspace / benching.FILE, found)
     say(found, json, quiet, lambda: benching.show(found))

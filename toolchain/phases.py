@@ -1,0 +1,52 @@
+"""What an engine is timed on: one call, or prefill and decode where it keeps a cache."""
+
+from dataclasses import dataclass
+
+from ..deploy.backend import Feed
+from ..deploy.rules import start_id
+from ..deploy.runtime import Session
+from .feeds import SENTENCES
+from .feeds.rolling import following, keeps_cache, started
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A call of one graph: `tokens` are those it takes, or makes where it decodes."""
+
+    name: str
+    graph: str
+    feed: Feed
+    tokens: int
+
+
+def phases(session: Session, batch: int, tokens: int) -> tuple[Phase, ...]:
+    """The calls of an engine for `batch` texts of `tokens` tokens.
+
+    A decoder's call makes one token a text, with `tokens` (or one, beside an encoder) in its cache.
+    """
+    given = feed(session, batch, tokens)
+    first, *others = session.graphs.items()
+    graph, signature = first
+    if others:
+        name, decoder = others[0]
+        start = start_id(session.assets)
+        begun = started(decoder, given, session.run(given, graph), start)
+        going = following(decoder, begun, session.run(begun, name))
+        return (
+            Phase("encode", graph, given, batch * tokens),
+            Phase("decode", name, going, batch),
+        )
+    if not keeps_cache(signature):
+        return (Phase("", graph, given, batch * tokens),)
+    going = following(signature, given, session.run(given, graph))
+    return (
+        Phase("prefill", graph, given, batch * tokens),
+        Phase("decode", graph, going, batch),
+    )
+
+
+def feed(session: Session, batch: int, tokens: int) -> Feed:
+    """Real words, exactly `tokens` of them in every row."""
+    words = " ".join(SENTENCES) + " "
+    long = words * (1 + 8 * tokens // len(words.split()))
+    return session.encoder.encode([long] * batch, max_length=tokens)
