@@ -15,7 +15,7 @@ from .statistics import Matrix, Seen, Vector
 
 FILE = "ranges.json"
 VECTORS = "ranges.safetensors"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
