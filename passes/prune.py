@@ -1,0 +1,55 @@
+"""The pass `prune`: what may go and what it may cost; samples and a clock decide the rest."""
+
+from typing import Annotated, ClassVar, Literal
+
+import onnx_ir as ir
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from .. import PassError
+from .contract import Contract
+from .kinds import Pass
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Prune(Pass):
+    """Removes attention heads, FFN neurons and whole blocks, and corrects what stays.
+
+    `speedup` is met with the least loss; without it the model is made as fast as `max_drop` allows.
+    `neurons` and `heads` are instead the shares of every layer to remove, 0 for none. `max_drop`
+    bounds the loss of the outputs on held-out samples: 1 - the mean cosine with the dense
+    model's, of logits the divergence of Kullback and Leibler.
+    """
+
+    speedup: Annotated[float, Field(gt=1, le=100)] | None = None
+    max_drop: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    neurons: Annotated[float, Field(ge=0, lt=1)] | None = None
+    heads: Annotated[float, Field(ge=0, lt=1)] | None = None
+    method: Literal["second-order", "wanda", "magnitude"] = "second-order"
+    #: Whether kept weights are fitted anew to the dense model's activations.
+    correct: bool = True
+    #: Widths that stay are multiples of so many channels.
+    multiple: Annotated[int, Field(ge=1)] = 32
+    #: Batch and sequence that latency is measured at.
+    batch: Annotated[int, Field(ge=1)] = 1
+    sequence: Annotated[int, Field(ge=1)] = 128
+    #: Minutes that losses of single layers are measured for, at most.
+    minutes: Annotated[float, Field(gt=0)] = 3.0
+
+    contract: ClassVar[Contract] = Contract("lossy", {})
+    #: The toolchain plans it from samples, in the stage `compress`.
+    fitted: ClassVar[bool] = True
+
+    @property
+    def uniform(self) -> bool:
+        """Whether shares are asked for, and no latency."""
+        return self.neurons is not None or self.heads is not None
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Refuse to work on nothing: without samples nobody knows what matters.
+
+        Raises:
+            PassError: always.
+        """
+        del model
+        raise PassError("prune needs samples", mend="run it in a release: llmdeploy build")

@@ -1,0 +1,181 @@
+"""The pass `remove`: units go, with every weight, shape and cache that belongs to them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import NameFixPass
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from .. import PassError
+from .contract import Contract
+from .coupling import Group, groups
+from .facts import attribute_int, input_of, ints, is_constant
+from .kinds import Pass
+from .linear import array_of, drop_unused, ending, initializer, like, move
+from .sites import layer_of
+from .weight_rules import changed
+
+_LARGE = 1024
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Remove(Pass):
+    """Keeps only the named units of groups, known by the layer that reads them.
+
+    `kept` holds the indices of the units that stay, ascending; a group of none is replaced by its
+    layer's bias, where the layer's output is only added to others.
+    """
+
+    kept: Mapping[str, tuple[int, ...]]
+
+    contract: ClassVar[Contract] = Contract("lossy", {})
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Remove the units.
+
+        Raises:
+            PassError: no group has that name, a unit is not of it, or all of it has to stay.
+        """
+        NameFixPass()(model)
+        found = {group.consumer: group for group in groups(model)[0]}
+        for name, kept in self.kept.items():
+            if name not in found:
+                raise PassError(f"no units that {name!r} reads can be removed", mend="plan again")
+            _remove(model, found[name], kept)
+        drop_unused(model)
+        return ir.passes.PassResult(model, modified=bool(self.kept))
+
+
+def _remove(model: ir.Model, group: Group, kept: tuple[int, ...]) -> None:
+    if any(not 0 <= unit < group.units for unit in kept) or list(kept) != sorted(set(kept)):
+        raise PassError(f"{group.consumer} has units 0 to {group.units - 1}", mend="plan again")
+    if not kept:
+        _bypass(model, group)
+        return
+    stays = np.zeros(group.units, bool)
+    stays[list(kept)] = True
+    masks = {place: stays[labels] for place, labels in group.places.items()}
+    for node in dict.fromkeys(node for value, _ in masks for node in _nodes(value)):
+        _narrow(model.graph, node, masks)
+    for (value, axis), mask in masks.items():
+        if value.shape is not None and not is_constant(value):
+            dims = list(value.shape)
+            dims[axis] = int(mask.sum())
+            value.shape = ir.Shape(dims)
+
+
+def _nodes(value: ir.Value) -> Iterator[ir.Node]:
+    producer = value.producer()
+    if producer is not None:
+        yield producer
+    if not is_constant(value):
+        yield from value.consumers()
+
+
+Masks = dict[tuple[ir.Value, int], NDArray[np.bool_]]
+
+
+def _narrow(graph: ir.Graph, node: ir.Node, masks: Masks) -> None:
+    """Give a node constants, sizes and numbers of the new width."""
+    for index, value in enumerate(node.inputs):
+        if value is None or not is_constant(value) or value.shape is None:
+            continue
+        for axis in range(len(value.shape)):
+            if (mask := masks.get((value, axis))) is not None:
+                node.replace_input_with(index, _sliced(graph, value, axis, mask))
+    if node.op_type in ("Reshape", "Expand"):
+        _resize(graph, node, masks)
+    elif node.op_type == "Split":
+        _resplit(graph, node, masks)
+
+
+def _sliced(graph: ir.Graph, value: ir.Value, axis: int, mask: NDArray[np.bool_]) -> ir.Value:
+    tensor = ir.convenience.get_const_tensor(value)
+    assert tensor is not None
+    shape = list(tensor.shape.numpy())
+    shape[axis] = int(mask.sum())
+    name = f"{value.name}.kept"
+
+    def cut(array: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(np.compress(mask, array, axis=axis))
+
+    if tensor.size <= _LARGE:
+        return array_of(graph, cut(tensor.numpy()), name)
+    return initializer(graph, changed(tensor, cut, tuple(map(int, shape)), name), name)
+
+
+def _resize(graph: ir.Graph, node: ir.Node, masks: Masks) -> None:
+    """A shape that names the old size."""
+    asked, out = ints(input_of(node, 1)), node.outputs[0]
+    if asked is None or out.shape is None:
+        return
+    shape, ahead = list(asked), len(out.shape) - len(asked)
+    for axis in range(len(shape)):
+        mask = masks.get((out, axis + ahead))
+        if mask is not None and shape[axis] == len(mask):
+            shape[axis] = int(mask.sum())
+    if shape != list(asked):
+        name = f"{node.inputs[1].name}.kept"  # pyright: ignore[reportOptionalMemberAccess]
+        node.replace_input_with(1, array_of(graph, np.array(shape, np.int64), name))
+
+
+def _resplit(graph: ir.Graph, node: ir.Node, masks: Masks) -> None:
+    """The sizes of a Split's parts along the axis."""
+    source = node.inputs[0]
+    assert source is not None
+    assert source.shape is not None
+    axis = attribute_int(node, "axis", 0) % len(source.shape)
+    parts = [mask for value in node.outputs if (mask := masks.get((value, axis))) is not None]
+    if (source, axis) not in masks or len(parts) != len(node.outputs):
+        return
+    sizes = np.array([int(part.sum()) for part in parts], np.int64)
+    node.attributes.pop("num_outputs", None)
+    node.resize_inputs(2)
+    node.replace_input_with(1, array_of(graph, sizes, f"{node.name}.sizes"))
+
+
+def droppable(model: ir.Model, group: Group) -> bool:
+    """Whether all units of a group may go: its layer's output is only added to others."""
+    node = _named(model, group.consumer)
+    out = ending(node).outputs[0]
+    if group.interface or out.is_graph_output() or not out.uses():
+        return False
+    return all(_added(use.node, out) for use in out.uses())
+
+
+def _added(node: ir.Node, out: ir.Value) -> bool:
+    if node.op_type != "Add" or node.domain:
+        return False
+    other = node.inputs[0] if node.inputs[1] is out else node.inputs[1]
+    same = other is not None and other is not out and not is_constant(other)
+    return bool(same and other is not None and other.shape == out.shape)
+
+
+def _bypass(model: ir.Model, group: Group) -> None:
+    if not droppable(model, group):
+        raise PassError(f"{group.consumer} cannot lose all of its inputs", mend="keep one unit")
+    node = _named(model, group.consumer)
+    last = ending(node)
+    out = last.outputs[0]
+    move(model.graph, out, _bias_of(last) or _zeros(model.graph, node, out))
+
+
+def _bias_of(last: ir.Node) -> ir.Value | None:
+    """The constant that a layer adds at its end."""
+    if last.op_type == "Gemm":
+        return input_of(last, 2)
+    if last.op_type == "MatMul":
+        return None
+    return next(value for value in last.inputs if is_constant(value))
+
+
+def _zeros(graph: ir.Graph, node: ir.Node, out: ir.Value) -> ir.Value:
+    return array_of(graph, like(out, np.zeros(layer_of(node).n)), f"{node.name}.none")
+
+
+def _named(model: ir.Model, name: str) -> ir.Node:
+    return next(node for node in model.graph if node.name == name)

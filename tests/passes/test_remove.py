@@ -1,0 +1,222 @@
+"""Units are followed by dataflow, and what is left computes what the whole did without them."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from llmdeploy import PassError
+from llmdeploy.passes import check
+from llmdeploy.passes.coupling import Group, groups
+from llmdeploy.passes.infer import infer
+from llmdeploy.passes.refit import Refit, Refitted
+from llmdeploy.passes.remove import Remove, droppable
+from llmdeploy.passes.sites import by_name, layer_of, weight_of
+from onnx.reference import ReferenceEvaluator
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
+GATED = """
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{
+  g = MatMul(x, gate)
+  q = Sigmoid(g)
+  a = Mul(g, q)
+  u = MatMul(x, up)
+  m = Mul(a, u)
+  d = MatMul(m, down)
+  z = Add(d, bias)
+  y = Add(x, z)
+}
+"""
+HEADS = """
+agraph (float[b,s,16] x, float[b,2,p,4] past) => (float[b,s,16] y, float[b,2,t,4] present)
+{
+  q = MatMul(x, wq)
+  q4 = Reshape(q, split4)
+  qt = Transpose <perm = [0, 2, 1, 3]> (q4)
+  k = MatMul(x, wk)
+  k4 = Reshape(k, split2)
+  kt = Transpose <perm = [0, 2, 1, 3]> (k4)
+  present = Concat <axis = 2> (past, kt)
+  five = Unsqueeze(present, two)
+  wide = Expand(five, repeats)
+  same = Reshape(wide, merged)
+  turned = Transpose <perm = [0, 1, 3, 2]> (same)
+  scores = MatMul(qt, turned)
+  p = Softmax(scores)
+  o = MatMul(p, same)
+  ot = Transpose <perm = [0, 2, 1, 3]> (o)
+  flat = Reshape(ot, joined)
+  out = MatMul(flat, wo)
+  y = Add(x, out)
+}
+"""
+FUSED = """
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{
+  qkv = MatMul(x, wqkv)
+  whole = Add(qkv, bqkv)
+  q, k, v = Split <axis = -1, num_outputs = 3> (whole)
+  q4 = Reshape(q, split4)
+  k4 = Reshape(k, split4)
+  v4 = Reshape(v, split4)
+  qt = Transpose <perm = [0, 2, 1, 3]> (q4)
+  kt = Transpose <perm = [0, 2, 3, 1]> (k4)
+  vt = Transpose <perm = [0, 2, 1, 3]> (v4)
+  scores = MatMul(qt, kt)
+  p = Softmax(scores)
+  o = MatMul(p, vt)
+  ot = Transpose <perm = [0, 2, 1, 3]> (o)
+  flat = Reshape(ot, joined)
+  y = MatMul(flat, wo)
+}
+"""
+NORMED = """
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{
+  h = MatMul(x, up)
+  n = LayerNormalization(h, gain)
+  y = MatMul(n, down)
+}
+"""
+SHARED = """
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{
+  h = MatMul(x, up)
+  r = Relu(h)
+  a = MatMul(r, down)
+  i = MatMul(a, up)
+  t = Relu(i)
+  y = MatMul(t, down)
+}
+"""
+SHAPES: dict[str, tuple[int, ...]] = {
+    "gate": (16, 24),
+    "up": (16, 24),
+    "down": (24, 16),
+    "bias": (16,),
+    "gain": (24,),
+    "wq": (16, 16),
+    "wk": (16, 8),
+    "wo": (16, 16),
+    "wqkv": (16, 48),
+    "bqkv": (48,),
+}
+NUMBERS = {
+    "split4": [0, 0, 4, 4],
+    "split2": [0, 0, 2, 4],
+    "two": [2],
+    "repeats": [1, 2, 2, 1, 4],
+    "merged": [0, 4, -1, 4],
+    "joined": [0, 0, 16],
+}
+
+
+def model(text: str) -> ir.Model:
+    proto, random = onnx.parser.parse_model(HEAD + text), np.random.default_rng(0)
+    used = {name for node in proto.graph.node for name in node.input}
+    for name in sorted(used & SHAPES.keys()):
+        array = random.normal(size=SHAPES[name]).astype("f4") / 4
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    for name in sorted(used & NUMBERS.keys()):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(NUMBERS[name]), name))
+    made = ir.from_proto(proto)
+    by_name(made)
+    infer(made)
+    return made
+
+
+def run(made: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:
+    found = ReferenceEvaluator(ir.to_proto(made)).run(None, feeds)
+    return [np.asarray(each) for each in found]
+
+
+def x() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(2, 5, 16)).astype("f4")
+
+
+def without(text: str, group: Group, kept: tuple[int, ...]) -> ir.Model:
+    """The whole model, whose reader has zeros where units go."""
+    made = model(text)
+    weight = weight_of(made, layer_of(by_name(made)[group.consumer])).copy()
+    weight[~np.isin(group.labels, kept)] = 0
+    return Refit({group.consumer: Refitted(weight)})(made).model
+
+
+def removed(text: str, kept: tuple[int, ...]) -> tuple[ir.Model, Group]:
+    made = model(text)
+    (group,) = groups(made)[0]
+    Remove({group.consumer: kept})(made)
+    infer(made)
+    check(made, where="removed")
+    return made, group
+
+
+def test_neurons_of_a_gated_layer() -> None:
+    kept = (0, 3, 4, 11, 23)
+    made, group = removed(GATED, kept)
+    assert (group.kind, group.units, len(group.producers)) == ("neurons", 24, 2)
+    shapes = {tuple(value.shape or ()) for value in made.graph.initializers.values()}
+    assert shapes == {(16, 5), (5, 16), (16,)}
+    wanted = run(without(GATED, group, kept), x=x())
+    np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
+
+
+def test_a_group_of_heads_goes_with_its_keys_and_its_cache() -> None:
+    made, group = removed(HEADS, (1,))
+    assert (group.kind, group.units, group.width) == ("heads", 2, 16)
+    assert set(group.interface) == {"past", "present"}
+    past = np.random.default_rng(2).normal(size=(2, 2, 3, 4)).astype("f4")
+    whole = run(without(HEADS, group, (1,)), x=x(), past=past)
+    small = run(made, x=x(), past=past[:, 1:])
+    assert made.graph.inputs[1].shape == ir.Shape(["b", 1, "p", 4])
+    np.testing.assert_allclose(small[0], whole[0], atol=1e-5)
+    np.testing.assert_allclose(small[1], whole[1][:, 1:], atol=1e-6)
+
+
+def test_heads_of_one_weight_for_queries_keys_and_values() -> None:
+    kept = (0, 2, 3)
+    made, group = removed(FUSED, kept)
+    assert (group.kind, group.units) == ("heads", 4)
+    wanted = run(without(FUSED, group, kept), x=x())
+    np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
+
+
+def test_a_block_goes_whole_and_leaves_its_bias() -> None:
+    made, group = removed(GATED, ())
+    assert droppable(model(GATED), group)
+    assert [node.op_type for node in made.graph] == ["Add"]
+    wanted = run(without(GATED, group, ()), x=x())
+    np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
+
+
+def test_what_cannot_be_followed_is_named_and_left_alone() -> None:
+    found, left = groups(model(NORMED))
+    assert not found
+    assert any("LayerNormalization" in each.reason for each in left)
+    found, left = groups(model(SHARED))
+    assert not found
+    assert any("shared by 2 nodes" in each.reason for each in left)
+
+
+@pytest.mark.parametrize("kept", [(24,), (-1,), (3, 1), (1, 1)])
+def test_units_that_are_not_there(kept: tuple[int, ...]) -> None:
+    with pytest.raises(PassError, match="units 0 to 23"):
+        removed(GATED, kept)
+
+
+def test_a_layer_that_is_not_there_and_a_block_that_must_stay() -> None:
+    with pytest.raises(PassError, match="'nothing'"):
+        Remove({"nothing": (0,)})(model(GATED))
+    with pytest.raises(PassError, match="cannot lose all"):
+        removed(FUSED, ())
+
+
+def test_refitted_weights_and_biases() -> None:
+    made = model(GATED)
+    name = groups(made)[0][0].consumer
+    Refit({name: Refitted(np.zeros((24, 16), "f4"), np.full(16, 2.0))})(made)
+    bias = model(GATED).graph.initializers["bias"].const_value
+    assert bias is not None
+    np.testing.assert_allclose(run(made, x=x())[0], x() + bias.numpy() + 2, atol=1e-6)
+    with pytest.raises(PassError, match=r"is \[24, 16\]"):
+        Refit({name: Refitted(np.zeros((2, 16), "f4"))})(made)
