@@ -17,19 +17,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sized import LLAMA
+
+#: LlamaConfig of 1.1 billion parameters.
+LLAMA = {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "vocab_size": 32000,
+}
 
 BATCHES = 4
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=LLAMA.options["num_hidden_layers"])
+    parser.add_argument("--layers", type=int, default=LLAMA["num_hidden_layers"])
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--keep", type=Path, help="make the model there, and leave it")
@@ -48,7 +56,8 @@ def make(root: Path, layers: int) -> None:
     if (root / "optimize" / "model.onnx").exists():
         return
     checkpoint = root / "checkpoint"
-    replace(LLAMA, options={**LLAMA.options, "num_hidden_layers": layers}).save(checkpoint)
+    checkpoint.mkdir()
+    save(checkpoint, layers)
     (root / "export").mkdir()
     export(str(checkpoint), root / "export", task="text-generation")
     shutil.rmtree(checkpoint)
@@ -58,6 +67,20 @@ def make(root: Path, layers: int) -> None:
     for path in (root / "export").iterdir():
         if path.suffix != ".json":
             path.unlink()
+
+
+def save(folder: Path, layers: int) -> None:
+    """A random checkpoint whose norms are random too: all ones would fold away."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**LLAMA, "num_hidden_layers": layers})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
 
 
 def calibrated(root: Path, rows: int, tokens: int) -> dict[str, Any]:
@@ -99,7 +122,7 @@ def feed(known: Any, rows: int, tokens: int, seed: int) -> dict[str, np.ndarray]
     for each in known.inputs:
         shape = [dim if isinstance(dim, int) else sizes[dim] for dim in each.shape]
         if each.role == "input_ids":
-            made[each.name] = random.integers(3, LLAMA.options["vocab_size"], shape)
+            made[each.name] = random.integers(3, LLAMA["vocab_size"], shape)
         elif each.role == "position_ids":
             made[each.name] = np.broadcast_to(np.arange(tokens), shape).astype(each.dtype)
         else:

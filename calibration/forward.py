@@ -112,17 +112,32 @@ def _run(
         arrays = {name: array for name, array in feed.items() if name in taken}
         if between is not None:
             arrays |= {name: between.read(index, name) for name in block.reads}
-        try:
-            found = dict(zip(names, map(np.asarray, session.run(names, arrays)), strict=True))
-        except Exception as error:
-            raise CalibrationError(f"batch {index} cannot be executed: {_line(error)}") from error
+        found = outputs_of(session, names, arrays, index)
         if between is not None:
             between.write(index, {name: found[name] for name in block.gives})
         yield {name: found[name] if name in found else np.asarray(feed[name]) for name in wanted}
 
 
+def outputs_of(session: Any, names: Sequence[str], feed: Feed, index: int) -> Arrays:
+    """The named outputs of a session for batch `index`; a CalibrationError when it fails."""
+    try:
+        return dict(zip(names, map(np.asarray, session.run(names, dict(feed))), strict=True))
+    except Exception as error:
+        raise CalibrationError(f"batch {index} cannot be executed: {_line(error)}") from error
+
+
 def _session(folder: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[str, int]) -> Any:
     """A session on a block of a model whose weights are mapped from that folder."""
+    return session_of(model_of(model, block, kinds), folder)
+
+
+def session_of(model: onnx.ModelProto, folder: Path) -> Any:
+    """A session on a model whose weights are mapped from that folder.
+
+    Raises:
+        MissingError: ONNX Runtime is not installed.
+        CalibrationError: the model cannot be loaded.
+    """
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -132,9 +147,11 @@ def _session(folder: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry(_FOLDER, str(folder.resolve()))
+    # packed weights are copies of what is mapped, and gain nothing where tokens are many
+    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return ort.InferenceSession(
-            model_of(model, block, kinds).SerializeToString(),
+            model.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
         )

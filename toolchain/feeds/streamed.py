@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration import forward_blocks, is_large
@@ -29,8 +30,8 @@ def continued(path: Path, signature: Signature, feeds: Sequence[Feed]) -> tuple[
         blocks = forward_blocks(path, wanted, feeds, Path(aside), weights=weights_of(path.parent))
         for _, runs in blocks:
             for outputs, arrays in zip(found, runs, strict=True):
-                last = {name: each[:, -1:] for name, each in arrays.items() if name == logits}
-                outputs |= {**arrays, **last}
+                # copies: an array of the runtime's keeps all memory of its session
+                outputs |= {n: np.array(a[:, -1:] if n == logits else a) for n, a in arrays.items()}
     return tuple(
         following(signature, feed, outputs) for feed, outputs in zip(feeds, found, strict=True)
     )
