@@ -1,5 +1,6 @@
 """Rules for the scale of attention: one factor, and that in the query's weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,24 +58,19 @@ def _no_wider(number: ir.Value | None, value: ir.Value) -> bool:
 
 @dataclass(frozen=True)
 class Linear:
-    """Movements of a product with a weight: moves(source @ weight + bias)."""
+    """Movements of a product with a weight: moves(source @ under(weight) + bias)."""
 
     moves: tuple[ir.Node, ...]
     add: ir.Node | None
     matmul: ir.Node
+    under: tuple[ir.Node, ...]
     weight: ir.Value
     bias: ir.Value | None
 
 
 def linear(value: ir.Value | None) -> Linear | None:
     """What made a value, if that is a weight's product, moved about, and nothing else reads it."""
-    moves: list[ir.Node] = []
-    while value is not None and only_use(value):
-        move = made_by(value, "Reshape", "Transpose")
-        if move is None:
-            break
-        moves.append(move)
-        value = move.inputs[0]
+    value, moves = _below(value, "Reshape", "Transpose", "GatherElements")
     if value is None or not only_use(value):
         return None
     add = made_by(value, "Add")
@@ -87,10 +83,22 @@ def linear(value: ir.Value | None) -> Linear | None:
     matmul = made_by(product, "MatMul")
     if matmul is None or product is None or not only_use(product):
         return None
-    weight = matmul.inputs[1]
+    weight, under = _below(matmul.inputs[1], "Reshape", "Transpose", "Tile")
     if weight is None or not is_constant(weight) or len(weight.uses()) != 1:
         return None
-    return Linear(tuple(moves), add, matmul, weight, bias)
+    return Linear(moves, add, matmul, under, weight, bias)
+
+
+def _below(value: ir.Value | None, *ops: str) -> tuple[ir.Value | None, tuple[ir.Node, ...]]:
+    """What is moved about to make a value that one node reads, and the movements, last first."""
+    moves: list[ir.Node] = []
+    while value is not None and only_use(value):
+        move = made_by(value, *ops)
+        if move is None:
+            break
+        moves.append(move)
+        value = move.inputs[0]
+    return value, tuple(moves)
 
 
 def _constant_operand(node: ir.Node) -> ir.Value | None:
@@ -99,7 +107,7 @@ def _constant_operand(node: ir.Node) -> ir.Value | None:
 
 @rule("Mul", "Div", contract=CLOSE)
 def scale_in_weight(build: Builder, node: ir.Node) -> Outcome:
-    """(x @ w + b) * c = x @ (w * c) + b * c, through Reshape and Transpose."""
+    """(x @ w + b) * c = x @ (w * c) + b * c, through Reshape, Transpose, Tile, GatherElements."""
     found = _scaled_any(node)
     if found is None:
         return "it is no product with a number"
@@ -134,14 +142,19 @@ def _scaled_any(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 def scaled_linear(build: Builder, made: Linear, factor: float) -> ir.Value:
     """The same movements of the same product, its weight and bias scaled."""
-    weight = _scaled_weight(build, made.weight, factor)
+    weight = _again(build, made.under, _scaled_weight(build, made.weight, factor))
     value = build.again(made.matmul, first(made.matmul), weight)
     _like(value, made.matmul)
     if made.add is not None and made.bias is not None:
         bias = _scaled_weight(build, made.bias, factor)
         value = build.op("Add", value, bias, origin=made.add)
         _like(value, made.add)
-    for move in reversed(made.moves):
+    return _again(build, made.moves, value)
+
+
+def _again(build: Builder, moves: Sequence[ir.Node], value: ir.Value) -> ir.Value:
+    """The same movements of another value."""
+    for move in reversed(moves):
         value = build.again(move, value, *move.inputs[1:])
         _like(value, move)
     return value

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .facts import made_by, perm_of
+from .facts import content, input_of, is_constant, made_by, only_use, perm_of
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
 from .weights import Array, apply
@@ -62,4 +62,21 @@ def transposed_weight(build: Builder, node: ir.Node) -> Outcome:
     return build.weight(changed(tensor, lambda array: transposed(array, perm), shape, name), name)
 
 
-WEIGHTS: tuple[Rule, ...] = (transposed_weight,)
+@rule("Transpose")
+def transpose_of_tile(build: Builder, node: ir.Node) -> Outcome:
+    """Transpose(Tile(weight, r), p) = Tile(Transpose(weight, p), r[p])."""
+    tile, perm = made_by(node.inputs[0], "Tile"), perm_of(node)
+    if tile is None or perm is None or not is_constant(tile.inputs[0]):
+        return "its input is no repeated weight"
+    if not only_use(first(node)):
+        return "the repeated weight is read elsewhere"
+    repeats = input_of(tile, 1)
+    counts = content(repeats)
+    if counts is None:
+        return "how often it is repeated is not known"
+    if [counts[axis] for axis in perm] != list(counts):
+        return "it is repeated along the axes that are moved"
+    return build.again(tile, build.again(node, first(tile)), repeats)
+
+
+WEIGHTS: tuple[Rule, ...] = (transposed_weight, transpose_of_tile)
