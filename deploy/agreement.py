@@ -1,6 +1,6 @@
 """Whether two models decide alike: of classes and of next tokens, beyond how near numbers are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from .. import ParityError
 
 Array = NDArray[Any]
+#: Rows of logits that are compared at once.
+ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,31 @@ def logits(
     Raises:
         ParityError: shapes differ, or nothing is left to compare.
     """
-    before, after = _rows(reference, valid), _rows(candidate, valid)
-    if before.shape != after.shape or not before.size:
-        raise ParityError(f"logits {after.shape} cannot be held against {before.shape}")
-    if not (np.isfinite(before).all() and np.isfinite(after).all()):
-        raise ParityError("logits hold NaN or Inf")
+    parts = [
+        _part(*pair, k)
+        for one, two in zip(_kept(reference, valid), _kept(candidate, valid), strict=True)
+        for pair in _blocks(one, two)
+    ]
+    places = sum(part.places for part in parts)
+    if not places:
+        raise ParityError("no logits to compare")
+
+    def mean(name: str) -> float:
+        return float(sum(getattr(part, name) * part.places for part in parts) / places)
+
+    first = parts[0]
+    return Agreement(
+        places=places,
+        classes=first.classes,
+        argmax=mean("argmax"),
+        top_k=mean("top_k"),
+        k=first.k,
+        kl_mean=mean("kl_mean"),
+        kl_max=max(part.kl_max for part in parts),
+    )
+
+
+def _part(before: NDArray[np.float64], after: NDArray[np.float64], k: int) -> Agreement:
     top = min(k, before.shape[1])
     kl = _kl(before, after)
     return Agreement(
@@ -76,13 +98,26 @@ def _same(one: Array, two: Array) -> float:
     return (int(differs[0]) if differs.size else shared) / longest if longest else 1.0
 
 
-def _rows(results: Sequence[Array], valid: Sequence[Array] | None) -> NDArray[np.float64]:
+def _kept(results: Sequence[Array], valid: Sequence[Array] | None) -> Iterator[Array]:
+    """The rows [places, classes] of each feed that are no padding."""
     masks = valid if valid is not None else [None] * len(results)
-    kept = [
-        array.reshape(-1, array.shape[-1]) if mask is None else array[mask.astype(bool)]
-        for array, mask in zip(results, masks, strict=True)
-    ]
-    return np.concatenate(kept).astype(np.float64) if kept else np.empty((0, 0))
+    for array, mask in zip(results, masks, strict=True):
+        yield (
+            array.reshape(-1, array.shape[-1]) if mask is None else array[np.asarray(mask, bool)]
+        )
+
+
+def _blocks(
+    before: Array, after: Array
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Rows in float64, a few at a time: over a large vocabulary all would not fit in memory."""
+    if before.shape != after.shape:
+        raise ParityError(f"logits {after.shape} cannot be held against {before.shape}")
+    for start in range(0, len(before), ROWS):
+        one, two = (side[start : start + ROWS].astype(np.float64) for side in (before, after))
+        if not (np.isfinite(one).all() and np.isfinite(two).all()):
+            raise ParityError("logits hold NaN or Inf")
+        yield one, two
 
 
 def _overlap(before: NDArray[np.float64], after: NDArray[np.float64], k: int) -> float:

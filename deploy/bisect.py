@@ -57,9 +57,9 @@ def diverge(reference: Path, candidate: Path, feed: Feed, limit: float) -> Diver
     if not shared:
         raise ParityError("the graphs share no tensor", where=candidate)
     errors: dict[str, float] = {}
-    for names in _chunks(shared, AT_ONCE):
-        one = _values(before, reference.parent, names, feed)
-        two = _values(after, candidate.parent, names, feed)
+    for names in chunks(shared, AT_ONCE):
+        one = values(before, reference.parent, names, feed)
+        two = values(after, candidate.parent, names, feed)
         errors |= {name: relative_error(one[name], two[name]) for name in names}
     return _first(after.graph, errors, limit)
 
@@ -87,7 +87,7 @@ def _first(graph: ir.Graph, errors: Mapping[str, float], limit: float) -> Diverg
                 agreed, region = _behind(value, agrees)
                 return Divergence(
                     tensor=name,
-                    node=_name(node),
+                    node=name_of(node),
                     error=errors[name],
                     agreed=agreed,
                     region=region,
@@ -122,9 +122,9 @@ def _behind(value: ir.Value, agrees: Mapping[str, bool]) -> tuple[tuple[str, ...
     waiting = [value]
     while waiting:
         node = waiting.pop().producer()
-        if node is None or _name(node) in region:
+        if node is None or name_of(node) in region:
             continue
-        region[_name(node)] = None
+        region[name_of(node)] = None
         for each in node.inputs:
             if each is not None and agrees.get(each.name or ""):
                 agreed[each.name or ""] = None
@@ -140,29 +140,35 @@ def _names(model: ir.Model) -> list[str]:
     return [value.name for value in values if value.name and value.dtype in floating]
 
 
-def _values(
-    model: ir.Model, folder: Path, names: Sequence[str], feed: Feed
+def values(
+    model: ir.Model, weights: Path, names: Sequence[str], feed: Feed
 ) -> dict[str, NDArray[Any]]:
-    """Run a graph that gives out `names`; its weights stay where they are."""
+    """Inner tensors of a graph, run as it is written; its weights stay in their folder.
+
+    Raises:
+        BuildError: it cannot be loaded or run.
+    """
     copy = model.clone()
     made = {value.name: value for node in copy.graph for value in node.outputs}
     copy.graph.outputs[:] = [made[name] for name in names]
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
+    with tempfile.NamedTemporaryFile(prefix="llmdeploy-", suffix=".onnx") as file:
         ir.save(copy, file.name)
-        session = open_session(Path(file.name), Settings(optimized=True))
+        session = open_session(Path(file.name), Settings(optimized=True), weights=weights)
         inputs = {each.name for each in session.get_inputs()}
         try:
             given = {name: array for name, array in feed.items() if name in inputs}
             arrays: list[Any] = session.run(list(names), given)
         except Exception as error:  # ONNX Runtime's own errors share no narrower class
             what = f"cannot be executed: {' '.join(str(error).split())[:200]}"
-            raise BuildError(what, where=folder) from error
+            raise BuildError(what, where=weights) from error
     return dict(zip(names, arrays, strict=True))
 
 
-def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The names in parts of at most `size`."""
     return (names[start : start + size] for start in range(0, len(names), size))
 
 
-def _name(node: ir.Node) -> str:
+def name_of(node: ir.Node) -> str:
+    """A node by its operator and its name, or by what it makes."""
     return f"{node.op_type} {node.name or node.outputs[0].name}"

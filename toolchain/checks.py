@@ -1,4 +1,4 @@
-"""Each step held against what it came from, scored and timed; each measurement a cached stage."""
+"""Each step held against what it came from, and timed; each measurement a cached stage."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -6,21 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..deploy.backend import Feed
 from ..deploy.parity import Tolerance, compare
 from . import registry
-from .feeds import Texts, parity_feeds, signature, timed_phases, valid
+from .feeds import logit_names, parity_feeds, timed_phases, valid
+from .locating import locate
 from .replay import Outputs, replay
 from .run import Run
 from .stages import engine, export, float_engine, neutral, optimize
 from .stages import sample_options as samples
 from .versions import EXPORT, RUNTIME
-from .workspace import Stage, Work, digest_of
+from .workspace import Stage, Work
 
-OUTPUTS = "outputs.npy"
 Give = Callable[[Sequence[Feed]], list[Outputs]]
 #: A graph's name to what runs it.
 Of = Callable[[str], Give]
@@ -96,7 +93,12 @@ def _parity(
             one, other = (str(Path(each, graph)) for each in names)
             before, after = reference(graph)(feeds), candidate(graph)(feeds)
             parity = compare(one, other, before, after, tolerance, marks)
-            return {**asdict(parity), "inputs": what}
+            found = {**asdict(parity), "inputs": what}
+            if not parity.ok:
+                worst = _worst(feeds, before, after, tolerance)
+                found["located"] = locate(run, stage, against, graph, worst, tolerance)
+            agreed = _agreement(run, graph, before, after, marks) if parity.outputs else {}
+            return {**found, "agreement": agreed}
 
         return work
 
@@ -115,6 +117,33 @@ def _parity(
         )
         for graph in run.graphs
     ]
+
+
+def _worst(
+    feeds: Sequence[Feed], before: Sequence[Outputs], after: Sequence[Outputs], limit: Tolerance
+) -> Feed:
+    """The first feed on which the two sides part, which is the one to look into."""
+    each = zip(feeds, before, after, strict=False)
+    parted = (feed for feed, one, two in each if not compare("", "", [one], [two], limit).ok)
+    return next(parted, feeds[0])
+
+
+def _agreement(
+    run: Run,
+    graph: str,
+    before: Sequence[Outputs],
+    after: Sequence[Outputs],
+    marks: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Of each output that is logits, whether both decide alike; compared where shapes agree."""
+    from ..deploy.agreement import logits
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in logit_names(run, graph):
+        one, two = ([each[name] for each in side] for side in (before, after))
+        masks = [each[name] for each in marks] if all(name in each for each in marks) else None
+        found[name] = asdict(logits(one, two, masks))
+    return found
 
 
 def _graph(run: Run, stage: str) -> Of:
@@ -137,72 +166,6 @@ def _engine(run: Run, stage: Stage) -> Of:
 def unexecutable(name: str) -> str:
     """Why a backend's engines cannot be executed here, empty when they can."""
     return registry.find("backends", name)().unexecutable() or ""
-
-
-def score(run: Run, stage: Stage, against: Stage | None = None) -> Stage:
-    """The task's metric of one engine on the labelled data, and how far it is from `against`'s."""
-    table = run.config.evaluation
-
-    def work(out: Path) -> dict[str, Any]:
-        from ..deploy.bootstrap import paired
-        from ..deploy.metrics import stack
-
-        metric, data = labelled(run)
-        outputs = stack(_evaluate(run, stage, metric, data.texts), len(data.texts))
-        np.save(out / OUTPUTS, outputs, allow_pickle=False)
-        results = {"metric": metric.name, "samples": len(data.gold), "data": table.samples}
-        if against is None:
-            return {**results, "value": metric.score(data, [outputs])}
-        before = np.load(run.folder(f"score/{against.name}") / OUTPUTS, allow_pickle=False)
-        scores = paired(metric, data, [before], [outputs])
-        return {
-            **results,
-            "value": scores.candidate,
-            "against": asdict(scores),
-            "mean_cosine": mean_cosine(before, outputs),
-        }
-
-    return run.stage(
-        f"score/{stage.name}",
-        work,
-        inputs={each.name: each.digest for each in (stage, against) if each} | _data(run),
-        options=table.model_dump(),
-        packages=RUNTIME,
-    )
-
-
-def mean_cosine(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """The mean over texts of the cosine between two models' outputs [texts, ...]."""
-    one, two = (each.reshape(len(each), -1).astype(np.float64) for each in (before, after))
-    scale = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return float(np.mean(np.einsum("ij,ij->i", one, two) / np.maximum(scale, 1e-30)))
-
-
-def _evaluate(run: Run, stage: Stage, metric: Any, texts: Sequence[str]) -> list[Any]:
-    """What the metric keeps of every text's primary output, in order, a batch at a time."""
-    table, encode = run.config.evaluation, Texts(run)
-    name = signature(run).outputs[0].name
-    backend = registry.find("backends", stage.name.rpartition("/")[2])()
-    kept: list[Any] = []
-    with backend.runner(run.folder(stage.name)) as call:
-        for at in range(0, len(texts), table.batch):
-            feed = encode(texts[at : at + table.batch], table.max_length)
-            kept.append(metric.reduce(call(feed)[name], feed))
-    return kept
-
-
-def labelled(run: Run) -> tuple[Any, Any]:
-    """The configured metric and its data."""
-    table = run.config.evaluation
-    metric = registry.find("metrics", table.metric)()
-    labels = run.config.path(table.labels) if table.labels else None
-    names = signature(run).labels
-    return metric, metric.read(run.config.path(table.samples), labels, table.encoding, names)
-
-
-def _data(run: Run) -> dict[str, str]:
-    metric, data = labelled(run)
-    return {"data": digest_of([metric.name, data.texts, [str(each) for each in data.gold]])}
 
 
 def latency(run: Run, name: str = "onnxruntime") -> Stage:

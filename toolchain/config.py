@@ -115,6 +115,7 @@ class Gate(Section):
     allow_unexecuted: tuple[str, ...] = ()
 
 
+    max_new_tokens: int = Field(default=64, ge=1)
 class Bundle(Section):
     """What is packed, under which name and version."""
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..deploy.gate import Gate, allow, at_least, at_most
+from .locating import words
 from .run import Run
 from .workspace import Stage
 
@@ -15,7 +16,9 @@ KINDS = {
     "fp16": {"FLOAT16"},
     "bf16": {"BFLOAT16"},
     "int8": {"INT8"},
+    "w8": {"INT8", "UINT8"},
     "int4": {"INT4", "UINT4", "UINT8"},
+    "fp8": {"FLOAT8E4M3FN"},
 }
 #: Half of the way from the graph's weights to wider ones: beyond it they were widened.
 WIDENED = 0.5
@@ -35,15 +38,17 @@ def _parity(stage: Stage) -> Gate:
     mend = _dig(found["against"], found["name"])
     tolerance, outputs = found["tolerance"], found["outputs"]
     limit, least = tolerance["max_relative_error"], tolerance["min_cosine"]
+    located = words(found["located"]) if "located" in found else ""
+    reason = "; ".join(filter(None, (found["reason"], located)))
     if not outputs:
-        return Gate(name, limit or least or 0.0, None, "fail", found["reason"], mend)
+        return Gate(name, limit or least or 0.0, None, "fail", reason, mend)
     if limit is not None:
         gate = at_most(name, limit, max(each["max_rel"] for each in outputs), reason="")
     else:
         gate = at_least(name, least, min(each["cosine_mean"] for each in outputs), reason="")
     if found["ok"]:
         return gate
-    return replace(gate, status="fail", reason=found["reason"], mend=mend)
+    return replace(gate, status="fail", reason=reason, mend=mend)
 
 
 def _dig(against: str, name: str) -> str:

@@ -75,6 +75,7 @@ GATE: Mapping[str, Meaning] = {
 BUNDLE: Mapping[str, Meaning] = {
     "kinds": Meaning("What is packed: edge; `llmdeploy list packagers` shows all."),
     "name": Meaning("The bundle's name."),
+    "max-new-tokens": Meaning("What a metric of written texts lets be written, at most."),
     "version": Meaning("The bundle's version."),
     "python": Meaning(
         "The interpreter a bundle verifies itself under; this one by default.", "python3"

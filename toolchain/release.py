@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import BundleError
 from ..deploy.gate import Gate, failures
-from . import checks, registry, report
+from . import checks, registry, report, scoring
 from .judging import gates
 from .packing import contents
 from .preflight import preflight
@@ -100,9 +100,9 @@ def _measure(run: Run) -> None:
     checks.latency(run)
     if run.config.evaluation.metric:
         reference = float_engine(run)
-        checks.score(run, reference)
+        scoring.score(run, reference)
         if candidate is not reference:
-            checks.score(run, candidate, against=reference)
+            scoring.score(run, candidate, against=reference)
 
 
 def _outcome(run: Run, unexecuted: dict[str, str], write: bool = True) -> Outcome:

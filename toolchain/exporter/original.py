@@ -25,7 +25,7 @@ def outputs(
 
     `home` holds its configuration: `source` itself, or what was unpacked of a GGUF file.
     """
-    model = _load(source, target, trust).eval()
+    model = load(source, target, trust).eval()
     parts = {part.name: part.module for part in components(Subject(home, model, target.task))}
     if component not in parts:
         raise ConfigError(f"no component {component!r}", mend=f"one of {', '.join(parts)}")
@@ -34,7 +34,8 @@ def outputs(
         return [_run(parts[component], pool, feed) for feed in feeds]
 
 
-def _load(source: Path, target: Target, trust: bool) -> Any:
+def load(source: Path, target: Target, trust: bool) -> Any:
+    """The checkpoint in float32, as `from_pretrained` gives it."""
     packed = gguf.only(source)
     if packed is None:
         return target.model_class.from_pretrained(
