@@ -23,6 +23,26 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         ConfigError: the name or the version is not fit for a file's name.
         BundleError: there is no engine or no golden run, or the archive cannot be written.
     """
+    files = whole(contents)
+    archive = folder / f"{contents.name}-{contents.version}{ARCHIVE}"
+    pack_archive(files, archive, first=[MANIFEST])
+    sha256 = digest(archive)
+    return {
+        "path": archive.name,
+        "provenance": write(contents, archive, sha256).name,
+        "sha256": sha256,
+        "bytes": archive.stat().st_size,
+        "files": len(files),
+    }
+
+
+def whole(contents: Contents) -> dict[str, Source]:
+    """All files of a bundle by their names, the manifest first.
+
+    Raises:
+        ConfigError: something the caller chose does not fit the manifest's schema.
+        BundleError: there is no engine or no golden run.
+    """
     files = shared(contents)
     for backend in contents.engines:
         files |= _engine(contents, backend, files)
@@ -30,17 +50,7 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
     if contents.portable:
         files |= below(contents.portable, PORTABLE)
     engines = [engine(contents, backend, f"engines/{backend}") for backend in contents.engines]
-    whole = sealed(contents, files, engines, portable)
-    archive = folder / f"{contents.name}-{contents.version}{ARCHIVE}"
-    pack_archive(whole, archive, first=[MANIFEST])
-    sha256 = digest(archive)
-    return {
-        "path": archive.name,
-        "provenance": write(contents, archive, sha256).name,
-        "sha256": sha256,
-        "bytes": archive.stat().st_size,
-        "files": len(whole),
-    }
+    return sealed(contents, files, engines, portable)
 
 
 def _engine(contents: Contents, backend: str, files: dict[str, Source]) -> dict[str, Path]:

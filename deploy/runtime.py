@@ -3,7 +3,7 @@
 Only numpy, pydantic, tokenizers and onnxruntime are imported.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from .writing import Writer, Written
 
 #: Tokens a text is cut after where neither the caller nor the graph says.
 MAX_LENGTH = 512
+
+Opening = Callable[[Path, int], Any]
 
 
 def load(
@@ -61,20 +63,32 @@ def run_texts(path: Path, texts: Sequence[Text], **options: Any) -> list[dict[st
 
 
 class Session:
-    """An engine that is loaded: close it, or use it in a `with` block."""
+    """An engine that is loaded: close it, or use it in a `with` block.
 
-    def __init__(self, found: Places, *, threads: int, batch: int, max_length: int | None) -> None:
+    `opening` opens an engine's file with so many threads, where it is not ONNX Runtime here.
+    """
+
+    def __init__(
+        self,
+        found: Places,
+        *,
+        threads: int = 0,
+        batch: int = 16,
+        max_length: int | None = None,
+        opening: Opening | None = None,
+    ) -> None:
         self.signature = Signature.load(found.assets)
         self._places = found
         self._batch = batch
         self._max_length = max_length
         self._encoder: Encoder | None = None
+        opened = opening or open_engine
         self._graphs = {
             graph: Signature.load(found.model / graph) for graph in self.signature.components
         }
         self._engines: dict[str, Any] = {
-            graph: _open(_file(found.model / graph), threads) for graph in self._graphs
-        } or {"": _open(found.model, threads)}
+            graph: opened(_file(found.model / graph), threads) for graph in self._graphs
+        } or {"": opened(found.model, threads)}
 
     def __call__(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """An answer a text, in order, as JSON values: what it holds depends on the task."""
@@ -213,7 +227,8 @@ def _file(folder: Path) -> Path:
     return model
 
 
-def _open(model: Path, threads: int) -> Any:
+def open_engine(model: Path, threads: int) -> Any:
+    """ONNX Runtime's session of an engine's file, as its settings beside it say."""
     settings = Settings.load(model.parent)
     return open_session(model, settings.model_copy(update={"threads": threads or settings.threads}))
 

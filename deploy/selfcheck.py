@@ -25,6 +25,7 @@ from .. import BundleError, Error
 from .bundle import Golden, Manifest, Tolerance, differences, extract
 from .golden import agree
 from .hiding import hide
+from .oci import is_layout, unlayered
 from .places import BACKEND
 from .runtime import Session, load
 
@@ -78,12 +79,15 @@ def verify_bundle(path: Path, engine: Path | None = None) -> Verification:
 
 @contextmanager
 def _opened(path: Path) -> Generator[Path]:
-    if path.is_dir():
+    if path.is_dir() and not is_layout(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="llmdeploy-") as folder:
         inner = Path(folder) / "bundle"
-        extract(path, inner)
+        if path.is_dir():
+            unlayered(path, inner)
+        else:
+            extract(path, inner)
         yield inner
 
 

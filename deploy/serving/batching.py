@@ -21,16 +21,20 @@ class _Job:
 
 
 class Batcher:
-    """One thread that runs `call(key, items)` on the waiting items of a key, one result an item.
+    """Runs `call(key, items)` on the waiting items of a key, one result an item.
+
+    `workers` threads run so many groups side by side: one where the engine is in this process.
 
     Of a group that fails each item is run again alone: nobody pays for another's bad input.
     """
 
-    def __init__(self, call: Call, limits: Limits) -> None:
+    def __init__(self, call: Call, limits: Limits, workers: int = 1) -> None:
         self._call = call
         self._limits = limits
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()
-        self._pool = ThreadPoolExecutor(1, "engine")
+        self._pool = ThreadPoolExecutor(workers, "engine")
+        self._free = asyncio.Semaphore(workers)
+        self._running: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         #: Items of the groups that ran.
         self.seen: Callable[[int], object] = lambda _: None
@@ -45,6 +49,8 @@ class Batcher:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        for running in tuple(self._running):
+            running.cancel()
         await asyncio.to_thread(self._pool.shutdown)
 
     async def __call__(self, key: Hashable, item: Any, rows: int) -> Any:
@@ -63,7 +69,16 @@ class Batcher:
                 if not job.future.done():  # who asked may have gone
                     groups.setdefault(job.key, []).append(job)
             for key, group in groups.items():
-                await self._run(key, group)
+                await self._free.acquire()
+                running = asyncio.create_task(self._run(key, group))
+                self._running.add(running)
+                running.add_done_callback(self._ran)
+            await self._free.acquire()  # go on gathering until a worker could run it
+            self._free.release()
+
+    def _ran(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._free.release()
 
     async def _gather(self, first: _Job) -> tuple[list[_Job], _Job | None]:
         """The jobs to run now, and one that was taken and found too large to go with them."""

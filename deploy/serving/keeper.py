@@ -2,27 +2,27 @@
 
 import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ... import Error
 from ..bundle import MANIFEST, Manifest, manifest_of
 from ..places import ARCHIVE, CURRENT
-from ..runtime import Session, load
+from ..runtime import load
+from .model import Model
 
 
 @dataclass(eq=False)
 class Served:
     """A loaded model, its name and version, and how many requests use it."""
 
-    session: Session
+    session: Model
     name: str
     version: str
     users: int = 0
     retired: bool = False
-    label: str = field(default="")
 
     def leave(self) -> None:
         """One request less; who is last turns off the light."""
@@ -40,13 +40,15 @@ class Served:
 
 
 class Keeper:
-    """Loads what is at `path`; where that is a device's folder, follows its `current`."""
+    """Holds what `loading` gives, by default what is at `path`; follows a device's `current`."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, threads: int = 0, loading: Callable[[], Served] | None = None
+    ) -> None:
         self.path = path
-        self._threads = threads
-        self._target = self._pointed()
-        self.model = self._load()
+        self._loading = loading or (lambda: loaded(path, threads))
+        self._target = pointed(path)
+        self.model = self._loading()
         #: Switches that were made, and that failed: the version before goes on.
         self.switches = self.failures = 0
 
@@ -68,28 +70,32 @@ class Keeper:
 
     async def look(self) -> None:
         """Serve the version that is current now, if it is another and can be loaded."""
-        target = self._pointed()
+        target = pointed(self.path)
         if target == self._target:
             return
         self._target = target
         try:
-            loaded = await asyncio.to_thread(self._load)
+            other = await asyncio.to_thread(self._loading)
         except (Error, OSError):
             self.failures += 1
             return
-        before, self.model = self.model, loaded
+        before, self.model = self.model, other
         self.switches += 1
         before.retire()
 
-    def _pointed(self) -> str | None:
-        try:
-            return os.readlink(self.path / CURRENT)
-        except OSError:
-            return None
 
-    def _load(self) -> Served:
-        name, version = identity(self.path)
-        return Served(load(self.path, threads=self._threads), name, version)
+def pointed(path: Path) -> str | None:
+    """What a device's `current` points to; None of anything else."""
+    try:
+        return os.readlink(path / CURRENT)
+    except OSError:
+        return None
+
+
+def loaded(path: Path, threads: int) -> Served:
+    """What is at `path`, in this process."""
+    name, version = identity(path)
+    return Served(load(path, threads=threads), name, version)
 
 
 def identity(path: Path) -> tuple[str, str]:

@@ -19,13 +19,13 @@ from .writing import Scribes
 class Service:
     """A model, the queue of what runs on it, and the threads that write."""
 
-    def __init__(self, keeper: Keeper, limits: Limits, poll: float) -> None:
+    def __init__(self, keeper: Keeper, limits: Limits, poll: float, workers: int = 1) -> None:
         self.keeper = keeper
         self.limits = limits
         self.metrics = Metrics()
         self.scribes = Scribes(limits)
         self.ready = False
-        self._batcher = Batcher(_call, limits)
+        self._batcher = Batcher(_call, limits, workers)
         self._batcher.seen = self.metrics.batches.observe
         self._poll = poll
         self._task: asyncio.Task[None] | None = None

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ... import BundleError
-from ..runtime import Session
 from ..sampling import Sampling
 from ..writing import Written
 from .limits import Limits
+from .model import Model
 
 Piece = str | Written | Exception
 Give = Callable[[Piece], None]
@@ -32,7 +32,7 @@ class Scribes:
         self._pool = ThreadPoolExecutor(limits.streams, "scribe")
         self._seconds = limits.seconds
 
-    async def write(self, session: Session, asked: Asked) -> AsyncGenerator[str | Written]:
+    async def write(self, session: Model, asked: Asked) -> AsyncGenerator[str | Written]:
         """Pieces of text, and last what was written in all.
 
         It always runs until its thread has left the session.
@@ -62,7 +62,7 @@ class Scribes:
             stop.set()
             await asyncio.shield(work)
 
-    async def whole(self, session: Session, asked: Asked) -> Written:
+    async def whole(self, session: Model, asked: Asked) -> Written:
         """The same at once."""
         async for piece in self.write(session, asked):
             if isinstance(piece, Written):
@@ -81,7 +81,7 @@ async def _next(pieces: "asyncio.Queue[Piece]", seconds: float) -> Piece:
         raise TimeoutError("writing took too long") from error
 
 
-def _write(session: Session, asked: Asked, stop: threading.Event, give: Give) -> None:
+def _write(session: Model, asked: Asked, stop: threading.Event, give: Give) -> None:
     if stop.is_set():
         return
     steps = session.stream(asked.prompt, asked.sampling, chat=asked.chat)

@@ -46,6 +46,8 @@ VERBS = {
     "rollback": device.rollback,
     "publish": device.publish,
     "switch": device.switch,
+    "push": device.push,
+    "pull": device.pull,
 }
 for _name, _verb in VERBS.items():
     app.command(name=_name)(_verb)

@@ -1,4 +1,4 @@
-"""The verbs for bundles that are made: sign, delta, install, rollback; Triton's publish, switch."""
+"""The verbs for bundles that are made: sign, delta, push, pull, install, rollback; and Triton's."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -97,3 +97,31 @@ def rollback(
 
     found = back(root)
     say(asdict(found), json, quiet, lambda: f"current is {found.name} {found.version}")
+
+
+def push(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's archive, or its OCI layout.")],
+    reference: Annotated[str, typer.Argument(help="REGISTRY/NAME[:TAG]; by default its version.")],
+    plain_http: Annotated[bool, typer.Option(help="HTTP, for a registry of one's own.")] = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Push a bundle to a registry of containers, as a CNCF ModelPack image."""
+    from ...deploy.oci_registry import push as put
+
+    found = put(bundle, reference, plain=plain_http)
+    say(found, json, quiet, lambda: f"{found['reference']}@{found['digest']}")
+
+
+def pull(
+    reference: Annotated[str, typer.Argument(help="REGISTRY/NAME:TAG, or @sha256:DIGEST.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write into.")],
+    plain_http: Annotated[bool, typer.Option(help="HTTP, for a registry of one's own.")] = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Pull a bundle from a registry as the archive that `install` takes."""
+    from ...deploy.oci_registry import pull as get
+
+    found = get(reference, output, plain=plain_http)
+    say(found, json, quiet, lambda: str(found["path"]))
