@@ -1,8 +1,9 @@
 """Which architectures export, at which opset, with what parity: the truth, failures included.
 
-    python benchmarks/coverage.py [--json] [--only SUBSTRING] [--opset N]
+    python benchmarks/coverage.py [--json] [--markdown FILE] [--only SUBSTRING] [--opset N]
 
-Every model is tiny and random (architectures.py). Each graph is run by ONNX Runtime on a grid of
+Every model is tiny and random (architectures.py). Each graph must pass ONNX's checker with full
+inference of its shapes. Each graph is run by ONNX Runtime on a grid of
 shapes (batch 1 and more, sequence 1, odd sizes, empty past, padding left and right) and compared
 with torch; the figure is the worst difference over the output's scale. float32, CPU.
 """
@@ -148,6 +149,9 @@ def row(tiny: Tiny, opset: int) -> dict[str, Any]:
             return {**made, "works": False, "reason": error.what}
         made |= {"seconds": round(time.perf_counter() - started, 1), "opset": results["opset"]}
         made |= {"nodes": results["nodes"], "graphs": len(results["components"]) or 1}
+        made |= {
+            "note": "no cache" if any("without a cache" in n for n in results["notes"]) else ""
+        }
         if results["task"] != tiny.task:
             return {**made, "works": False, "reason": f"taken for {results['task']}"}
         try:
@@ -160,14 +164,38 @@ def row(tiny: Tiny, opset: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, for the README."""
-    lines = ["| architecture | task | opset | parity | seconds |", "|---|---|---|---|---|"]
-    for one in rows:
-        parity = f"{one['error']:.1e}" if one["works"] else f"no: {one['reason']}"
-        cells = (one["model"], one["task"], one.get("opset", "-"), parity, one.get("seconds", "-"))
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    good = sum(one["works"] for one in rows)
-    return "\n".join([*lines, "", f"{good} of {len(rows)} work."])
+    """Markdown: what works with its parity, then what does not and why."""
+    good = [one for one in rows if one["works"]]
+    bad = [one for one in rows if not one["works"]]
+    lines = [
+        "| architecture | task | opset | graphs | nodes | parity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in good:
+        note = f" ({one['note']})" if one["note"] else ""
+        cells = (one["task"] + note, one["opset"], one["graphs"], one["nodes"])
+        lines.append(_line(one["model"], *cells, f"{one['error']:.1e}"))
+    if bad:
+        lines += ["", "| does not work | task | why |", "|---|---|---|"]
+        lines += [_line(one["model"], one["task"], one["reason"]) for one in bad]
+    return "\n".join([*lines, "", f"{len(good)} of {len(rows)} work."])
+
+
+def _line(*cells: object) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def page(rows: list[dict[str, Any]], environment: Mapping[str, Any]) -> str:
+    """The table as a page of the documentation."""
+    versions = ", ".join(f"{name} {value}" for name, value in environment.items())
+    return (
+        "# Which architectures export\n\n"
+        "Written by `python benchmarks/coverage.py --markdown docs/coverage.md`. Tiny random models"
+        " of transformers;\neach graph is compared with torch on a grid of shapes (batch 1 to 3,"
+        " sequence 1 and odd, empty past,\npadding left and right). Parity is the worst difference"
+        f" over the output's scale, float32 on the CPU;\n{TOLERANCE:.0e} is the bar.\n\n"
+        f"{table(rows)}\n\n{versions}.\n"
+    )
 
 
 def main() -> None:
@@ -179,6 +207,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", type=Path, help="write the table there, as a page")
     parser.add_argument("--only", default="")
     parser.add_argument("--opset", type=int, default=20)
     asked = parser.parse_args()
@@ -190,8 +219,11 @@ def main() -> None:
             rows.append(row(tiny, asked.opset))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     packages = (torch, transformers, onnx, onnxruntime)
-    environment = {one.__name__: one.__version__ for one in packages} | {"tolerance": TOLERANCE}
+    environment = {one.__name__: one.__version__ for one in packages}
+    if asked.markdown:
+        asked.markdown.write_text(page(rows, environment), encoding="utf-8")
     if asked.json:
+        environment["tolerance"] = TOLERANCE
         print(json.dumps({"rows": rows, "environment": environment}))
     else:
         print(table(rows))

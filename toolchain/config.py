@@ -33,6 +33,8 @@ class Model(Section):
     opset: int = Field(default=20, ge=18, le=25)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "float32"
     weights: Literal["copy", "reference", "in-place"] = "copy"
+    max_batch: int | None = Field(default=None, ge=1)
+    max_sequence: int | None = Field(default=None, ge=1)
     trust_remote_code: bool = False
 
 

@@ -15,6 +15,7 @@ from ..passes import PassManager, Step, load, save
 from ..passes.ledger import Ledger
 from .choosing import make_pass
 from .config import Config
+from .referenced import weights_of
 
 ALL = "all"
 
@@ -81,7 +82,7 @@ def optimize(path: Path, config: Config, asked: Asked) -> dict[str, Any]:
         watch=watch,
         explain=explain,
     )
-    model, _ = manager.run(load(path))
+    model, _ = manager.run(load(path, weights_of(path.parent)))
     if asked.output is not None:
         _write(model, asked.output)
     return {"path": str(path), "rule": asked.explain, "passes": account.passes}

@@ -17,6 +17,19 @@ AsJson = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do again what is fresh.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Of the hub's repository.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="auto reads it off the checkpoint.")]
+Opset = Annotated[int | None, typer.Option("--opset", help="The ONNX opset, 18 to 25.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")]
+WeightsWay = Annotated[
+    str | None, typer.Option("--weights", help="copy, reference or in-place: where they lie.")
+]
+MaxBatch = Annotated[int | None, typer.Option("--max-batch", help="What io.json allows.")]
+MaxSequence = Annotated[int | None, typer.Option("--max-sequence", help="What io.json allows.")]
+TrustRemoteCode = Annotated[
+    bool | None,
+    typer.Option("--trust-remote-code", help="Run the checkpoint's own Python code."),
+]
 SamplesFile = Annotated[
     str | None, typer.Option("--samples", help="Calibration samples; over [calibration] samples.")
 ]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import ConfigError
+from .. import ConfigError, MissingError
 from ..deploy.backend import Backend
 from .choosing import backend_of, kept, make_pass, profile_of
 from .feeds import (
@@ -32,7 +32,11 @@ def export(run: Run) -> Stage:
 
     model = run.config.model
     checkpoint = run.checkpoint
-    folder = locate(checkpoint, model.revision)
+    try:
+        folder = locate(checkpoint, model.revision)
+    except (ConfigError, MissingError):
+        _left(run)  # says better what is gone
+        raise
 
     def work(out: Path) -> dict[str, Any]:
         from .exporter import export as trace
@@ -44,6 +48,12 @@ def export(run: Run) -> Stage:
     options = {**asked, "checkpoint": checkpoint}
     inputs = {"checkpoint": digest(folder)}
     return run.stage("export", work, inputs=inputs, options=options, packages=EXPORT)
+
+
+def _left(run: Run) -> None:
+    """Raise ExportError where the weights of the last export were left, and are no more."""
+    for record in run.folder("export").rglob("weights.json"):
+        weights_of(record.parent)
 
 
 def _content(checkpoint: Path) -> str:

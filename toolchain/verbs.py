@@ -22,6 +22,14 @@ from .workspace import Stage, Workspace
 #: Where an option of the command line goes in the configuration.
 PLACES = {
     "model": ("model", "checkpoint"),
+    "revision": ("model", "revision"),
+    "task": ("model", "task"),
+    "opset": ("model", "opset"),
+    "dtype": ("model", "dtype"),
+    "weights": ("model", "weights"),
+    "max_batch": ("model", "max_batch"),
+    "max_sequence": ("model", "max_sequence"),
+    "trust_remote_code": ("model", "trust_remote_code"),
     "precision": ("build", "precision"),
     "backends": ("build", "backends"),
     "on_failure": ("optimize", "on_failure"),

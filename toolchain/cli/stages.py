@@ -10,18 +10,39 @@ from .. import options as opt
 
 def export(
     model: Annotated[str | None, typer.Argument(help="Over [model] checkpoint.")] = None,
+    revision: opt.Revision = None,
+    task: opt.TaskName = None,
+    opset: opt.Opset = None,
+    dtype: opt.Dtype = None,
+    weights: opt.WeightsWay = None,
+    max_batch: opt.MaxBatch = None,
+    max_sequence: opt.MaxSequence = None,
+    trust_remote_code: opt.TrustRemoteCode = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> int:
-    """Checkpoint -> ONNX, held against the checkpoint."""
+    """Checkpoint -> ONNX, held against the checkpoint; options go over [model]."""
     from .. import verbs
 
-    return verbs.stage(
-        "export", verbs.given(config, workspace, force, quiet, model=model), json, quiet
+    run = verbs.given(
+        config,
+        workspace,
+        force,
+        quiet,
+        model=model,
+        revision=revision,
+        task=task,
+        opset=opset,
+        dtype=dtype,
+        weights=weights,
+        max_batch=max_batch,
+        max_sequence=max_sequence,
+        trust_remote_code=trust_remote_code,
     )
+    return verbs.stage("export", run, json, quiet)
 
 
 def optimize(

@@ -25,7 +25,7 @@ def causal_shapes(model: Any) -> Shapes | None:
             made = model(
                 input_ids=ids, attention_mask=ids, past_key_values=DynamicCache(), use_cache=True
             )
-        except TypeError:  # no such argument
+        except (TypeError, IndexError):  # no such argument, or layers of another kind
             return None
         return _shapes(getattr(made, "past_key_values", None))
 

@@ -53,6 +53,20 @@ class Subject:
         return read_json(self.folder / "tokenizer_config.json")
 
 
+#: What `max_batch` and `max_sequence` limit.
+_BATCH, _SEQUENCE = ("batch", "texts"), ("sequence", "source", "past", "total")
+
+
+def limited(part: Component, batch: int | None, sequence: int | None) -> Component:
+    """The component with no more than so many rows and tokens, where the model allows more."""
+    asked = dict.fromkeys(_BATCH, batch) | dict.fromkeys(_SEQUENCE, sequence)
+    bounds = {
+        name: Bounds(min=one.min, max=min(filter(None, (one.max, asked.get(name))), default=None))
+        for name, one in part.bounds.items()
+    }
+    return replace(part, bounds=bounds)
+
+
 def components(subject: Subject) -> list[Component]:
     """The graphs of the subject's task.
 

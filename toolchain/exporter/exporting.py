@@ -30,6 +30,17 @@ WEIGHTS = ("copy", "reference", "in-place")
 
 
 @dataclass(frozen=True)
+class _Asked:
+    task: str
+    opset: int
+    dtype: str
+    weights: str
+    max_batch: int | None
+    max_sequence: int | None
+    trust: bool
+
+
+@dataclass(frozen=True)
 class _Opened:
     folder: Path
     config: Any
@@ -54,10 +65,14 @@ def export(
     opset: int = 20,
     dtype: str = "float32",
     weights: str = "copy",
+    max_batch: int | None = None,
+    max_sequence: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Fill `folder` with model.onnx, its weights, io.json, tokenizer and configuration.
+
+    `max_batch` rows and `max_sequence` tokens are the most that io.json then allows.
 
     Raises:
         ConfigError: no such checkpoint, task or option.
@@ -69,25 +84,24 @@ def export(
             f"no way {weights!r} to keep weights", mend=f"one of {', '.join(WEIGHTS)}"
         )
     source = _admit(checkpoint, revision, trust_remote_code)
+    asked = _Asked(task, opset, dtype, weights, max_batch, max_sequence, trust_remote_code)
     with quiet():
-        return _export(source, folder, task, opset, dtype, weights, trust_remote_code)
+        return _export(source, folder, asked)
 
 
-def _export(
-    source: Path, folder: Path, task: str, opset: int, dtype: str, weights: str, trust: bool
-) -> dict[str, Any]:
+def _export(source: Path, folder: Path, asked: _Asked) -> dict[str, Any]:
     from . import gguf
     from .beside import carry
     from .components import Subject, components
 
     packed = gguf.only(source)
     with gguf.unpacked(packed) if packed else nullcontext(source) as home:
-        origin = _origin(_open(home, task, trust), dtype, packed)
+        origin = _origin(_open(home, asked.task, asked.trust), asked.dtype, packed)
         target = origin.opened.target
         parts = components(Subject(home, origin.model, target.task))
-        graphs = [_component(origin, part, folder / part.name, opset, weights) for part in parts]
+        graphs = [_component(origin, part, folder / part.name, asked) for part in parts]
         notes = [*target.notes, *(note for graph in graphs for note in graph.pop("notes"))]
-        notes += carry(home, folder, trust)
+        notes += carry(home, folder, asked.trust)
     if len(parts) > 1:
         Signature(
             task=target.task,
@@ -102,8 +116,8 @@ def _export(
         "opset": graphs[0].pop("opset"),
         **{name: sum(graph[name] for graph in graphs) for name in _COUNTED},
         "components": [part.name for part in parts if part.name],
-        "weights": weights,
-        "self_contained": weights == "copy",
+        "weights": asked.weights,
+        "self_contained": asked.weights == "copy",
         "notes": list(dict.fromkeys(notes)),
     }
 
@@ -144,31 +158,33 @@ def _keep_in_float32(model: Any) -> None:
             model.get_submodule(owner).register_parameter(leaf, nn.Parameter(wide, False))
 
 
-def _component(
-    origin: _Origin, part: Component, folder: Path, opset: int, weights: str
-) -> dict[str, Any]:
+def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) -> dict[str, Any]:
     """Trace one graph, give it its weights and write it into `folder`."""
     from .. import referenced
     from . import finish, pooling
+    from .components import limited
     from .trace import trace
     from .weights import Weights
 
     folder.mkdir(parents=True, exist_ok=True)
     target, config = origin.opened.target, origin.opened.config
-    program = trace(part, origin.model, opset)
+    program = trace(part, origin.model, asked.opset)
     pool = pooling.read(origin.opened.folder) if target.task == "feature-extraction" else None
     if pool:
         pooling.append(program, pool)
+    finish.split_plainly(program)
     finish.prune(program)
     finish.drop_unused_inputs(program)
-    refer = weights != "copy"
+    refer = asked.weights != "copy"
     writer = Weights(origin.model, origin.plan, origin.phantoms, folder, refer=refer)
     notes = finish.drop_untrained(program, writer.missing)
     placed = writer.place(program.graph)
     if refer:
         referenced.leave(folder, origin.opened.folder, placed.files)
-    finish.write(program, folder, beside=origin.opened.folder if weights == "in-place" else None)
-    finish.signature(program.graph, target, part, config).save(folder)
+    beside = origin.opened.folder if asked.weights == "in-place" else None
+    finish.write(program, folder, beside=beside)
+    allowed = limited(part, asked.max_batch, asked.max_sequence)
+    finish.signature(program.graph, target, allowed, config).save(folder)
     return {
         "opset": program.opset_imports[""],
         "parameters": placed.parameters,

@@ -7,8 +7,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ... import ConfigError, ExportError
+from ... import ConfigError, ExportError, __version__
+from ...deploy.sequences import SplitSequences
 from ...deploy.signature import Signature, Tensor
+from ...passes.infer import forget
 from .. import referenced
 from .components import Component
 from .task import Target
@@ -23,6 +25,11 @@ def prune(program: ir.Model) -> None:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     RemoveUnusedNodesPass()(program)
+
+
+def split_plainly(program: ir.Model) -> None:
+    """Write `Split` where torch's translation writes a sequence and takes it apart again."""
+    SplitSequences()(program)
 
 
 def drop_untrained(program: ir.Model, missing: Callable[[ir.Graph], list[str]]) -> list[str]:
@@ -102,7 +109,8 @@ def write(program: ir.Model, folder: Path, *, beside: Path | None = None) -> Non
         ConfigError: the checkpoint's folder keeps its weights as links, or cannot be written.
     """
     path = folder / MODEL
-    program.producer_name = "llmdeploy"
+    forget(program)
+    program.producer_name, program.producer_version = "llmdeploy", __version__
     ir.save(program, path)
     if beside is not None:
         name = f"{folder.name}.onnx" if folder.name in COMPONENTS else MODEL
@@ -117,7 +125,7 @@ def check(path: Path) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
         raise ExportError(
             f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}",

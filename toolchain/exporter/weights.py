@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from numpy.typing import NDArray
 
 from ... import ConfigError, ExportError
@@ -149,7 +150,7 @@ class Weights:
 
     def _is_phantom(self, value: ir.Value) -> bool:
         raw = getattr(value.const_value, "raw", None)
-        return raw is not None and raw in self._phantoms
+        return isinstance(raw, torch.Tensor) and raw in self._phantoms
 
     def _merged(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Compute and write what transformers merges, one merge at a time."""
@@ -179,8 +180,6 @@ def _dtype(value: ir.Value) -> ir.DataType:
 
 
 def _numpy(model: Any, name: str, tensor: Any) -> NDArray[np.generic]:
-    import torch
-
     state = dict(named(model))[name]
     made = tensor.to(state.dtype).contiguous().reshape(-1)
     if made.shape[0] != state.numel() or not bool(torch.isfinite(made).all()):

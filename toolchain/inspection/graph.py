@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...passes import load
 from ...passes.store import tensors
+from ..referenced import weights_of
 
 #: Operators that multiply by a weight, and where among their inputs it may stand.
 _WEIGHTED = {
@@ -37,7 +38,7 @@ def graph(path: Path) -> dict[str, Any]:
         ConfigError: there is no such file.
         PassError: it is not a whole ONNX model, or its weights are not where it says.
     """
-    model = load(path)
+    model = load(path, weights_of(path.parent))
     nodes = [node for one in _graphs(model) for node in one]
     return {
         "ir_version": model.ir_version,

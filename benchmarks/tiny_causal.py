@@ -1,0 +1,106 @@
+"""Tiny causal language models."""
+
+from tiny import MOE, SMALL, Tiny
+
+CAUSAL: tuple[Tiny, ...] = (
+    Tiny("GPT2LMHeadModel", "text-generation", SMALL),
+    Tiny(
+        "GPTNeoForCausalLM",
+        "text-generation",
+        {
+            **SMALL,
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 8,
+        },
+    ),
+    Tiny("GPTNeoXForCausalLM", "text-generation", SMALL),
+    Tiny("GPTJForCausalLM", "text-generation", {**SMALL, "rotary_dim": 4}),
+    Tiny("OPTForCausalLM", "text-generation", {**SMALL, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+    Tiny(
+        "BloomForCausalLM",
+        "text-generation",
+        {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99},
+    ),
+    Tiny(
+        "FalconForCausalLM",
+        "text-generation",
+        {**{k: v for k, v in SMALL.items() if k != "head_dim"}, "new_decoder_architecture": True},
+    ),
+    Tiny(
+        "MptForCausalLM",
+        "text-generation",
+        {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "vocab_size": 99},
+    ),
+    Tiny("LlamaForCausalLM", "text-generation", SMALL),
+    Tiny("MistralForCausalLM", "text-generation", {**SMALL, "sliding_window": 8}),
+    Tiny("Qwen2ForCausalLM", "text-generation", SMALL),
+    Tiny("Qwen3ForCausalLM", "text-generation", SMALL),
+    Tiny("Qwen3MoeForCausalLM", "text-generation", MOE),
+    Tiny("MixtralForCausalLM", "text-generation", MOE),
+    Tiny("GemmaForCausalLM", "text-generation", SMALL),
+    Tiny(
+        "Gemma2ForCausalLM",
+        "text-generation",
+        {**SMALL, "sliding_window": 8, "query_pre_attn_scalar": 8},
+    ),
+    Tiny(
+        "Gemma3ForCausalLM",
+        "text-generation",
+        {**SMALL, "sliding_window": 8, "query_pre_attn_scalar": 8},
+    ),
+    Tiny("PhiForCausalLM", "text-generation", SMALL),
+    Tiny("Phi3ForCausalLM", "text-generation", SMALL),
+    Tiny("StableLmForCausalLM", "text-generation", SMALL),
+    Tiny("CohereForCausalLM", "text-generation", SMALL),
+    Tiny("Olmo2ForCausalLM", "text-generation", SMALL),
+    Tiny("Starcoder2ForCausalLM", "text-generation", SMALL),
+    Tiny("SmolLM3ForCausalLM", "text-generation", SMALL),
+    Tiny("GraniteForCausalLM", "text-generation", SMALL),
+    Tiny(
+        "DeepseekV3ForCausalLM",
+        "text-generation",
+        {
+            **MOE,
+            "n_routed_experts": 4,
+            "n_group": 1,
+            "topk_group": 1,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 8,
+            "num_key_value_heads": 4,
+            "first_k_dense_replace": 1,
+        },
+    ),
+    Tiny("MambaForCausalLM", "text-generation", {**SMALL, "state_size": 8}),
+    Tiny(
+        "GPTBigCodeForCausalLM",
+        "text-generation",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 99},
+    ),
+    Tiny(
+        "CTRLLMHeadModel",
+        "text-generation",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 48, "n_positions": 64, "vocab_size": 99},
+    ),
+    Tiny("Cohere2ForCausalLM", "text-generation", {**SMALL, "sliding_window": 8}),
+    Tiny("Glm4ForCausalLM", "text-generation", SMALL),
+    Tiny("Olmo3ForCausalLM", "text-generation", {**SMALL, "sliding_window": 8}),
+    Tiny("NemotronForCausalLM", "text-generation", SMALL),
+    Tiny("Ernie4_5ForCausalLM", "text-generation", SMALL),
+    Tiny("Exaone4ForCausalLM", "text-generation", {**SMALL, "sliding_window": 8}),
+    Tiny("GptOssForCausalLM", "text-generation", {**MOE, "sliding_window": 8}),
+    Tiny("OlmoeForCausalLM", "text-generation", MOE),
+    Tiny("Qwen2MoeForCausalLM", "text-generation", {**MOE, "shared_expert_intermediate_size": 24}),
+    Tiny(
+        "Llama4ForCausalLM",
+        "text-generation",
+        {**MOE, "intermediate_size_mlp": 48, "interleave_moe_layer_step": 1},
+    ),
+    Tiny(
+        "Lfm2ForCausalLM", "text-generation", {**SMALL, "layer_types": ["conv", "full_attention"]}
+    ),
+)
