@@ -3,12 +3,14 @@
 from . import ranges
 from .blocks import is_large
 from .case import Case, Choice, Freedom
+from .chain import Chain
 from .choosing import choose, covering
 from .forward import Arrays, Feed, forward, forward_blocks
 from .observers import Observer
 from .ranges import Calibrated, Kept, Range
 from .rounding import Compensation, compensated, nearest, rounded, steps_of
 from .samples import Samples, read_samples
+from .second_moments import SecondMoments
 from .statistics import Seen, Size, Watched, collect
 from .threads import ahead, one_thread, side_by_side
 
@@ -16,6 +18,7 @@ __all__ = [
     "Arrays",
     "Calibrated",
     "Case",
+    "Chain",
     "Choice",
     "Compensation",
     "Feed",
@@ -24,6 +27,7 @@ __all__ = [
     "Observer",
     "Range",
     "Samples",
+    "SecondMoments",
     "Seen",
     "Size",
     "Watched",

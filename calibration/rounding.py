@@ -44,9 +44,12 @@ class Compensation:
     factor: Matrix
 
     @classmethod
-    def of(cls, second: NDArray[np.float64], damping: float = 0.01) -> "Compensation":
-        """From the second moments [k, k] of a layer's input."""
-        order = np.argsort(-second.diagonal(), kind="stable")
+    def of(
+        cls, second: NDArray[np.float64], damping: float = 0.01, *, ordered: bool = True
+    ) -> "Compensation":
+        """From the second moments [k, k] of a layer's input; in its own order unless `ordered`."""
+        size = -second.diagonal() if ordered else np.zeros(len(second))
+        order = np.argsort(size, kind="stable")
         return cls(order, _factor(second[np.ix_(order, order)], damping).astype(np.float32))
 
 

@@ -40,11 +40,11 @@ class Stored:
 
 
 class WeightOnlyMatMul(ir.passes.InPlacePass):
-    """`x @ DQ(w)` becomes com.microsoft `MatMulNBits`, w packed by column in blocks of K."""
+    """`x @ DQ(w) [+ b]` becomes com.microsoft `MatMulNBits`, w packed by column in blocks of K."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lower every MatMul of the main graph whose weight alone is quantised, symmetrically."""
-        packed: dict[int, tuple[ir.Value, ir.Value]] = {}
+        """Lower what of the main graph has a weight that alone is quantised, symmetrically."""
+        packed: dict[tuple[int, bool], tuple[ir.Value, ir.Value]] = {}
         count = sum(_lower(model.graph, node, packed) for node in list(model.graph))
         if count:
             model.opset_imports.setdefault(MICROSOFT, 1)
@@ -52,17 +52,20 @@ class WeightOnlyMatMul(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=count > 0)
 
 
-def _lower(graph: ir.Graph, node: ir.Node, packed: dict[int, tuple[ir.Value, ir.Value]]) -> bool:
-    if node.op_type != "MatMul" or node.domain:
+def _lower(
+    graph: ir.Graph, node: ir.Node, packed: dict[tuple[int, bool], tuple[ir.Value, ir.Value]]
+) -> bool:
+    if node.op_type not in ("MatMul", "Gemm") or node.domain or not _plain(node):
         return False
     x, back = node.inputs[0], made_by(node.inputs[1], "DequantizeLinear")
     if x is None or x.dtype not in (ir.DataType.FLOAT, None) or back is None:
         return False
-    stored = _stored(back)
+    stored = _stored(back, flipped=integer(node, "transB", 0) == 1)
     if stored is None:
         return False
-    if id(back) not in packed:
-        packed[id(back)] = _pack(graph, back, stored)
+    key = (id(back), stored.turned)
+    if key not in packed:
+        packed[key] = _pack(graph, back, stored)
     out = node.outputs[0]
     attributes = {
         "K": stored.k,
@@ -71,7 +74,8 @@ def _lower(graph: ir.Graph, node: ir.Node, packed: dict[int, tuple[ir.Value, ir.
         "block_size": stored.block,
         "accuracy_level": INT8_ACTIVATIONS,
     }
-    name, inputs = f"{out.name}.packed", [x, *packed[id(back)]]
+    bias = [None, None, node.inputs[2]] if len(node.inputs) > 2 else []
+    name, inputs = f"{out.name}.packed", [x, *packed[key], *bias]
     new = insert(
         node, "MatMulNBits", inputs, name=name, domain=MICROSOFT, like=out, attributes=attributes
     )
@@ -79,8 +83,20 @@ def _lower(graph: ir.Graph, node: ir.Node, packed: dict[int, tuple[ir.Value, ir.
     return True
 
 
-def _stored(back: ir.Node) -> Stored | None:
-    """The weight behind a DequantizeLinear, None when the kernel cannot take it."""
+def _plain(node: ir.Node) -> bool:
+    """Whether a Gemm is x @ w + b with b [n], as a MatMul always is."""
+    factors = (node.attributes.get(name) for name in ("alpha", "beta"))
+    ones = all(factor is None or factor.as_float() == 1.0 for factor in factors)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    flat = bias is None or (bias.shape is not None and len(bias.shape) == 1)
+    return ones and flat and integer(node, "transA", 0) == 0
+
+
+def _stored(back: ir.Node, *, flipped: bool) -> Stored | None:
+    """The weight behind a DequantizeLinear, None when the kernel cannot take it.
+
+    It is `flipped` where its reader takes [N, K].
+    """
     source, scales = back.inputs[0], constant(back.inputs[1])
     turn = made_by(source, "Transpose")  # of a weight that is kept as the checkpoint has it
     source = turn.inputs[0] if turn is not None else source
@@ -93,25 +109,30 @@ def _stored(back: ir.Node) -> Stored | None:
     sizes = [static(source, axis) for axis in (0, 1)] if len(values.shape) == 2 else []
     if len(sizes) != 2 or sizes[0] is None or sizes[1] is None:
         return None
-    k, n = (sizes[1], sizes[0]) if turn is not None else (sizes[0], sizes[1])
-    laid = _blocks(back, scales, k, n)
+    turned = (turn is not None) != flipped
+    k, n = (sizes[1], sizes[0]) if turned else (sizes[0], sizes[1])
+    laid = _blocks(back, scales, k, n, inner=int(flipped))
     if laid is None:
         return None
-    return Stored(values, laid[1], k, n, BITS[values.dtype], laid[0], turn is not None)
+    return Stored(values, laid[1], k, n, BITS[values.dtype], laid[0], turned)
 
 
 def _blocks(
-    back: ir.Node, scales: NDArray[np.float32], k: int, n: int
+    back: ir.Node, scales: NDArray[np.float32], k: int, n: int, *, inner: int
 ) -> tuple[int, NDArray[np.float32]] | None:
-    """The block and the scales [N, blocks], None for a layout that the kernel does not have."""
+    """The block and the scales [N, blocks], None for a layout that the kernel does not have.
+
+    `inner` is the axis of K in what DequantizeLinear gives.
+    """
     size, axis = integer(back, "block_size", 0), integer(back, "axis", 1) % 2
-    if size == 0 and scales.size in (1, n) and (scales.size == 1 or axis == 1):
+    if size == 0 and scales.size in (1, n) and (scales.size == 1 or axis != inner):
         blocks = -(-k // COLUMN_BLOCK)
         columns = np.broadcast_to(scales.reshape(-1, 1), (scales.size, blocks))
         return COLUMN_BLOCK, np.ascontiguousarray(np.broadcast_to(columns, (n, blocks)))
     power = size >= LEAST_BLOCK and size & (size - 1) == 0
-    if power and axis == 0 and scales.shape == (-(-k // size), n):
-        return size, np.ascontiguousarray(scales.T)
+    by_column = scales if inner else scales.T
+    if power and axis == inner and by_column.shape == (n, -(-k // size)):
+        return size, np.ascontiguousarray(by_column)
     return None
 
 

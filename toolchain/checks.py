@@ -18,6 +18,8 @@ from .stages import sample_options as samples
 from .versions import EXPORT, RUNTIME
 from .workspace import Stage, Work
 
+#: What 1 - the cosine may be where no gate says it and no budget is held, by precision.
+BUDGET = {"int4": 0.05}
 Give = Callable[[Sequence[Feed]], list[Outputs]]
 #: A graph's name to what runs it.
 Of = Callable[[str], Give]
@@ -59,9 +61,8 @@ def quantize_parity(run: Run) -> list[Stage]:
     """The Q/DQ graphs against the float ones; how near they must be is the gate's to say."""
     stage = neutral(run)
     least = run.config.gate.min_cosine
-    tolerance = Tolerance(
-        min_cosine=1 - run.config.calibration.max_drop if least is None else least
-    )
+    drop = BUDGET.get(run.config.build.precision, run.config.calibration.max_drop)
+    tolerance = Tolerance(min_cosine=1 - drop if least is None else least)
     ours, theirs = _graph(run, "quantize"), _graph(run, "optimize")
     return _parity(run, ("quantize", "optimize"), theirs, ours, tolerance, stage)
 

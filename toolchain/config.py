@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .. import ConfigError
 from .paths import resolve
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "w8", "int4"]
+#: Precisions of the weights alone.
+WEIGHT_ONLY = ("w8", "int4")
 FILE = "llmdeploy.toml"
 
 
@@ -77,6 +79,16 @@ class Calibration(Samples):
     keep: tuple[str, ...] = ()
 
 
+class Quantize(Section):
+    """How weights are rounded where they alone are in few bits: w8 and int4."""
+
+    method: Literal["auto", "rtn", "gptq", "awq"] = "auto"
+    block: Literal["auto", "output", 32, 64, 128] = "auto"
+    act_order: bool = True
+    damping: float = Field(default=0.01, gt=0, lt=1)
+    head: bool = False
+
+
 class Build(Section):
     """Precision, backends, and the shapes the engines are built for."""
 
@@ -139,6 +151,7 @@ class Config(Section):
     )
     optimize: Optimize = Optimize()
     calibration: Calibration = Calibration()
+    quantize: Quantize = Quantize()
     build: Build = Build()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()

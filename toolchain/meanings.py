@@ -46,8 +46,19 @@ CALIBRATION: Mapping[str, Meaning] = {
     ),
     "keep": Meaning("Nodes that stay in float, by name."),
 }
+QUANTIZE: Mapping[str, Meaning] = {
+    "method": Meaning(
+        "rtn (no samples asked), gptq, awq, or auto: for each weight what errs least held out."
+    ),
+    "block": Meaning("Inputs that share a scale: 32, 64, 128, output (all); auto: 32, w8 output."),
+    "act-order": Meaning("GPTQ rounds the inputs that are largest first."),
+    "damping": Meaning("What GPTQ adds to the diagonal, as a share of its mean."),
+    "head": Meaning("Round the output head as well."),
+}
 BUILD: Mapping[str, Meaning] = {
-    "precision": Meaning("fp32, fp16, bf16, int8 or int4; --int8 and its like override it."),
+    "precision": Meaning(
+        "fp32, fp16, bf16, int8, or of weights alone w8, int4; --int8 and its like override it."
+    ),
     "backends": Meaning("Engines to build: onnxruntime, tensorrt, tensorrt-rtx."),
     "profile": Meaning(
         "[least, usual, most] of each dimension that TensorRT engines take.",
@@ -87,6 +98,7 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
     "model": ("Which checkpoint, and what of it is exported.", MODEL),
     "optimize": ("How the passes are run.", OPTIMIZE),
     "calibration": ("What INT8 ranges are measured on.", CALIBRATION),
+    "quantize": ("How weights are rounded where they alone are: w8 and int4.", QUANTIZE),
     "build": ("Which engines are built.", BUILD),
     "evaluation": ("How well the task is done; without it no score is gated.", EVALUATION),
     "gate": ("What must hold before a release ships; a key left out is not asked for.", GATE),

@@ -23,6 +23,8 @@ TOLERANCE = {
     "fp16": Tolerance(min_cosine=0.999),
     "bf16": Tolerance(min_cosine=0.99),
     "int8": Tolerance(min_cosine=0.995),
+    "w8": Tolerance(min_cosine=0.995),
+    "int4": Tolerance(min_cosine=0.995),
 }
 GOLDEN_TEXTS = 4
 

@@ -3,6 +3,7 @@
 from .. import ConfigError
 from . import registry
 from .choosing import backend_of, make_pass
+from .config import WEIGHT_ONLY, Config
 from .feeds import read
 from .run import Run
 from .stages import samples_digest
@@ -23,13 +24,19 @@ def preflight(run: Run) -> None:
         backend_of(name, config.build.precision)
     for table in config.passes:
         make_pass(table)
-    if config.build.precision == "int8":
+    if needs_samples(config):
         samples_digest(run)
         read(run)
     if config.evaluation.metric:
         _evaluation(run)
     for kind in config.bundle.kinds:
         registry.find("packagers", kind)
+
+
+def needs_samples(config: Config) -> bool:
+    """Whether what is asked for is made from calibration samples."""
+    precision, method = config.build.precision, config.quantize.method
+    return precision == "int8" or (precision in WEIGHT_ONLY and method in ("gptq", "awq"))
 
 
 def _evaluation(run: Run) -> None:

@@ -34,8 +34,8 @@ def compile_report(
         model=_model(run),
         stages=tuple(_stage(run, stage) for stage in sorted(stages, key=_order)),
         passes=(*_passes(run.stages.get("optimize")), *_passes(run.stages.get("quantize"))),
-        calibration=_calibration(run.stages.get("calibrate")),
-        calibration_reason=None if "calibrate" in run.stages else "the precision needs none",
+        calibration=_calibration(_sampled(run)),
+        calibration_reason=None if _sampled(run) else "the precision needs none",
         quantization=_quantization(run),
         quantization_reason=_no_layers(run),
         engines=tuple(_engines(run, unexecuted)),
@@ -121,6 +121,12 @@ def _step(step: dict[str, Any]) -> rep.Step:
     return rep.Step.model_validate({**known, "max_error_reason": reason})
 
 
+def _sampled(run: Run) -> Stage | None:
+    """The stage that samples went into: ranges, or weights that were rounded by them."""
+    found = (run.stages.get(name) for name in ("calibrate", "quantize"))
+    return next((stage for stage in found if stage and "samples" in stage.inputs), None)
+
+
 def _calibration(stage: Stage | None) -> rep.Calibration | None:
     if stage is None:
         return None
@@ -153,7 +159,7 @@ def _quantization(run: Run) -> rep.Quantization | None:
     layers = ({key: layer[key] for key in layer if key in fields} for layer in found["layers"])
     return rep.Quantization(
         precision=run.config.build.precision,
-        int8_share=found["int8_share"],
+        int8_share=found["int8_share"] if "int8_share" in found else found["weight_share"],
         layers=tuple(rep.Layer(**layer) for layer in layers),
         notes=tuple(found.get("notes", ())),
     )

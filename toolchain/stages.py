@@ -180,11 +180,9 @@ def neutral(run: Run) -> Stage:
         return quantize(run)
     if precision in ("fp16", "bf16"):
         return halve(run)
-    raise ConfigError(
-        f"precision {precision} is not available in this version",
-        where="[build] precision",
-        mend="fp32, fp16, bf16 or int8",
-    )
+    from .weight_only.stage import weigh
+
+    return weigh(run, optimize(run))
 
 
 def engine(run: Run, name: str) -> Stage:

@@ -18,13 +18,15 @@ def graph(k: int, n: int, weight: str, scale: str, attributes: str, opset: int =
       }}"""
 
 
-def check(text: str, weight: ir.TensorProtocol, scale: np.ndarray, bits: int) -> None:
-    model = parse(text, {"s": scale})
+def check(
+    text: str, weight: ir.TensorProtocol, scale: np.ndarray, bits: int, k: int = 0, **more
+) -> None:
+    model = parse(text, {"s": scale, **more})
     value = next(each for each in model.graph.inputs if each.name == "w")
     model.graph.inputs.remove(value)
     value.const_value = weight
     model.graph.register_initializer(value)
-    x = {"x": normal(5, weight.shape.numpy()[0], seed=3)}
+    x = {"x": normal(5, k or weight.shape.numpy()[0], seed=3)}
     before = evaluate(model, x)
     assert WeightOnlyMatMul()(model).modified
     assert ops(model) == ["MatMulNBits"]
@@ -68,3 +70,25 @@ def test_layouts_that_the_kernel_lacks_stay(weight: str, scale: str, attributes:
     text = graph(48, 40, weight, scale, attributes)
     model = parse(text, {"w": values, "s": np.ones(shape, np.float32)})
     assert not WeightOnlyMatMul()(model).modified
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("block", [0, 32])
+def test_gemm_with_its_bias(flipped: bool, block: int) -> None:
+    weight, bias = normal(96, 40) / 8, normal(40, seed=5)
+    rows = weight.reshape(-1, block or 96, 40)
+    steps = (np.abs(rows).max(1) / 7).astype(np.float32)
+    values = np.rint(rows / steps[:, None]).reshape(96, 40).astype(np.int8)
+    steps = steps if block else steps[0]
+    lie = (lambda array: np.ascontiguousarray(array.T)) if flipped else (lambda array: array)
+    size = ",".join(map(str, lie(steps).shape))
+    place = (
+        f"axis = {int(flipped)}, block_size = {block}" if block else f"axis = {int(not flipped)}"
+    )
+    shape = "40,96" if flipped else "96,40"
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+      g (float[M,96] x, int4[{shape}] w, float[{size}] s, float[40] b) => (float[M,40] y) {{
+        d = DequantizeLinear<{place}>(w, s)
+        y = Gemm<transB = {int(flipped)}>(x, d, b)
+      }}"""
+    check(text, ir.tensor(lie(values), dtype=ir.DataType.INT4, name="w"), lie(steps), 4, 96, b=bias)

@@ -100,6 +100,10 @@ def _notes(notes: Sequence[str]) -> Html | None:
     return tag("ul", [tag("li", note) for note in notes], class_="remarks") if notes else None
 
 
+#: What is said of a share of multiply-adds, by precision.
+KINDS = {"w8": "read INT8 weights", "int4": "read INT4 weights"}
+
+
 def precision(report: Report) -> Html:
     """Which weight MatMuls are INT8, why the others are not, and the error of each."""
     found, title = report.quantization, "Precision, layer by layer"
@@ -108,7 +112,7 @@ def precision(report: Report) -> Html:
     share = tag(
         "p",
         tag("strong", figures.percent(found.int8_share)),
-        " of the weight MatMuls' multiply-adds are INT8.",
+        f" of the weight MatMuls' multiply-adds {KINDS.get(found.precision, 'are INT8')}.",
     )
     return section(
         "precision",

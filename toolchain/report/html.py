@@ -120,9 +120,10 @@ def _score(report: Report) -> Html | None:
 
 def _share(report: Report) -> Html | None:
     found = report.quantization
-    return (
-        _tile("INT8", figures.percent(found.int8_share), "of the multiply-adds") if found else None
-    )
+    if found is None:
+        return None
+    name = {"w8": "INT8 weights", "int4": "INT4 weights"}.get(found.precision, "INT8")
+    return _tile(name, figures.percent(found.int8_share), "of the multiply-adds")
 
 
 def _speed(report: Report) -> Html | None:

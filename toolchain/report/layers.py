@@ -17,7 +17,8 @@ def plot(layers: Sequence[Layer]) -> Html | None:
     if not known:
         return None
     title = "Signal-to-noise ratio of each layer's output, in the order of the graph"
-    words = {"int8": "INT8", "float": "float, with the error INT8 would cause"}
+    narrow = next((_precision(layer) for layer in layers if layer.int8), "INT8")
+    words = {"int8": narrow, "float": "float, with the error INT8 would cause"}
     key = legend([(tone, words[tone]) for tone in words if tone in {dot.tone for dot in known}])
     return tag("figure", tag("figcaption", title), dots(known, "dB", title), key)
 
@@ -32,7 +33,9 @@ def _dot(layer: Layer, snr: float) -> Dot:
 
 
 def _precision(layer: Layer) -> str:
-    return "INT8" if layer.int8 else "float"
+    if not layer.int8:
+        return "float"
+    return "INT8" if layer.bits is None else f"INT{layer.bits} weights"
 
 
 def worst(layers: Sequence[Layer]) -> Html | None:

@@ -106,6 +106,7 @@ class Calibration(Record):
 class Layer(Record):
     """A weight MatMul [k, n]: INT8 or float and why, and the error that INT8 causes or would.
 
+    `bits` are those of a weight that alone was rounded; `int8` then says whether it was.
     `macs` are multiply-adds a token, `range` is the activation's [low, high], `snr_db` that of
     the layer's output, `error_share` its part (0 to 1) of all layers' error.
     """
@@ -115,6 +116,7 @@ class Layer(Record):
     n: int
     macs: int
     int8: bool
+    bits: int | None = None
     reason: str = ""
     smoothing: Figure = None
     observer: str | None = None
@@ -124,7 +126,10 @@ class Layer(Record):
 
 
 class Quantization(Record):
-    """The precision of the weight MatMuls; `int8_share` is of their multiply-adds, 0 to 1."""
+    """The precision of the weight MatMuls; `int8_share` is of their multiply-adds, 0 to 1.
+
+    Where weights alone are rounded it is the share whose weights are.
+    """
 
     precision: str = "int8"
     int8_share: float

@@ -1,0 +1,107 @@
+"""Rounding by blocks where later channels make up for earlier ones: GPTQ, arXiv 2210.17323.
+
+Scales are set before (static groups), so that channels can go in any order; afterwards they are
+fitted to the levels that came out, and the levels to them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .blockwise import Grid, Levels, Matrix, restored
+from .rounding import Compensation
+from .second_moments import SecondMoments
+
+#: Channels that are rounded before their errors are passed on to all later ones.
+WIDTH = 64
+#: How often scales are fitted to levels and levels to scales, and how far a scale may move.
+ROUNDS, LEAST, MOST = 2, 0.5, 1.5
+
+
+@dataclass(frozen=True)
+class Compensations:
+    """What all layers that read one activation share: one `Compensation` a part of its moments."""
+
+    moments: SecondMoments
+    parts: tuple[Compensation, ...]
+
+    @classmethod
+    def of(cls, moments: SecondMoments, damping: float, *, ordered: bool) -> "Compensations":
+        """From the moments; `damping` is added to their diagonal as a share of its mean."""
+        made = (
+            Compensation.of(part.astype(np.float64), damping, ordered=ordered)
+            for part in moments.parts
+        )
+        return cls(moments, tuple(made))
+
+
+def rounded(
+    weight: Matrix,
+    steps: Matrix,
+    grid: Grid,
+    shared: Compensations,
+    stored: Callable[[Matrix], Matrix] = lambda steps: steps,
+) -> tuple[Levels, Matrix]:
+    """Levels [k, n] and steps [k / block, n] of the least error at the layer's output found.
+
+    `stored` makes of steps what their dtype in the graph holds.
+    """
+    levels = compensated(weight, steps, grid, shared.parts)
+    best = (levels, steps)
+    least = shared.moments.power(weight - restored(levels, steps, grid))
+    for _ in range(ROUNDS):
+        steps = stored(refitted(weight, levels, steps, grid, shared.moments))
+        levels = compensated(weight, steps, grid, shared.parts)
+        error = shared.moments.power(weight - restored(levels, steps, grid))
+        if error < least:
+            best, least = (levels, steps), error
+    return best
+
+
+def compensated(weight: Matrix, steps: Matrix, grid: Grid, parts: Sequence[Compensation]) -> Levels:
+    """Levels [k, n] of a weight [k, n], part by part."""
+    levels, start = np.empty(weight.shape, np.int8), 0
+    spread = grid.spread(steps, len(weight))
+    for part in parts:
+        rows = start + part.order
+        levels[rows] = _part(weight[rows], spread[rows], grid, part.factor)
+        start += len(part.order)
+    return levels
+
+
+def _part(left: Matrix, steps: Matrix, grid: Grid, factor: Matrix) -> Levels:
+    levels = np.empty(left.shape, np.int8)
+    for start in range(0, len(left), WIDTH):
+        end = min(start + WIDTH, len(left))
+        errors = np.empty((end - start, left.shape[1]), np.float32)
+        for row in range(start, end):
+            level = np.clip(np.rint(left[row] / steps[row]), -grid.top - 1, grid.top)
+            levels[row] = level.astype(np.int8)
+            error = (left[row] - level * steps[row]) / factor[row, row]
+            left[row:end] -= factor[row, row:end, None] * error
+            errors[row - start] = error
+        left[end:] -= factor[start:end, end:].T @ errors
+    return levels
+
+
+def refitted(
+    weight: Matrix, levels: Levels, steps: Matrix, grid: Grid, moments: SecondMoments
+) -> Matrix:
+    """Steps [k / block, n] of the least error for these levels, one block after the other."""
+    width = grid.block or len(weight)
+    fitted, left = steps.copy(), weight - restored(levels, steps, grid)
+    if width > len(moments.parts[0]):
+        return fitted
+    for start, part in moments.places():
+        slopes = part @ left[start : start + len(part)]
+        for at in range(0, len(part), width):
+            own = slice(at, at + width)
+            block = (start + at) // width
+            q = levels[start + at : start + at + width].astype(np.float32)
+            curve = (q * (part[own, own] @ q)).sum(axis=0)
+            change = (q * slopes[own]).sum(axis=0) / np.maximum(curve, 1e-20)
+            moved = np.clip(fitted[block] + change, LEAST * steps[block], MOST * steps[block])
+            slopes -= part[:, own] @ (q * (moved - fitted[block]))
+            fitted[block] = moved
+    return fitted

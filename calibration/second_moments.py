@@ -1,0 +1,135 @@
+"""Second moments of activations, streamed: all that weight-only rounding asks of samples."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import CalibrationError
+from .forward import Arrays
+from .statistics import Watched, importance_of, rows_of
+
+Matrix = NDArray[np.float32]
+Vector = NDArray[np.float32]
+#: Channels whose products are kept with each other; wider activations are cut into equal parts.
+WIDEST = 4096
+#: Where parts may begin, so that no block of a weight lies in two.
+ALIGNED = 128
+#: Rows whose products are added at once.
+AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class SecondMoments:
+    """Of an activation x [..., k] over its rows: the mean of |x| [k], and of its products.
+
+    `parts` are the blocks [w, w] on the diagonal of x'x, one where k is at most `WIDEST`: what
+    lies between the parts of a wider one is taken for zero. Rows weigh 1 over the variance of the
+    stream that their errors are added to.
+    """
+
+    size: Vector
+    parts: tuple[Matrix, ...]
+
+    @property
+    def diagonal(self) -> Vector:
+        """The mean square of each channel [k]."""
+        return np.concatenate([part.diagonal() for part in self.parts])
+
+    def scaled(self, scale: Vector) -> "SecondMoments":
+        """Those of x / scale, scale [k]."""
+        parts = (
+            part / np.outer(scale[start : start + len(part)], scale[start : start + len(part)])
+            for start, part in self.places()
+        )
+        return SecondMoments(self.size / scale, tuple(parts))
+
+    def places(self) -> Iterator[tuple[int, Matrix]]:
+        """Each part and the channel at which it begins."""
+        start = 0
+        for part in self.parts:
+            yield start, part
+            start += len(part)
+
+    def power(self, weight: Matrix) -> float:
+        """The mean square of x @ weight, weight [k, n], summed over its columns."""
+        total = 0.0
+        for start, part in self.places():
+            rows = weight[start : start + len(part)]
+            total += float(np.einsum("kn,kn->", part @ rows, rows, dtype=np.float64))
+        return max(total, 0.0)
+
+
+class _Sum:
+    """Second moments of one activation [..., k], growing."""
+
+    def __init__(self, k: int) -> None:
+        count = -(-k // WIDEST)
+        self._ends = [k * part // count // ALIGNED * ALIGNED for part in range(1, count)]
+        widths = np.diff([0, *self._ends, k])
+        self._size, self._weight = np.zeros(k), 0.0
+        self._parts = [np.zeros((width, width), np.float32) for width in widths]
+        self._waiting: list[Matrix] = []
+
+    def add(self, x: Matrix, importance: Vector) -> None:
+        """Count rows [r, k], weighed by [r]."""
+        self._weight += float(importance.sum(dtype=np.float64))
+        self._size += (np.abs(x) * importance[:, None]).sum(axis=0, dtype=np.float64)
+        self._waiting.append(x * np.sqrt(importance)[:, None])
+        if sum(map(len, self._waiting)) >= AT_ONCE:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        if self._waiting:
+            rows = np.concatenate(self._waiting)
+            self._waiting.clear()
+            for at, x in enumerate(np.split(rows, self._ends, axis=1)):
+                self._parts[at] += x.T @ x
+
+    def moments(self) -> SecondMoments:
+        """What was counted."""
+        self._multiply()
+        if not self._weight:
+            raise CalibrationError("no sample has a single token", mend="give samples with text")
+        share = np.float32(1 / self._weight)
+        return SecondMoments(
+            (self._size / self._weight).astype(np.float32),
+            tuple(part * share for part in self._parts),
+        )
+
+
+class Sums:
+    """Second moments of several activations, growing."""
+
+    def __init__(self, watched: Sequence[Watched]) -> None:
+        self._watched = watched
+        self._sums: dict[str, _Sum] = {}
+
+    def add(self, arrays: Arrays, real: NDArray[np.bool_] | None, index: int) -> None:
+        """Count the activations of batch `index`; `real` marks its tokens that are no padding.
+
+        Raises:
+            CalibrationError: an activation is not a number; tensor and batch are named.
+        """
+        for each in self._watched:
+            mask = real if each.tokens else None
+            x = rows_of(arrays[each.tensor], mask)
+            if not np.isfinite(x).all():
+                raise CalibrationError(
+                    "the float model gives NaN or Inf",
+                    where=f"tensor {each.tensor}, batch {index} of the samples",
+                    mend="leave that sample out, or check the checkpoint",
+                )
+            importance = importance_of(arrays.get(each.stream or ""), mask, len(x))
+            if each.tensor not in self._sums:
+                self._sums[each.tensor] = _Sum(x.shape[1])
+            self._sums[each.tensor].add(x, importance)
+
+    def moments(self) -> Mapping[str, SecondMoments]:
+        """Those of each activation.
+
+        Raises:
+            CalibrationError: nothing was seen.
+        """
+        return {name: growing.moments() for name, growing in self._sums.items()}

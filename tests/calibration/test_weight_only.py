@@ -1,0 +1,133 @@
+"""Rounding by blocks: grids, compensation, scales of channels; on weights and rows made here."""
+
+import numpy as np
+import pytest
+from llmdeploy import CalibrationError
+from llmdeploy.calibration import SecondMoments, Watched
+from llmdeploy.calibration.awq import Sharing, scales
+from llmdeploy.calibration.blockwise import Grid, fitting, nearest, reaching, restored, searched
+from llmdeploy.calibration.gptq import Compensations, compensated, refitted, rounded
+from llmdeploy.calibration.second_moments import Sums
+
+GRID = Grid(4, 32)
+
+
+def rows(count: int, k: int, seed: int = 0) -> np.ndarray:
+    """Rows whose channels depend on each other, a few of them far larger than the others."""
+    random = np.random.default_rng(seed)
+    mix = np.random.default_rng(7).normal(size=(k, k)) / np.sqrt(k)
+    size = np.where(np.arange(k) % 29 == 3, 12.0, 1.0)
+    hidden = random.normal(size=(count, k)) @ (mix + 0.3 * np.eye(k))
+    return (hidden * size).astype(np.float32)
+
+
+def moments(x: np.ndarray) -> SecondMoments:
+    sums = Sums([Watched("x")])
+    for part in np.array_split(x, 5):
+        sums.add({"x": part}, None, 0)
+    return sums.moments()["x"]
+
+
+def weight(k: int = 128, n: int = 48, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(k, n)).astype(np.float32)
+
+
+def test_moments_are_those_of_all_rows_at_once():
+    x = rows(1300, 64)
+    found = moments(x)
+    np.testing.assert_allclose(found.parts[0], x.T @ x / len(x), rtol=1e-4, atol=1e-3)
+    w = weight(64)
+    assert found.power(w) == pytest.approx(float(np.square(x @ w).mean(0).sum()), rel=1e-4)
+    s = np.linspace(0.5, 2, 64).astype(np.float32)
+    assert found.scaled(s).power(w) == pytest.approx(moments(x / s).power(w), rel=1e-4)
+
+
+def test_a_wide_activation_is_cut_into_aligned_parts(monkeypatch):
+    monkeypatch.setattr("llmdeploy.calibration.second_moments.WIDEST", 200)
+    found = moments(rows(700, 384))
+    assert [len(part) for part in found.parts] == [128, 256]
+    assert len(found.diagonal) == 384
+
+
+@pytest.mark.parametrize(("k", "block", "fits"), [(576, 128, 64), (1536, 128, 128), (100, 32, 0)])
+def test_blocks_divide_the_inputs(k: int, block: int, fits: int):
+    assert fitting(k, block) == fits
+
+
+@pytest.mark.parametrize("grid", [Grid(4, 32), Grid(4, 0), Grid(8, 0), Grid(8, 64)])
+def test_the_nearest_is_half_a_step_away_at_most(grid: Grid):
+    w = weight()
+    steps = reaching(w, grid)
+    levels = nearest(w, steps, grid)
+    assert np.abs(levels).max() <= grid.top
+    wrong = np.abs(restored(levels, steps, grid) - w)
+    assert (wrong <= 0.5001 * grid.spread(steps, len(w))).all()
+
+
+def test_a_block_of_zeros_has_a_positive_step():
+    w = weight()
+    w[:32] = 0
+    steps = searched(w, GRID)
+    assert (steps > 0).all()
+    assert not nearest(w, steps, GRID)[:32].any()
+
+
+def test_each_method_errs_less_than_the_one_before_on_rows_it_has_not_seen():
+    w, fit, other = weight(), moments(rows(4000, 128)), moments(rows(2000, 128, seed=9))
+
+    def error(levels: np.ndarray, steps: np.ndarray) -> float:
+        return other.power(w - restored(levels, steps, GRID)) / other.power(w)
+
+    plain = reaching(w, GRID)
+    found = searched(w, GRID, fit.diagonal)
+    shared = Compensations.of(fit, 0.01, ordered=True)
+    errors = [
+        error(nearest(w, plain, GRID), plain),
+        error(nearest(w, found, GRID), found),
+        error(compensated(w, found, GRID, shared.parts), found),
+        error(*rounded(w, found, GRID, shared)),
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.5 * errors[0]
+
+
+def test_without_act_order_channels_go_in_their_own():
+    shared = Compensations.of(moments(rows(900, 64)), 0.01, ordered=False)
+    assert list(shared.parts[0].order) == list(range(64))
+
+
+def test_fitted_scales_never_err_more():
+    w, fit = weight(), moments(rows(4000, 128))
+    steps = reaching(w, GRID)
+    levels = nearest(w, steps, GRID)
+    better = refitted(w, levels, steps, GRID, fit)
+    assert (better > 0).all()
+    assert fit.power(w - restored(levels, better, GRID)) < fit.power(
+        w - restored(levels, steps, GRID)
+    )
+
+
+def test_channels_that_share_a_head_share_a_scale():
+    fit = moments(rows(4000, 128))
+    scale, power = scales([weight()], fit, [GRID], Sharing(repeat=2, width=16))
+    assert 0 < power <= 1
+    heads = scale.reshape(-1, 2, 16)
+    np.testing.assert_array_equal(heads[:, 0], heads[:, 1])
+
+
+def test_scaling_channels_of_unlike_size_is_of_use():
+    w, fit = weight(), moments(rows(4000, 128))
+    scale, _ = scales([w], fit, [GRID], Sharing())
+
+    def error(s: np.ndarray) -> float:
+        wide = w * s[:, None]
+        steps = reaching(wide, GRID)
+        return fit.power(w - restored(nearest(wide, steps, GRID), steps, GRID) / s[:, None])
+
+    assert error(scale) < error(np.ones(128, np.float32))
+
+
+def test_nan_is_named():
+    bad = {"x": np.array([[1.0, np.nan]], np.float32)}
+    with pytest.raises(CalibrationError, match="NaN or Inf, tensor x, batch 4"):
+        Sums([Watched("x")]).add(bad, None, 4)

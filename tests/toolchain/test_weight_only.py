@@ -1,0 +1,151 @@
+"""Weights alone in few bits, from a float graph and feeds, and by command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from llmdeploy import CalibrationError, ConfigError
+from llmdeploy.toolchain import cli
+from llmdeploy.toolchain.inspection.graph import graph
+from llmdeploy.toolchain.replay import replay
+from llmdeploy.toolchain.weight_only.making import quantize
+from llmdeploy.toolchain.weight_only.packed import packed
+from llmdeploy.toolchain.weight_only.rounding import Recipe
+from llmdeploy.toolchain.weight_only.rounds import Samples
+
+from .test_quantizing import batches, write
+
+FEEDS = batches(10)
+SAMPLES = Samples(FEEDS[:8], FEEDS[8:], "attention_mask")
+
+
+def made(folder: Path, method: str, samples: Samples = SAMPLES, **options: Any) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    model = write(folder / "float", outlier=8.0)
+    recipe = Recipe(options.pop("bits", 4), 32, method)
+    return quantize(model, folder, recipe=recipe, samples=samples, **options)
+
+
+def cosine(folder: Path) -> float:
+    one = np.concatenate([each["out"] for each in replay(folder / "float/model.onnx", FEEDS[8:])])
+    two = np.concatenate([each["out"] for each in replay(folder / "model.onnx", FEEDS[8:])])
+    return float((one * two).sum() / np.linalg.norm(one) / np.linalg.norm(two))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("method", ["rtn", "gptq", "awq", "auto"])
+def test_each_method_gives_a_graph_that_holds(tmp_path: Path, method: str, bits: int) -> None:
+    found = made(tmp_path / "q", method, bits=bits)
+    assert cosine(tmp_path / "q") > (0.98 if bits == 4 else 0.9999)
+    assert found["weight_share"] == 1.0
+    layers = found["layers"]
+    assert {layer["bits"] for layer in layers} == {bits}
+    assert {layer["block"] for layer in layers} == {32}
+    assert all((layer["snr_db"] is None) is (method == "rtn") for layer in layers)
+    kinds = {each["precision"] for each in graph(tmp_path / "q/model.onnx")["matmuls"]}
+    assert kinds == {f"int{bits} weights"}
+    assert not list((tmp_path / "q").glob(".*"))
+
+
+def test_samples_make_it_better(tmp_path: Path) -> None:
+    for method in ("rtn", "auto"):
+        made(tmp_path / method, method)
+    assert cosine(tmp_path / "auto") > cosine(tmp_path / "rtn")
+
+
+def test_twice_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        made(tmp_path / name, "auto")
+    for file in ("model.onnx", "model.onnx.data"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in "ab")
+        assert one == two
+
+
+def test_the_nearest_asks_for_no_samples_and_tells_no_error(tmp_path: Path) -> None:
+    found = made(tmp_path / "q", "rtn", Samples())
+    assert found["drop_holdout"] is None
+    assert {layer["rounding"] for layer in found["layers"]} == {"to the nearest"}
+
+
+def test_a_layer_that_is_kept_stays_in_float(tmp_path: Path) -> None:
+    names = [layer["node"] for layer in made(tmp_path / "all", "rtn")["layers"]]
+    found = made(tmp_path / "q", "rtn", keep=names[:1])
+    kept = {layer["node"]: layer["reason"] for layer in found["layers"] if not layer["int8"]}
+    assert kept == {names[0]: "kept by name"}
+    with pytest.raises(ConfigError, match="no weight MatMul called 'gone'"):
+        made(tmp_path / "bad", "rtn", keep=["gone"])
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "q").mkdir()
+    model = write(tmp_path / "float", outlier=float("nan"))
+    with pytest.raises(CalibrationError, match="NaN or Inf"):
+        quantize(model, tmp_path / "q", recipe=Recipe(4, 32), samples=SAMPLES)
+    assert not list((tmp_path / "q").glob("*"))
+
+
+def test_two_levels_share_a_byte_as_onnx_has_it() -> None:
+    levels = np.array([[-8, 7, 0], [3, -1, 5], [1, 2, -3]], np.int8)
+    assert packed(levels).tobytes() == ir.tensor(levels, dtype=ir.DataType.INT4).tobytes()
+
+
+@pytest.fixture
+def project(tmp_path: Path, give_tokenizer: Callable[[Path], int]) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=give_tokenizer(checkpoint),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    LlamaForCausalLM(config).save_pretrained(checkpoint)
+    assert cli.call(["init", str(checkpoint), "-c", str(tmp_path / "llmdeploy.toml")]) == 0
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_init_then_int4_without_and_with_samples_then_a_bundle(
+    project: Path, some_texts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["-c", str(project / "llmdeploy.toml"), "-w", str(project / "artifacts"), "--json"]
+    capsys.readouterr()
+    for samples, method, notes in (([], "rtn", 1), (["--samples", str(some_texts)], "auto", 0)):
+        code = cli.call(["build", "--int4", *samples, *where])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        record = json.loads((project / "artifacts/quantize/stage.json").read_text())
+        assert record["results"]["method"] == method
+        assert len(record["results"]["notes"]) == notes
+        report = json.loads(out)
+        gates = {gate["name"]: gate["status"] for gate in report["gates"]}
+        assert gates["parity.quantize"] == gates["parity.engine/onnxruntime"] == "pass"
+        assert gates["precision.engine/onnxruntime"] == "pass"
+        assert (report["calibration"] is not None) is bool(samples)
+    toml = project / "llmdeploy.toml"
+    toml.write_text(toml.read_text().replace('# precision = "fp32"', 'precision = "int4"'))
+    assert cli.call(["bundle", *where]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_method_that_needs_samples_says_so(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = project / "llmdeploy.toml"
+    toml.write_text(toml.read_text().replace('# method = "auto"', 'method = "gptq"'))
+    assert cli.call(["build", "--int4", "-c", str(toml), "-w", str(project / "a")]) == 2
+    assert "samples" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Weights alone in few bits: int4 and int8 by blocks, rounded tensor by tensor."""

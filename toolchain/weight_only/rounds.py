@@ -1,0 +1,124 @@
+"""The model's layers rounded, block of the model by block, each weight held one at a time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...calibration import Feed, side_by_side
+from ...calibration.awq import Sharing
+from ...calibration.blockwise import Grid, Matrix, fitting, restored
+from ...passes.sites import Layer, Site, by_name
+from ...passes.weight_only import Blocks, matrix, stored
+from .packed import Scratch
+from .rounding import Case, Choice, Recipe, Rounding, chosen, plain
+from .streaming import Measured, measure
+
+#: Where the scale of an activation goes without a node of its own.
+EXACT = ("norm", "gain", "weight")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Batches to round by, and others to choose by; `mask` names what marks real tokens."""
+
+    fit: Sequence[Feed] = ()
+    held_out: Sequence[Feed] = ()
+    mask: str | None = None
+
+
+@dataclass
+class Made:
+    """What was rounded so far: by layer its blocks and its rounding; by activation its choice."""
+
+    blocks: dict[str, Blocks] = field(default_factory=dict[str, Blocks])
+    roundings: dict[str, Rounding] = field(default_factory=dict[str, Rounding])
+    choices: dict[str, Choice] = field(default_factory=dict[str, Choice])
+
+
+class Rounds:
+    """Rounds the layers of `sites` of a model; levels go to `scratch` as they are made."""
+
+    def __init__(
+        self, graph: ir.Model, sites: Sequence[Site], recipe: Recipe, scratch: Scratch
+    ) -> None:
+        self._initializers, self._nodes = graph.graph.initializers, by_name(graph)
+        self._sites, self._recipe, self._scratch = sites, recipe, scratch
+        self._first: dict[str, str] = {}
+        self.made = Made()
+
+    def to_nearest(self) -> Made:
+        """All layers, no samples asked."""
+
+        def of_one(site: Site) -> Choice:
+            return plain(self._case(site, tuple(map(self._matrix, site.layers))))
+
+        for site, choice in zip(self._sites, side_by_side(of_one, self._sites), strict=True):
+            self._take(site, choice)
+        return self.made
+
+    def by_samples(self, model: Path, folder: Path, samples: Samples) -> Made:
+        """All layers, later ones by what rounding the earlier ones did to the samples."""
+        given = (samples.fit, samples.held_out, samples.mask)
+        for block in measure(model, folder, self._sites, *given):
+            weights: dict[str, NDArray[Any]] = {}
+            chosen_here = side_by_side(self._chosen, block.measured)
+            for each, choice in zip(block.measured, chosen_here, strict=True):
+                weights |= self._take(each.site, choice)
+            block.advance(weights)
+        return self.made
+
+    def _chosen(self, each: Measured) -> Choice:
+        case = self._case(each.site, tuple(map(self._matrix, each.site.layers)))
+        sharing = self._sharing(each.site)
+        return chosen(case, each.fit, each.held_out, self._recipe, sharing)
+
+    def _matrix(self, layer: Layer) -> Matrix:
+        return matrix(self._nodes[layer.node])
+
+    def _case(self, site: Site, weights: tuple[Matrix, ...]) -> Case:
+        value = self._nodes[site.layers[0].node].inputs[1]
+        dtype = (value.dtype if value is not None else None) or ir.DataType.FLOAT
+        grids = tuple(self._grid(layer) for layer in site.layers)
+        return Case(weights, grids, np.dtype(dtype.numpy()))
+
+    def _grid(self, layer: Layer) -> Grid:
+        return Grid(self._recipe.bits, fitting(layer.k, self._recipe.block))
+
+    def _sharing(self, site: Site) -> Sharing | None:
+        """Which channels share a scale; None where they cannot be scaled without another node."""
+        values = [self._initializers.get(layer.weight) for layer in site.layers]
+        alone = all(value is not None and len(value.uses()) == 1 for value in values)
+        if site.fold.kind not in EXACT or not alone or any(each.refused for each in site.layers):
+            return None
+        return Sharing(site.fold.repeat, site.fold.width)
+
+    def _take(self, site: Site, choice: Choice) -> Mapping[str, NDArray[Any]]:
+        """Keep a choice; give the weights that it stands for, as they lie, by their names."""
+        self.made.choices[site.tensor] = _lean(choice)
+        weights: dict[str, NDArray[Any]] = {}
+        for layer, rounding in zip(site.layers, choice.layers, strict=True):
+            self.made.roundings[layer.node] = rounding.lean()
+            first = self._first.setdefault(layer.weight, layer.node)
+            if first == layer.node:  # a weight that others read too is rounded for the first
+                weights[layer.weight] = self._keep(layer, rounding, choice)
+            self.made.blocks[layer.node] = self.made.blocks[first]
+        return weights
+
+    def _keep(self, layer: Layer, rounding: Rounding, choice: Choice) -> NDArray[Any]:
+        grid, lying = self._grid(layer), stored(layer, rounding.levels)
+        levels = self._scratch.write(lying, layer.node)
+        self.made.blocks[layer.node] = Blocks(levels, rounding.steps, grid.block)
+        weight = restored(rounding.levels, rounding.steps, grid)
+        weight = weight if choice.scale is None else weight / choice.scale[:, None]
+        value = self._nodes[layer.node].inputs[1]
+        kind = (value.dtype if value is not None else None) or ir.DataType.FLOAT
+        return stored(layer, weight).astype(kind.numpy())
+
+
+def _lean(choice: Choice) -> Choice:
+    return Choice(choice.scale, choice.power, ())

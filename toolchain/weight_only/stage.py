@@ -1,0 +1,83 @@
+"""The stage `quantize` where weights alone are in few bits: what the configuration asks, done."""
+
+from pathlib import Path
+from typing import Any
+
+from ... import ConfigError
+from ..choosing import kept
+from ..feeds import calibration_feeds, logit_names, mask_name
+from ..joining import named
+from ..run import Run
+from ..stages import each, sample_options, samples_digest
+from ..versions import GRAPH, RUNTIME
+from ..workspace import Stage
+from .making import BITS, quantize
+from .rounding import Recipe
+from .rounds import Samples
+
+#: What `block = "auto"` is, by precision: a scale an output costs w8 next to nothing.
+USUAL = {"int4": 32, "w8": 0}
+UNSAMPLED = "no samples are named: weights went to the nearest (rtn), nothing was chosen by error"
+
+
+def weigh(run: Run, before: Stage) -> Stage:
+    """The graph with weights in few bits, from the optimised one; in the place of the Q/DQ graph.
+
+    Method `auto` is `rtn` where no samples are named, and says so.
+
+    Raises:
+        ConfigError: no samples where the method asks for them.
+    """
+    precision, table, keep = run.config.build.precision, run.config.quantize, kept(run)
+    recipe = recipe_of(run)
+    sampled = recipe.method != "rtn"
+
+    def work(graph: str, out: Path) -> dict[str, Any]:
+        samples = Samples(mask=mask_name(run, graph))
+        source: dict[str, Any] = {}
+        if sampled:
+            feeds = calibration_feeds(run, graph)
+            samples = Samples(feeds.fit, feeds.held_out, samples.mask)
+            source = _told(feeds.source)
+        found = quantize(
+            run.folder(before.name, graph) / "model.onnx",
+            out,
+            recipe=recipe,
+            samples=samples,
+            keep=named(graph, keep),
+            head=table.head,
+            logits=logit_names(run, graph),
+        )
+        unasked = table.method == "auto" and not sampled
+        return {**found, **source, "notes": [UNSAMPLED] if unasked else []}
+
+    inputs = {before.name: before.digest}
+    options = {"precision": precision, "keep": keep, **table.model_dump()}
+    return run.stage(
+        "quantize",
+        each(run, work),
+        inputs=inputs | ({"samples": samples_digest(run)} if sampled else {}),
+        options=options | (sample_options(run) if sampled else {}),
+        packages=(*GRAPH, *RUNTIME),
+    )
+
+
+def recipe_of(run: Run) -> Recipe:
+    """What `[quantize]` asks for, at the precision that is built."""
+    precision, table = run.config.build.precision, run.config.quantize
+    block = {"auto": USUAL[precision], "output": 0}.get(str(table.block), table.block)
+    method = table.method
+    if not run.config.calibration.samples and method in ("gptq", "awq"):
+        raise ConfigError(
+            f"method {method} needs calibration samples",
+            where="[calibration] samples",
+            mend='name some there, or say [quantize] method = "rtn", which needs none',
+        )
+    if method == "auto" and not run.config.calibration.samples:
+        method = "rtn"
+    return Recipe(BITS[precision], int(block), method, table.act_order, table.damping)
+
+
+def _told(source: dict[str, Any]) -> dict[str, Any]:
+    """Of the samples, what the report tells."""
+    return {"samples": source["count"], "texts": source["count"], "digest": source["digest"]}

@@ -1,0 +1,106 @@
+"""What is told of a graph whose weights are in few bits: each layer, the whole, and the cost."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...calibration import Feed
+from ...calibration.blockwise import fitting
+from ...passes.sites import Layer, Site
+from ..int8 import loss
+from ..int8.table import decibels
+from ..replay import opened
+from .rounding import Choice, Recipe, Rounding
+
+#: Held-out batches that the outputs are compared on, at most.
+BATCHES = 4
+#: Words on the methods, for people.
+WORDS = {
+    "rtn": "to the nearest",
+    "awq": "to the nearest, scales searched",
+    "gptq": "compensated, scales fitted",
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the rounding costs at the outputs, as `int8.loss.Loss` counts."""
+
+    logits: tuple[str, ...]
+    mask: str | None
+
+    def of(self, model: Path, folder: Path, feeds: Sequence[Feed]) -> float | None:
+        """The loss of the graph in `folder` against the float one; None without feeds."""
+        if not feeds:
+            return None
+        count = loss.Loss(self.logits, self.mask)
+        few = feeds[:BATCHES]
+        before, after = opened(model), opened(folder / "model.onnx")
+        pairs = [(count.kept(before(feed)), count.kept(after(feed))) for feed in few]
+        return count([one for one, _ in pairs], [two for _, two in pairs], few)
+
+
+def table(
+    sites: Sequence[Site],
+    roundings: Mapping[str, Rounding],
+    choices: Mapping[str, Choice],
+    recipe: Recipe,
+    keep: Collection[str],
+    drop: float | None,
+) -> dict[str, Any]:
+    """Every weight MatMul: how its weight was rounded or why not, and its error."""
+    errors = [each.error or 0.0 for each in roundings.values()]
+    total = sum(errors) or 1.0
+    layers: list[dict[str, Any]] = []
+    for site in sites:
+        choice = choices.get(site.tensor)
+        for layer in site.layers:
+            made = roundings.get(layer.node)
+            layers.append(
+                {
+                    "node": layer.node,
+                    "k": layer.k,
+                    "n": layer.n,
+                    "macs": layer.k * layer.n,
+                    "int8": made is not None,
+                    "reason": _reason(layer, keep) if made is None else "",
+                    **_told(layer, made, choice, recipe, total),
+                }
+            )
+    macs = sum(layer["macs"] for layer in layers) or 1
+    share = sum(layer["macs"] for layer in layers if layer["int8"]) / macs
+    return {
+        "weight_share": round(share, 6),
+        "method": recipe.method,
+        "layers": layers,
+        "drop_holdout": None if drop is None else round(drop, 6),
+        "worst": worst(layers),
+    }
+
+
+def _told(
+    layer: Layer, made: Rounding | None, choice: Choice | None, recipe: Recipe, total: float
+) -> dict[str, Any]:
+    if made is None:
+        return dict.fromkeys(("bits", "block", "rounding", "smoothing", "snr_db", "error_share"))
+    error = made.error
+    return {
+        "bits": recipe.bits,
+        "block": fitting(layer.k, recipe.block) or layer.k,
+        "rounding": WORDS[made.method],
+        "smoothing": choice.power if choice is not None else None,
+        "snr_db": None if error is None else decibels(error),
+        "error_share": None if error is None else round(error / total, 6),
+    }
+
+
+def _reason(layer: Layer, keep: Collection[str]) -> str:
+    return "kept by name" if layer.node in keep else layer.refused or "kept"
+
+
+def worst(layers: Sequence[dict[str, Any]], count: int = 8) -> list[dict[str, Any]]:
+    """The layers whose outputs rounding harms most on held-out samples, by signal to noise."""
+    known = [layer for layer in layers if layer["snr_db"] is not None]
+    rows = sorted(known, key=lambda layer: layer["snr_db"])[:count]
+    return [{key: row[key] for key in ("node", "snr_db", "rounding", "smoothing")} for row in rows]
