@@ -57,7 +57,7 @@ def make(root: Path, layers: int) -> None:
         return
     checkpoint = root / "checkpoint"
     checkpoint.mkdir()
-    save(checkpoint, layers)
+    random_checkpoint(checkpoint, layers)
     (root / "export").mkdir()
     export(str(checkpoint), root / "export", task="text-generation")
     shutil.rmtree(checkpoint)
@@ -69,7 +69,7 @@ def make(root: Path, layers: int) -> None:
             path.unlink()
 
 
-def save(folder: Path, layers: int) -> None:
+def random_checkpoint(folder: Path, layers: int) -> None:
     """A random checkpoint whose norms are random too: all ones would fold away."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -37,12 +37,16 @@ class Samples:
     digest: str
 
     @property
+    def count(self) -> int:
+        """How many samples there are: texts, or rows of ready feeds."""
+        return len(self.texts) or sum(len(next(iter(feed.values()))) for feed in self.feeds)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of them."""
-        count = len(self.texts) or sum(len(next(iter(feed.values()))) for feed in self.feeds)
-        if count >= FEW:
+        if self.count >= FEW:
             return ()
-        return (f"only {count} samples: give at least {FEW}, better some hundreds",)
+        return (f"only {self.count} samples: give at least {FEW}, better some hundreds",)
 
 
 def read_samples(

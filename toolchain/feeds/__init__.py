@@ -168,7 +168,7 @@ def source(run: Run, samples: Any) -> dict[str, Any]:
     return {
         "samples": table.samples,
         "digest": samples.digest,
-        "count": len(samples.texts) or len(samples.feeds),
+        "count": samples.count,
         "seed": table.seed,
         "max_length": table.max_length,
     }

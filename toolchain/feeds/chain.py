@@ -12,6 +12,8 @@ from .streamed import continued, is_large
 
 #: Greedy tokens that a cache is filled with.
 TOKENS = 6
+#: The same to calibrate a decoder beside an encoder: it sees no other tokens.
+WRITTEN = 24
 #: Every how many batches of calibration samples one is continued, and how many at most: a cache
 #: is memory.
 EVERY, MOST = 4, 8
@@ -47,7 +49,7 @@ class Chain:
             return (*feeds, *self._continued(feeds[::EVERY]))
         made: list[Feed] = []
         for feed in feeds:
-            rolled = self._rolled(feed)
+            rolled = self._rolled(feed, WRITTEN)
             made += [whole(self._signature, rolled), rolled[-1]]
         return tuple(made)
 
@@ -83,15 +85,15 @@ class Chain:
 
         return opened(self._run.folder("export", self._run.graphs[0]) / "model.onnx")
 
-    def _rolled(self, feed: Feed) -> list[Feed]:
+    def _rolled(self, feed: Feed, tokens: int = TOKENS) -> list[Feed]:
         if self._beside:
             start = start_id(self._run.folder("export"))
             feed = started(self._signature, feed, self._encode(feed), start)
-        return list(steps(self._call, self._signature, feed, self._room(feed)))
+        return list(steps(self._call, self._signature, feed, self._room(feed, tokens)))
 
-    def _room(self, feed: Feed) -> int:
+    def _room(self, feed: Feed, tokens: int) -> int:
         """How many more tokens the graph takes."""
         total = self._signature.dims.get("total") or self._signature.dims.get("sequence")
         name = next(tensor.name for tensor in self._signature.inputs if tensor.role == "input_ids")
-        limit = total.max if total and total.max else feed[name].shape[1] + TOKENS
-        return max(0, min(TOKENS - 1, limit - feed[name].shape[1]))
+        limit = total.max if total and total.max else feed[name].shape[1] + tokens
+        return max(0, min(tokens - 1, limit - feed[name].shape[1]))

@@ -12,6 +12,8 @@ from ...calibration import Feed
 Array = NDArray[Any]
 #: Rows narrower than this have no direction to speak of.
 NARROW = 16
+#: Rows of logits whose divergence is taken at once: a vocabulary of float64 is wide.
+AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ def _counts(array: Array) -> bool:
 
 def divergence(one: Array, two: Array) -> NDArray[np.float64]:
     """KL(one || two) of rows of logits, in nats, [rows]."""
+    parts = [
+        _divergence(one[start : start + AT_ONCE], two[start : start + AT_ONCE])
+        for start in range(0, len(one), AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _divergence(one: Array, two: Array) -> NDArray[np.float64]:
     first, second = (_log_softmax(each.astype(np.float64)) for each in (one, two))
     return (np.exp(first) * (first - second)).sum(axis=1)
 

@@ -17,8 +17,8 @@ from .loss import Loss
 
 #: Held-out batches that decide, at most, and as far as this many bytes of outputs go.
 BATCHES, BYTES = 16, 256 << 20
-#: Of these, as many decide in which order layers go back to float.
-RANKING = 4
+#: Of these, as many decide in which order layers go back to float, by so many tokens of each.
+RANKING, TOKENS = 4, 256
 #: Groups of layers are left in float until this much of the budget is used, as far as drops add.
 SLACK = 0.95
 
@@ -66,10 +66,11 @@ class Search:
         steps = self.write(folder, kept)
         return Result(kept, self.measured(opened(folder / "model.onnx")), alone, steps)
 
-    def measured(self, run: Callable[[Feed], Outputs], count: int = BATCHES) -> float:
-        """The loss of a model's outputs on the first so many held-out feeds."""
-        feeds, wanted = self.feeds[:count], self.wanted[:count]
-        return self.loss(wanted, [self.loss.kept(run(feed)) for feed in feeds], feeds)
+    def measured(self, run: Callable[[Feed], Outputs]) -> float:
+        """The loss of a model's outputs on the held-out feeds."""
+        return self.loss(
+            self.wanted, [self.loss.kept(run(feed)) for feed in self.feeds], self.feeds
+        )
 
     def write(self, folder: Path, keep: Collection[str]) -> tuple[Step, ...]:
         """The Q/DQ graph with the layers in `keep` left in float."""
@@ -102,19 +103,26 @@ class Trial:
         model = smoothed(search.model, search.calibrated)
         save(Switch(layers=layers)(model).model, folder)
         self._run = opened(folder / "model.onnx")
+        self._few = [few(feed, TOKENS) for feed in search.feeds[:RANKING]]
+        self._wanted = [self._outputs(feed, frozenset(layers)) for feed in self._few]
 
-    def drop(self, kept: Collection[str], count: int = BATCHES) -> float:
-        """The drop with these layers in float and all others in INT8, on so many feeds."""
+    def _outputs(self, feed: Feed, kept: Collection[str]) -> Outputs:
+        """What counts of the outputs, with these layers in float and all others in INT8."""
         switches = {f"{PREFIX}{name}": np.array(name not in kept) for name in self._search.rounded}
-        return self._search.measured(lambda feed: self._run({**feed, **switches}), count)
+        return self._search.loss.kept(self._run({**feed, **switches}))
+
+    def drop(self, kept: Collection[str]) -> float:
+        """The drop with these layers in float and all others in INT8."""
+        return self._search.measured(lambda feed: self._outputs(feed, kept))
 
     def alone(self, keep: frozenset[str]) -> dict[str, float]:
-        """The drop that each activation's layers cause alone."""
+        """The drop that each activation's layers cause alone, on few tokens: it only ranks them."""
         everything, found = frozenset(self._search.rounded), dict[str, float]()
         for name, each in self._search.calibrated.ranges.items():
             layers = frozenset(each.layers) - keep
             if layers:
-                found[name] = self.drop(everything - layers, RANKING)
+                outputs = [self._outputs(feed, everything - layers) for feed in self._few]
+                found[name] = self._search.loss(self._wanted, outputs, self._few)
         return found
 
     def hold(
@@ -129,6 +137,18 @@ class Trial:
             else:
                 low = middle
         return keep.union(*groups[:high])
+
+
+def few(feed: Feed, tokens: int) -> Feed:
+    """As many first rows of a feed as have that many tokens, one at the least."""
+    rows = {len(array) for array in feed.values() if array.ndim}
+    ids = [
+        array.shape[1] for array in feed.values() if array.ndim == 2 and array.dtype.kind in "iu"
+    ]
+    if len(rows) != 1 or not ids:
+        return feed
+    count = max(1, tokens // max(ids))
+    return {name: array[:count] for name, array in feed.items()}
 
 
 def _wanted(model: Path, loss: Loss, feeds: Sequence[Feed]) -> list[Outputs]:
