@@ -14,6 +14,7 @@ from .. import PassError
 from .contract import Contract
 from .coupling import Group, groups
 from .facts import attribute_int, input_of, ints, is_constant
+from .infer import infer
 from .kinds import Pass
 from .linear import array_of, drop_unused, ending, initializer, like, move
 from .sites import layer_of
@@ -41,6 +42,7 @@ class Remove(Pass):
             PassError: no group has that name, a unit is not of it, or all of it has to stay.
         """
         NameFixPass()(model)
+        infer(model)
         found = {group.consumer: group for group in groups(model)[0]}
         for name, kept in self.kept.items():
             if name not in found:

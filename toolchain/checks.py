@@ -9,17 +9,20 @@ from typing import Any
 from ..deploy.backend import Feed
 from ..deploy.parity import Tolerance, compare
 from . import registry
+from .choosing import divided, make_pass
 from .feeds import logit_names, parity_feeds, timed_phases, valid
 from .locating import locate
 from .replay import Outputs, replay
 from .run import Run
-from .stages import engine, export, float_engine, neutral, optimize
+from .stages import engine, export, float_engine, neutral, optimize, slim
 from .stages import sample_options as samples
 from .versions import EXPORT, RUNTIME
 from .workspace import Stage, Work
 
 #: What 1 - the cosine may be where no gate says it and no budget is held, by precision.
 BUDGET = {"int4": 0.05}
+#: What a compressed float engine is called beside the dense one.
+COMPRESSED = "compressed"
 Give = Callable[[Sequence[Feed]], list[Outputs]]
 #: A graph's name to what runs it.
 Of = Callable[[str], Give]
@@ -57,14 +60,25 @@ def optimize_parity(run: Run) -> list[Stage]:
     return _parity(run, ("optimize", "export"), theirs, ours, FLOAT32, stage)
 
 
+def compress_parity(run: Run) -> list[Stage]:
+    """The compressed graphs against the optimised ones, to twice what the passes may cost."""
+    stage, least = slim(run), run.config.gate.min_cosine
+    tables = divided(run.config.passes)[1]
+    budget = max((getattr(make_pass(each), "max_drop", 0.0) for each in tables), default=0.0)
+    tolerance = Tolerance(min_cosine=max(0.0, 1 - 2 * budget) if least is None else least)
+    ours, theirs = _graph(run, "compress"), _graph(run, "optimize")
+    return _parity(run, ("compress", "optimize"), theirs, ours, tolerance, stage)
+
+
 def quantize_parity(run: Run) -> list[Stage]:
     """The Q/DQ graphs against the float ones; how near they must be is the gate's to say."""
     stage = neutral(run)
     least = run.config.gate.min_cosine
     drop = BUDGET.get(run.config.build.precision, run.config.calibration.max_drop)
     tolerance = Tolerance(min_cosine=1 - drop if least is None else least)
-    ours, theirs = _graph(run, "quantize"), _graph(run, "optimize")
-    return _parity(run, ("quantize", "optimize"), theirs, ours, tolerance, stage)
+    before = slim(run).name
+    ours, theirs = _graph(run, "quantize"), _graph(run, before)
+    return _parity(run, ("quantize", before), theirs, ours, tolerance, stage)
 
 
 def engine_parity(run: Run, name: str) -> list[Stage]:
@@ -85,7 +99,7 @@ def _parity(
 ) -> list[Stage]:
     """A stage a graph; `names` are of the candidate and of what it is held against."""
     name, against = names
-    lossy = name == "quantize"
+    lossy = name in ("compress", "quantize")
 
     def work_on(graph: str) -> Work:
         def work(_: Path) -> dict[str, Any]:
@@ -172,6 +186,8 @@ def unexecutable(name: str) -> str:
 def latency(run: Run, name: str = "onnxruntime") -> Stage:
     """The engine's latency beside float's, interleaved in one run."""
     stages = {"fp32": float_engine(run)}
+    if slim(run).name == "compress" and run.config.build.precision == "fp32":
+        stages[COMPRESSED] = engine(run, name)
     if run.config.build.precision != "fp32":
         stages[run.config.build.precision] = engine(run, name)
 

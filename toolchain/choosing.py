@@ -1,5 +1,7 @@
 """What the configuration chooses: a backend, a pass with its fields, the sizes to build for."""
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from pydantic import TypeAdapter, ValidationError
 
@@ -56,6 +58,21 @@ def profile_of(run: Run, graph: str = "") -> Profile:
         limit = bounds.max or high
         made[name] = asked.get(name) or (bounds.min, min(opt, limit), min(high, limit))
     return Profile(made)
+
+
+def divided(
+    tables: Sequence[PassTable],
+) -> tuple[tuple[PassTable, ...], tuple[PassTable, ...]]:
+    """The passes of the stage `optimize`, and from the first that needs samples on `compress`'s.
+
+    Raises:
+        ConfigError: a pass of the latter is not offered, or its fields do not fit.
+    """
+    fitted = [getattr(registry.find("passes", table.use), "fitted", False) for table in tables]
+    first = fitted.index(True) if True in fitted else len(tables)
+    for table in tables[first:]:
+        make_pass(table)  # refused now, and not when all before it is made
+    return tuple(tables[:first]), tuple(tables[first:])
 
 
 def make_pass(table: PassTable) -> ir.passes.PassBase:

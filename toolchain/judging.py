@@ -107,7 +107,8 @@ def _limits(run: Run) -> list[Gate]:
         value = _worst_error(run.parities(ENGINE))
         limit = limits.max_relative_error
         made.append(at_most("max-relative-error", limit, value, reason="no engine was executed"))
-    if limits.max_score_drop is not None and run.config.build.precision != "fp32":
+    lossy = run.config.build.precision != "fp32" or "compress" in found
+    if limits.max_score_drop is not None and lossy:
         made.append(_drop(limits.max_score_drop, score.get("against"), no_score))
     if limits.min_int8_share is not None:
         share = found["quantize"].results.get("int8_share") if "quantize" in found else None

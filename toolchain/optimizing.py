@@ -13,7 +13,7 @@ from rich.table import Table
 from .. import ConfigError
 from ..passes import PassManager, Step, load, save
 from ..passes.ledger import Ledger
-from .choosing import make_pass
+from .choosing import divided, make_pass
 from .config import Config
 from .referenced import weights_of
 
@@ -59,13 +59,13 @@ def optimize(path: Path, config: Config, asked: Asked) -> dict[str, Any]:
         ConfigError: no such file, pass or rule, or a folder that holds another model.
         PassError: the file is no sound model, or a pass broke it.
     """
-    names = [table.use for table in config.passes]
+    tables, _ = divided(config.passes)
+    names = [table.use for table in tables]
     if asked.stop_after is not None and asked.stop_after not in names:
         raise ConfigError(
             f"no pass {asked.stop_after!r} is configured", mend=f"one of {', '.join(names)}"
         )
-    _known(asked.explain, [make_pass(table) for table in config.passes])
-    tables = config.passes
+    _known(asked.explain, [make_pass(table) for table in tables])
     if asked.stop_after is not None:
         tables = tables[: names.index(asked.stop_after) + 1]
     account = Account(asked.explain)

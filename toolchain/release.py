@@ -17,7 +17,7 @@ from .packing import contents
 from .preflight import preflight
 from .reporting import compile_report
 from .run import Run
-from .stages import engine, float_engine, neutral
+from .stages import engine, float_engine, neutral, slim
 
 #: What the bundle's own verification must do without.
 HIDDEN = "torch,transformers,onnxscript"
@@ -75,6 +75,8 @@ def _build(run: Run) -> dict[str, str]:
     preflight(run)
     checks.export_parity(run)
     checks.optimize_parity(run)
+    if slim(run).name == "compress":
+        checks.compress_parity(run)
     if neutral(run).name == "quantize" and run.config.build.precision != "bf16":
         checks.quantize_parity(run)
     for name in run.config.build.backends:

@@ -9,13 +9,23 @@ from typing import Any
 from .. import __version__
 from ..deploy.gate import Gate
 from . import report as rep
+from .checks import COMPRESSED
 from .machine import machine
 from .run import Run
 from .versions import ENGINE, EXPORT, versions
 from .workspace import Stage
 
 #: The stages that are lines of the report's table, in order.
-LINES = ("export", "optimize", "calibrate", "quantize", "float/", "engine/", "bundle/")
+LINES = (
+    "export",
+    "optimize",
+    "compress",
+    "calibrate",
+    "quantize",
+    "float/",
+    "engine/",
+    "bundle/",
+)
 
 
 def compile_report(
@@ -33,7 +43,11 @@ def compile_report(
         verdict=rep.judge(lines),
         model=_model(run),
         stages=tuple(_stage(run, stage) for stage in sorted(stages, key=_order)),
-        passes=(*_passes(run.stages.get("optimize")), *_passes(run.stages.get("quantize"))),
+        passes=tuple(
+            step
+            for name in ("optimize", "compress", "quantize")
+            for step in _passes(run.stages.get(name))
+        ),
         calibration=_calibration(_sampled(run)),
         calibration_reason=None if _sampled(run) else "the precision needs none",
         quantization=_quantization(run),
@@ -104,7 +118,10 @@ def _stage_parity(stages: Sequence[Stage]) -> rep.StageParity | None:
 
 def _speedup(run: Run, name: str) -> float | None:
     """Float's median over this engine's at the middle shape, 1.0 for float itself."""
-    label = {"float/onnxruntime": "fp32", "engine/onnxruntime": run.config.build.precision}
+    precision = run.config.build.precision
+    compressed = precision == "fp32" and "compress" in run.stages
+    engine = COMPRESSED if compressed else precision
+    label = {"float/onnxruntime": "fp32", "engine/onnxruntime": engine}
     stage = run.stages.get("latency/onnxruntime")
     timings = stage.results["timings"] if stage else []
     found = [each["speedup"] for each in timings if each["name"] == label.get(name)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import ConfigError, MissingError
 from ..deploy.backend import Backend
-from .choosing import backend_of, kept, make_pass, profile_of
+from .choosing import backend_of, divided, kept, make_pass, profile_of
 from .feeds import (
     assets,
     calibration_feeds,
@@ -65,8 +65,8 @@ def _content(checkpoint: Path) -> str:
 
 def optimize(run: Run) -> Stage:
     """Run the configured passes, each checked against the model it was given."""
+    tables, on_failure = divided(run.config.passes)[0], run.config.optimize.on_failure
     before = export(run)
-    tables, on_failure = run.config.passes, run.config.optimize.on_failure
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         from ..passes import PassManager, load, save
@@ -89,9 +89,19 @@ def optimize(run: Run) -> Stage:
     return run.stage("optimize", each(run, work), inputs=inputs, options=options, packages=GRAPH)
 
 
+def slim(run: Run) -> Stage:
+    """The float graph that is quantised and built: compressed, where a pass asks for it."""
+    before = optimize(run)
+    if not divided(run.config.passes)[1]:
+        return before
+    from .compress.stage import compress
+
+    return compress(run, before)
+
+
 def calibrate(run: Run) -> Stage:
     """Ranges and smoothing from the calibration samples."""
-    before = optimize(run)
+    before = slim(run)
     table = run.config.calibration
 
     def work(graph: str, out: Path) -> dict[str, Any]:
@@ -99,7 +109,7 @@ def calibrate(run: Run) -> Stage:
 
         feeds = calibration_feeds(run, graph)
         return collect(
-            run.folder("optimize", graph) / "model.onnx",
+            run.folder(before.name, graph) / "model.onnx",
             out,
             feeds.fit,
             mask=mask_name(run, graph),
@@ -113,7 +123,7 @@ def calibrate(run: Run) -> Stage:
     return run.stage(
         "calibrate",
         each(run, work),
-        inputs={"optimize": before.digest, "samples": samples},
+        inputs={before.name: before.digest, "samples": samples},
         options=table.model_dump(exclude={"max_drop", "keep"}),
         packages=(*GRAPH, *RUNTIME),
     )
@@ -121,7 +131,7 @@ def calibrate(run: Run) -> Stage:
 
 def quantize(run: Run) -> Stage:
     """The Q/DQ graph: INT8 where it holds, float where it must."""
-    before = calibrate(run)
+    before, ranges = slim(run), calibrate(run)
     table, keep = run.config.calibration, kept(run)
     precision = run.config.build.precision
 
@@ -130,7 +140,7 @@ def quantize(run: Run) -> Stage:
 
         feeds = calibration_feeds(run, graph)
         return insert(
-            run.folder("optimize", graph) / "model.onnx",
+            run.folder(before.name, graph) / "model.onnx",
             run.folder("calibrate", graph),
             out,
             precision=precision,
@@ -144,7 +154,7 @@ def quantize(run: Run) -> Stage:
     return run.stage(
         "quantize",
         each(run, work),
-        inputs={"optimize": run.stages["optimize"].digest, "calibrate": before.digest},
+        inputs={before.name: before.digest, "calibrate": ranges.digest},
         options={"precision": precision, "keep": table.keep, "max_drop": table.max_drop},
         packages=(*GRAPH, *RUNTIME),
     )
@@ -152,20 +162,20 @@ def quantize(run: Run) -> Stage:
 
 def halve(run: Run) -> Stage:
     """The 16-bit graph, in the place of the Q/DQ one."""
-    before = optimize(run)
+    before = slim(run)
     precision, keep = run.config.build.precision, kept(run)
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         from .halving import halve as cast
 
         feeds, what = parity_feeds(run, graph)
-        model, kept = run.folder("optimize", graph) / "model.onnx", named(graph, keep)
+        model, kept = run.folder(before.name, graph) / "model.onnx", named(graph, keep)
         return {**cast(model, out, feeds, precision=precision, keep=kept), "samples": what}
 
     return run.stage(
         "quantize",
         each(run, work),
-        inputs={"optimize": before.digest},
+        inputs={before.name: before.digest},
         options={"precision": precision, "keep": keep, **sample_options(run)},
         packages=(*GRAPH, *RUNTIME),
     )
@@ -175,14 +185,14 @@ def neutral(run: Run) -> Stage:
     """The graph that engines are built from, of the asked precision."""
     precision = run.config.build.precision
     if precision == "fp32":
-        return optimize(run)
+        return slim(run)
     if precision == "int8":
         return quantize(run)
     if precision in ("fp16", "bf16"):
         return halve(run)
     from .weight_only.stage import weigh
 
-    return weigh(run, optimize(run))
+    return weigh(run, slim(run))
 
 
 def engine(run: Run, name: str) -> Stage:
@@ -192,7 +202,8 @@ def engine(run: Run, name: str) -> Stage:
 
 def float_engine(run: Run) -> Stage:
     """The float engine on ONNX Runtime, which scores and latencies are held against."""
-    if run.config.build.precision == "fp32" and "onnxruntime" in run.config.build.backends:
+    dense = run.config.build.precision == "fp32" and slim(run).name == "optimize"
+    if dense and "onnxruntime" in run.config.build.backends:
         return engine(run, "onnxruntime")
     return _build(run, "onnxruntime", optimize(run), "float/onnxruntime", "fp32")
 

@@ -15,7 +15,7 @@ from ..workspace import RECORD, Workspace
 #: Suffixes of serialized TensorRT engines.
 _PLANS = (".plan", ".engine", ".trt")
 #: The order that stages are made in; others follow by name.
-_ORDER = ("export", "optimize", "calibrate", "quantize", "engine", "bundle")
+_ORDER = ("export", "optimize", "compress", "calibrate", "quantize", "engine", "bundle")
 
 
 def inspect(path: Path, target: str | None = None) -> dict[str, Any]:

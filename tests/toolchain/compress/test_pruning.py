@@ -1,0 +1,193 @@
+"""Pruned on the way from checkpoint to engine: corrected, budgeted, and everything after as dense."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from llmdeploy import ConfigError, PassError
+from llmdeploy.deploy.ort import OnnxRuntime
+from llmdeploy.passes import load, save
+from llmdeploy.passes.prune import Prune
+from llmdeploy.passes.sites import is_weighted, layer_of
+from llmdeploy.toolchain import cli
+from llmdeploy.toolchain.compress.pruning import prune
+from llmdeploy.toolchain.compress.stage import carry_out, loss_of
+from llmdeploy.toolchain.compress.subject import Plan, Subject
+from llmdeploy.toolchain.compress.table import Clock
+from llmdeploy.toolchain.config import PassTable
+
+LAYER = """
+  u{i} = MatMul(x{i}, up{i})
+  h{i} = Relu(u{i})
+  d{i} = MatMul(h{i}, down{i})
+  b{i} = Add(d{i}, bias{i})
+  x{n} = Add(x{i}, b{i})
+"""
+PLAIN = ("clean", "fold", "fuse", "clean")
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """Three blocks of 64 neurons whose inputs hang together, and samples of them."""
+    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("blocks")
+    body = "".join(LAYER.format(i=i, n=i + 1) for i in range(3))
+    head = '<ir_version: 10, opset_import: ["" : 20]>\nagraph (float[b,s,16] x0) => '
+    text = f"{head}(float[b,s,16] y)\n{{{body}  y = MatMul(x3, last)\n}}"
+    proto = onnx.parser.parse_model(text)
+    shapes: dict[str, tuple[int, ...]] = {"last": (16, 16)}
+    for i in range(3):
+        shapes |= {f"up{i}": (16, 64), f"down{i}": (64, 16), f"bias{i}": (16,)}
+    for name, shape in shapes.items():
+        array = random.normal(size=shape).astype("f4") / shape[0] ** 0.5
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    save(ir.from_proto(proto), folder)
+    mix = random.normal(size=(16, 16)) * np.geomspace(1, 0.1, 16)
+
+    def feeds(count: int) -> list[dict[str, Any]]:
+        return [{"x0": (random.normal(size=(4, 25, 16)) @ mix).astype("f4")} for _ in range(count)]
+
+    path = folder / "model.onnx"
+    return Subject(path, feeds(16), feeds(4), timed={"4x25": feeds(1)[0]})
+
+
+def loss(subject: Subject, asked: Prune, folder: Path) -> float:
+    save(prune(subject, asked, OnnxRuntime()).model, folder)
+    return loss_of(subject, folder / "model.onnx")
+
+
+def test_correction_and_second_order_lose_least(subject: Subject, tmp_path: Path) -> None:
+    half = {"neurons": 0.5, "multiple": 1, "max_drop": 0.9}
+    ours = loss(subject, Prune(**half), tmp_path / "ours")
+    bare = loss(subject, Prune(**half, correct=False), tmp_path / "bare")
+    magnitude = Prune(**half, correct=False, method="magnitude")
+    assert ours < 0.3 * bare
+    assert bare <= loss(subject, magnitude, tmp_path / "magnitude")
+
+
+def test_as_fast_as_loss_allows_with_widths_by_layer(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ratio(clock: Clock, plan: Plan, budget_s: float = 0.0) -> tuple[float, float]:
+        """A machine whose time is the units that it keeps."""
+        del clock, budget_s
+        gone = sum(64 - len(kept) for kept in plan.values())
+        return 1.0, 1 - 0.8 * gone / 192
+
+    monkeypatch.setattr(Clock, "ratio", ratio)
+    made = prune(subject, Prune(max_drop=0.05, multiple=8, minutes=0.2), OnnxRuntime())
+    fast = prune(subject, Prune(speedup=1.5, multiple=8, max_drop=0.9), OnnxRuntime())
+    assert made.results["latency_ratio"] > 1
+    assert fast.results["latency_ratio"] >= 1.5 * 0.99
+    assert len({row["kept"] for row in fast.results["layers"]}) > 1
+    assert all(len(row["loss"]) == len(row["kept"]) for row in made.results["table"])
+    assert made.results["left_alone"]
+
+
+def test_a_budget_is_held(subject: Subject, tmp_path: Path) -> None:
+    table = PassTable(use="prune", neurons=0.9, max_drop=0.0001, multiple=1)
+    with pytest.raises(PassError, match=r"max-drop is 0\.0001"):
+        carry_out(subject, [table], OnnxRuntime(), tmp_path)
+    loose = PassTable(use="prune", neurons=0.25, max_drop=0.5, multiple=1)
+    found = carry_out(subject, [loose, PassTable(use="clean")], OnnxRuntime(), tmp_path)
+    assert 0 < found["loss"] < 0.5
+    assert [step["name"] for step in found["steps"]] == ["prune", "clean"]
+    assert found["steps"][0]["applications"] == {"neurons": 48}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_few_samples_are_told(subject: Subject) -> None:
+    few = Subject(subject.model, subject.fit[:1], subject.held_out)
+    made = prune(few, Prune(neurons=0.5, max_drop=0.9, multiple=1), OnnxRuntime())
+    assert any("give more samples" in note for note in made.results["notes"])
+    assert np.isfinite(loss_of(few, few.model))
+
+
+def test_no_samples_and_nothing_to_prune(subject: Subject) -> None:
+    with pytest.raises(ConfigError, match="needs samples"):
+        prune(Subject(subject.model, [], []), Prune(speedup=2), OnnxRuntime())
+    with pytest.raises(ConfigError, match="nothing of the model"):
+        prune(subject, Prune(neurons=0.0, heads=0.5), OnnxRuntime())
+
+
+@pytest.mark.parametrize("wrong", ["speedup = 1.0", "neurons = 1.0", "heads = -0.1", "rate = 2"])
+def test_ratios_of_one_and_beyond(
+    tiny_bert: Path,
+    some_texts: Path,
+    tmp_path: Path,
+    wrong: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = written(tmp_path, tiny_bert, some_texts, wrong)
+    assert cli.call(["optimize", "-q", "-c", str(config), "-w", str(tmp_path / "a")]) == 2
+    assert wrong.split(maxsplit=1)[0] in capsys.readouterr().err
+
+
+def written(
+    folder: Path, checkpoint: Path, texts: Path, options: str, precision: str = "int8"
+) -> Path:
+    tables = "".join(f'[[passes]]\nuse = "{name}"\n' for name in PLAIN)
+    config = folder / "llmdeploy.toml"
+    config.write_text(
+        f'[model]\ncheckpoint = "{checkpoint}"\n{tables}[[passes]]\nuse = "prune"\n{options}\n'
+        f'[calibration]\nsamples = "{texts}"\ncount = 32\nmax-length = 32\nmax-drop = 0.5\n'
+        f'[build]\nprecision = "{precision}"\n'
+    )
+    return config
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_pruned_encoder_goes_on_as_a_dense_one(
+    tiny_bert: Path, some_texts: Path, tmp_path: Path, precision: str
+) -> None:
+    options = "neurons = 0.5\nheads = 0.25\nmultiple = 8\nmax-drop = 0.5"
+    config = written(tmp_path, tiny_bert, some_texts, options, precision)
+    space = tmp_path / "a"
+    assert cli.call(["release", "-q", "-c", str(config), "-w", str(space)]) == 0
+    report = json.loads((space / "report.json").read_text())
+    assert report["verdict"] == "pass"
+    names = [stage["name"] for stage in report["stages"]]
+    assert names.index("optimize") < names.index("compress") < names.index("engine/onnxruntime")
+    assert {"float/onnxruntime", "bundle/edge"} <= set(names)
+    assert {"compress"} <= {line["name"] for line in report["parity"]}
+    assert any(step["name"] == "prune" for step in report["passes"])
+    model = load(space / "compress")
+    layers = [layer_of(node) for node in model.graph if is_weighted(node)]
+    widths = {(layer.k, layer.n) for layer in layers}
+    assert {(32, 32), (32, 24), (24, 32)} <= widths
+    again = cli.call(["build", "-q", "-c", str(config), "-w", str(space)])
+    assert again == 0
+
+
+@pytest.mark.slow
+def test_pruned_causal_model_keeps_its_cache_and_generates(
+    some_texts: Path, tmp_path: Path, give_tokenizer: Callable[[Path], int]
+) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    vocabulary = give_tokenizer(checkpoint)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary, pad_token_id=0, bos_token_id=2, eos_token_id=3, **sizes, **heads
+        )
+    ).save_pretrained(checkpoint)
+    config = written(
+        tmp_path, checkpoint, some_texts, "neurons = 0.5\nmultiple = 8\nmax-drop = 0.9"
+    )
+    space = tmp_path / "a"
+    assert cli.call(["release", "-q", "-c", str(config), "-w", str(space)]) == 0
+    results = json.loads((space / "compress" / "stage.json").read_text())["results"]
+    assert {row["kept"] for row in results["layers"]} == {32}
+    assert any("cache" in row["reason"] for row in results["left_alone"])
+    engine = space / "engine" / "onnxruntime"
+    assert cli.call(["run", "-q", str(engine), "the release"]) == 0

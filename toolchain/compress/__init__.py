@@ -1,0 +1,1 @@
+"""The stage `compress`: plans for passes that need samples, made by measuring, and carried out."""

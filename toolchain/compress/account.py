@@ -1,0 +1,35 @@
+"""What a fitted pass did, as the report shows a pass."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from ...passes import Step, load
+from ...passes.store import tensors
+
+
+def step_of(
+    name: str, before: Path, after: ir.Model, results: Mapping[str, Any], seconds: float
+) -> Step:
+    """The step of a pass that removed units: nodes and bytes before and after, units by kind."""
+    old = load(before)
+    gone: dict[str, int] = {}
+    for layer in results["layers"]:
+        gone[layer["kind"]] = gone.get(layer["kind"], 0) + layer["units"] - layer["kept"]
+    return Step(
+        name=name,
+        modified=any(gone.values()),
+        nodes_before=len(old.graph),
+        nodes_after=len(after.graph),
+        bytes_before=_bytes(old),
+        bytes_after=_bytes(after),
+        applications=gone,
+        max_error=None,
+        seconds=seconds,
+    )
+
+
+def _bytes(model: ir.Model) -> int:
+    return sum(tensor.nbytes for tensor in tensors(model))

@@ -1,0 +1,217 @@
+"""The pass `prune` fitted to a model: units by what samples say, widths by what a clock says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ... import ConfigError, PassError
+from ...calibration import forward, one_thread
+from ...calibration.moments import Moments
+from ...calibration.removal import Order
+from ...deploy.backend import Backend
+from ...passes import load
+from ...passes.coupling import Group, Left, groups
+from ...passes.infer import infer
+from ...passes.prune import Prune
+from ...passes.remove import Remove, droppable
+from ...passes.sites import by_name, layer_of, weight_of
+from .levels import counts, order
+from .losses import Losses, every, timed
+from .rows import rows
+from .subject import Choice, Level, Plan, Subject
+from .table import Clock, seconds
+from .trial import Trial
+from .walk import Walk
+from .widths import Ask, widths
+
+Watch = Callable[[str], object]
+#: Fewer rows than this for an input, and a correction says more of the samples than of the model.
+ROWS_AN_INPUT = 4
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned model, and what stage.json shows of it."""
+
+    model: ir.Model
+    results: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the dense model tells: of each reader its inputs, its weights, its units in order."""
+
+    seen: Mapping[str, Moments]
+    weights: Mapping[str, NDArray[np.float64]]
+    orders: Mapping[str, Order]
+
+
+def prune(
+    subject: Subject, asked: Prune, backend: Backend, watch: Watch = lambda _: None
+) -> Pruned:
+    """Remove units as asked, each layer corrected for all that was changed before it.
+
+    Raises:
+        ConfigError: no samples, or nothing in the model can be removed, or not so much of it.
+        PassError: it costs more than `max_drop`.
+    """
+    if not subject.fit:
+        raise ConfigError("prune needs samples", where="[calibration] samples", mend="name some")
+    model = load(subject.model)
+    by_name(model)
+    infer(model)
+    found, left = groups(model)
+    chosen, kept_whole = _wanted(found, asked)
+    if not chosen:
+        raise ConfigError("nothing of the model can be pruned", mend=_why((*left, *kept_whole)))
+    with one_thread():
+        watch("what each layer sees")
+        known = _known(subject, model, chosen, asked)
+        choices = [_choice(model, each, known.orders[each.consumer], asked) for each in chosen]
+        plan, told = _plan(subject, asked, backend, choices, known, watch)
+        watch("correcting the layers")
+        pruned = _carried_out(subject, asked, chosen, plan)
+    notes = _notes(known, chosen)
+    layers = [_row(each, plan) for each in chosen]
+    alone = [{"node": each.consumer, "reason": each.reason} for each in (*left, *kept_whole)]
+    return Pruned(pruned, {**told, "layers": layers, "left_alone": alone, "notes": notes})
+
+
+def _wanted(found: Sequence[Group], asked: Prune) -> tuple[list[Group], list[Left]]:
+    """The groups that may lose units, and those that keep them all."""
+    cached = [Left(each.consumer, "its cache would change") for each in found if each.interface]
+    inner = [each for each in found if not each.interface]
+    none = {"neurons": asked.neurons == 0, "heads": asked.heads == 0}
+    if asked.uniform:
+        none = {"neurons": not asked.neurons, "heads": not asked.heads}
+    return [each for each in inner if not none[each.kind]], cached
+
+
+def _why(left: Sequence[Left]) -> str:
+    return f"{left[0].consumer}: {left[0].reason}" if left else "it has no weight MatMul"
+
+
+def _known(subject: Subject, model: ir.Model, chosen: Sequence[Group], asked: Prune) -> Known:
+    nodes = by_name(model)
+    sources = {each.consumer: nodes[each.consumer].inputs[0] for each in chosen}
+    names = {name: (value.name or "") for name, value in sources.items() if value is not None}
+    seen = {each.consumer: Moments(each.width, 0) for each in chosen}
+    runs = forward(subject.model, list(dict.fromkeys(names.values())), subject.fit)
+    for feed, arrays in zip(subject.fit, runs, strict=True):
+        for name, tensor in names.items():
+            x = rows(np.asarray(arrays[tensor]), feed, subject.mask)
+            seen[name].add(x, np.zeros((len(x), 0), np.float32))
+    weights = {name: weight_of(model, layer_of(nodes[name])).astype(np.float64) for name in names}
+    orders = {
+        each.consumer: order(each, seen[each.consumer], weights[each.consumer], asked.method)
+        for each in chosen
+    }
+    return Known(seen, weights, orders)
+
+
+def _choice(model: ir.Model, group: Group, found: Order, asked: Prune) -> Choice:
+    least = 0 if droppable(model, group) and not asked.uniform else 1
+    levels = [Level(n, found.kept(n)) for n in counts(group, asked.multiple, least)]
+    return Choice(group, tuple(levels))
+
+
+def _plan(
+    subject: Subject,
+    asked: Prune,
+    backend: Backend,
+    choices: Sequence[Choice],
+    known: Known,
+    watch: Watch,
+) -> tuple[Plan, dict[str, Any]]:
+    if asked.uniform:
+        return {each.group.consumer: _share(each, known, asked) for each in choices}, {}
+    feed = next(iter(subject.timed.values()))
+    outputs = {name: weight.shape[1] for name, weight in known.weights.items()}
+    clock = Clock(subject.model, backend, feed)
+    try:
+        with Trial(subject, list(outputs)) as trial:
+            losses = Losses(trial, known.seen, known.weights)
+            watch("what each width costs")
+            step = every(len(choices), len(choices[0].levels), timed(trial), asked.minutes * 60)
+            measured = [
+                replace(each, losses=losses.of(each, known.orders[each.group.consumer], step))
+                for each in choices
+            ]
+            watch("how long each width takes")
+            table, dense = seconds(measured, outputs, clock)
+            measured = [replace(each, seconds=table[each.group.consumer]) for each in measured]
+            watch("the widths that fit")
+            ask = Ask(asked.speedup, asked.max_drop)
+            found = widths(measured, dense, ask, lambda w: losses.joint(measured, w), clock)
+    finally:
+        clock.close()
+    told = {"table": [_levels(each) for each in measured], "dense_seconds": dense}
+    return found.plan, {**told, "latency_ratio": found.ratio, "planned_loss": found.loss}
+
+
+def _share(choice: Choice, known: Known, asked: Prune) -> tuple[int, ...]:
+    """The units that stay where a share of each layer goes, rounded to the asked multiple."""
+    group = choice.group
+    share = (asked.neurons if group.kind == "neurons" else asked.heads) or 0.0
+    step = max(1, -(-asked.multiple // (group.width // group.units)))
+    count = max(step, round(group.units * (1 - share) / step) * step)
+    return known.orders[group.consumer].kept(min(count, group.units))
+
+
+def _carried_out(subject: Subject, asked: Prune, chosen: Sequence[Group], plan: Plan) -> ir.Model:
+    real = {each.consumer: plan[each.consumer] for each in chosen if _less(each, plan)}
+    if asked.correct:
+        return Walk(subject, chosen).prune(real)
+    model = load(subject.model)
+    return Remove(real)(model).model
+
+
+def _less(group: Group, plan: Plan) -> bool:
+    return len(plan[group.consumer]) < group.units
+
+
+def _notes(known: Known, chosen: Sequence[Group]) -> list[str]:
+    thin = [each for each in chosen if known.seen[each.consumer].rows < ROWS_AN_INPUT * each.width]
+    if not thin:
+        return []
+    row = known.seen[thin[0].consumer].rows
+    what = f"{row} tokens for {max(each.width for each in thin)} inputs of a layer"
+    return [f"{what}: corrections are drawn to the old weights; give more samples"]
+
+
+def _row(group: Group, plan: Plan) -> dict[str, Any]:
+    return {
+        "node": group.consumer,
+        "kind": group.kind,
+        "units": group.units,
+        "kept": len(plan[group.consumer]),
+        "width": group.width,
+    }
+
+
+def _levels(choice: Choice) -> dict[str, Any]:
+    return {
+        "node": choice.group.consumer,
+        "kept": [level.units for level in choice.levels],
+        "loss": [round(float(each), 8) for each in choice.losses],
+        "seconds": [round(float(each), 8) for each in choice.seconds],
+    }
+
+
+def held(loss: float, asked: Prune, where: Path) -> None:
+    """Refuse a model that costs more than it may.
+
+    Raises:
+        PassError: the loss is above `max_drop`.
+    """
+    if loss > asked.max_drop:
+        raise PassError(
+            f"pruning costs {loss:.4f} of the outputs, max-drop is {asked.max_drop:g}",
+            where=where,
+            mend="ask for less speedup, give more samples, or raise max-drop",
+        )
