@@ -82,7 +82,7 @@ def optimize(path: Path, config: Config, asked: Asked) -> dict[str, Any]:
         watch=watch,
         explain=explain,
     )
-    model, _ = manager.run(load(path, weights_of(path.parent)))
+    model, _ = manager.run(load(path, weights_of(path if path.is_dir() else path.parent)))
     if asked.output is not None:
         _write(model, asked.output)
     return {"path": str(path), "rule": asked.explain, "passes": account.passes}

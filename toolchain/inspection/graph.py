@@ -38,7 +38,7 @@ def graph(path: Path) -> dict[str, Any]:
         ConfigError: there is no such file.
         PassError: it is not a whole ONNX model, or its weights are not where it says.
     """
-    model = load(path, weights_of(path.parent))
+    model = load(path, weights_of(path if path.is_dir() else path.parent))
     nodes = [node for one in _graphs(model) for node in one]
     return {
         "ir_version": model.ir_version,
