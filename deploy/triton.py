@@ -14,6 +14,7 @@ from .archive import Source
 from .bundle import MANIFEST, digest
 from .contents import Contents
 from .gather import below, engine, sealed, shared
+from .manifests import size_of, written
 from .places import MODELS
 from .signature import FILE, Signature
 from .text import TOKENIZER
@@ -79,7 +80,17 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"no {options.engine} engine that Triton could run", mend=f"there are: {names}"
         )
-    files = shared(contents)
+    source = contents.engines[options.engine]
+    manifests = written(
+        contents.name,
+        contents.version,
+        image=options.image,
+        storage=options.storage,
+        gpu=options.kind == "gpu",
+        engine_bytes=size_of(source),
+        versions=contents.versions,
+    )
+    files: dict[str, Source] = {**shared(contents), **manifests}
     signature = Signature.load(contents.assets)
     root = Repository(folder / f"{contents.name}-{contents.version}", contents, options, signature)
     _engine(root)

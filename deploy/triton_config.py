@@ -33,7 +33,8 @@ class Options(BaseModel):
 
     `engine` is the backend whose engine the ensemble runs. `python_engine` has an ONNX Runtime
     engine run by Triton's Python backend, for servers that lack the onnxruntime backend.
-    `delay_us` is how long a request may wait for others to be batched with.
+    `delay_us` is how long a request may wait for others to be batched with. `image` is the server
+    that the manifests start, `storage` where KServe finds the repository.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,8 @@ class Options(BaseModel):
     instances: int = Field(default=1, ge=1)
     kind: Literal["cpu", "gpu"] = "cpu"
     gpus: tuple[int, ...] = ()
+    image: str = Field(default="nvcr.io/nvidia/tritonserver:26.07-py3", pattern=r"^[\w.:/@-]+$")
+    storage: str = Field(default="", pattern=r"^[\w.:/@-]*$")
 
 
 def protobuf() -> Any:

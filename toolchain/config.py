@@ -140,6 +140,10 @@ class Bundle(Section):
 
 
 class Config(Section):
+    sign: str = ""
+    certificate: str = ""
+    chain: tuple[str, ...] = ()
+    options: dict[str, dict[str, object]] = {}
     """The whole of llmdeploy.toml; relative paths in it are relative to its folder."""
 
     model: Model = Model()

@@ -96,6 +96,10 @@ BUNDLE: Mapping[str, Meaning] = {
 }
 SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
     "model": ("Which checkpoint, and what of it is exported.", MODEL),
+    "sign": Meaning("The private key (PEM) that edge bundles are signed with.", "key.pem"),
+    "certificate": Meaning("Its certificate (PEM), where devices trust those.", "key.crt"),
+    "chain": Meaning("The certificates above it."),
+    "options": Meaning("Options by kind, such as triton = {max-batch = 8}."),
     "optimize": ("How the passes are run.", OPTIMIZE),
     "calibration": ("What INT8 ranges are measured on.", CALIBRATION),
     "quantize": ("How weights are rounded where they alone are: w8 and int4.", QUANTIZE),

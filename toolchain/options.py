@@ -49,7 +49,9 @@ KeepNodes = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option("--max-drop", help="The loss INT8 may cause; over [calibration].")
 ]
-Kinds = Annotated[list[str] | None, typer.Option("--kind", help="edge or triton; may repeat.")]
+Kinds = Annotated[
+    list[str] | None, typer.Option("--kind", help="edge, oci, triton, sagemaker; may repeat.")
+]
 BundlePython = Annotated[
     str | None,
     typer.Option("--bundle-python", help="The interpreter the bundle verifies itself under."),
@@ -95,6 +97,13 @@ WORKSPACE = Path("artifacts")
 
 
 def trust(key: Path | None, certificates: list[Path] | None) -> "Trust | None":
+Summary = Annotated[
+    Path | None,
+    typer.Option(envvar="GITHUB_STEP_SUMMARY", help="Add report.md to this file: a job's summary."),
+]
+Tracking = Annotated[
+    str | None, typer.Option("--mlflow", help="Log to MLflow at this URI, and register the bundle.")
+]
     """Whom a bundle must be signed by, None when nobody is named."""
     if key is None and not certificates:
         return None

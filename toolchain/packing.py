@@ -1,18 +1,22 @@
 """What of the workspace goes into a bundle, and the golden runs that prove it there."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .. import ConfigError
 from ..deploy.backend import Backend
 from ..deploy.backend import Run as Call
-from ..deploy.bundle import Lineage, Recipe, Tolerance
+from ..deploy.bundle import Lineage, Recipe, Requires, Tolerance
 from ..deploy.contents import Case, Contents
+from ..deploy.requirements import derive, on_gpu
 from . import registry
+from .cutting import cut
 from .feeds import SENTENCES, parity_feeds, read, signature
 from .feeds.encoding import Texts, textual
+from .feeds.rolling import following, keeps_cache
 from .run import Run
 from .stages import neutral
 from .versions import ENGINE, EXPORT, versions
@@ -27,6 +31,8 @@ TOLERANCE = {
     "int4": Tolerance(min_cosine=0.995),
 }
 GOLDEN_TEXTS = 4
+#: Of a text whose continuation is checked, so many tokens.
+GOLDEN_TOKENS = 16
 
 
 def contents(run: Run, reports: Sequence[Path]) -> Contents:
@@ -38,7 +44,9 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
     backends = run.config.build.backends
     engines = {name: run.folder(f"engine/{name}") for name in backends}
     exported = run.folder("export")
-    samples = run.stages.get("calibrate")
+    made = [run.stages.get(name) for name in ("compress", "calibrate", "quantize")]
+    samples = (stage.inputs["samples"] for stage in made if stage and "samples" in stage.inputs)
+    known = versions(tuple(dict.fromkeys((*EXPORT, *ENGINE))))
     return Contents(
         name=bundle_name(run),
         version=run.config.bundle.version,
@@ -50,19 +58,38 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
             checkpoint=run.config.model.checkpoint
             or str(run.stages["export"].options["checkpoint"]),
             checkpoint_digest=run.stages["export"].results["checkpoint_sha256"],
-            samples_digest=samples.inputs["samples"] if samples else None,
+            samples_digest=next(samples, None),
             stages={name: stage.digest for name, stage in run.stages.items() if "/" not in name},
         ),
         portable=run.folder(neutral(run).name),
         recipes={name: _recipe(run, name) for name in backends},
-        versions=versions(tuple(dict.fromkeys((*EXPORT, *ENGINE)))),
+        requires={name: _requires(run, name, known) for name in backends},
+        versions=known,
         executed=frozenset(name for name in backends if run.parities(f"engine/{name}")),
         licences=sorted(
             path for path in exported.iterdir() if path.name.upper().startswith("LICEN")
         ),
         reports=reports,
         parameters=run.config.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        builder=builder(os.environ),
+        options=run.config.bundle.options,
+        cut=cut,
     )
+
+
+def builder(environment: Mapping[str, str]) -> str:
+    """Who builds, as provenance names it: the pipeline of GitHub or GitLab; empty by hand."""
+    github = ("GITHUB_SERVER_URL", "GITHUB_WORKFLOW_REF")
+    if all(environment.get(name) for name in github):
+        return "/".join(environment[name] for name in github)
+    return environment.get("CI_PROJECT_URL", "")
+
+
+def _requires(run: Run, backend: str, known: Mapping[str, str]) -> Requires:
+    """What a machine needs for an engine, by its files and by what its build says of itself."""
+    made = run.stages[f"engine/{backend}"].results
+    base = derive(backend, run.folder(f"engine/{backend}"), known)
+    return on_gpu(base, backend, made.get("facts", {}))
 
 
 def _recipe(run: Run, backend: str) -> Recipe:
@@ -93,12 +120,28 @@ def _text_cases(run: Run, graph: str) -> list[Case]:
     texts: Sequence[str] = read(run).texts[:GOLDEN_TEXTS] if table.samples else SENTENCES
     if not texts or not textual(signature(run, graph)):
         return _graph_cases(run, graph)
+    if keeps_cache(signature(run, graph)):
+        return _decoded(run, graph, texts[:1])
     encode, cases = Texts(run), list[Case]()
     with _engine(run, graph) as call:
         for part in (texts, texts[:1]):
             feed = encode(part, table.max_length)
             cases.append(Case(feed, call(feed), tuple(part), table.max_length, graph))
     return cases
+
+
+def _decoded(run: Run, graph: str, texts: Sequence[str]) -> list[Case]:
+    """A few tokens of one text, and the step after them: logits are large."""
+    known = signature(run, graph)
+    length = min(GOLDEN_TOKENS, run.config.calibration.max_length)
+    with _engine(run, graph) as call:
+        feed = Texts(run)(texts, length)
+        outputs = call(feed)
+        after = following(known, feed, outputs)
+        return [
+            Case(feed, outputs, tuple(texts), length, graph),
+            Case(after, call(after), graph=graph),
+        ]
 
 
 def _graph_cases(run: Run, graph: str) -> list[Case]:

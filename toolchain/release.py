@@ -18,6 +18,7 @@ from .preflight import preflight
 from .reporting import compile_report
 from .run import Run
 from .stages import engine, float_engine, neutral, slim
+from .signed import signed
 
 #: What the bundle's own verification must do without.
 HIDDEN = "torch,transformers,onnxscript"
@@ -118,7 +119,8 @@ def _pack(run: Run, kind: str, reports: Sequence[Path]) -> report.Bundle:
     packager = registry.find("packagers", kind)
 
     def work(out: Path) -> dict[str, Any]:
-        return packager(contents(run, reports), out)
+        made = packager(contents(run, reports), out)
+        return signed(made, out, run.config.bundle, run.config.path) if kind == "edge" else made
 
     inputs = {
         name: stage.digest
@@ -133,7 +135,7 @@ def _pack(run: Run, kind: str, reports: Sequence[Path]) -> report.Bundle:
         path=str(path),
         sha256=stage.results["sha256"],
         bytes=stage.results["bytes"],
-        verification=_selfcheck(run, path),
+        verification=_selfcheck(run, path.parent / stage.results.get("verify", path.name)),
     )
 
 

@@ -1,7 +1,7 @@
 """Signing bundles from the command line: the key's password comes from the environment."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..deploy.bundle import digest
 from ..deploy.places import ARCHIVE
 from ..deploy.signing import Signer
 from ..deploy.signing import sign as sign_bundle
+from .config import Bundle
 
 PASSWORD = "LLMDEPLOY_KEY_PASSWORD"
 
@@ -31,3 +32,20 @@ def sign(
         raise ConfigError(f"only bundles NAME{ARCHIVE} are signed", where=bundle)
     sign_bundle(bundle, Signer(key, os.environ.get(PASSWORD), certificate, tuple(chain)))
     return {"path": str(bundle), "sha256": digest(bundle), "bytes": bundle.stat().st_size}
+
+
+def signed(
+    made: dict[str, Any], folder: Path, table: Bundle, place: Callable[[str], Path]
+) -> dict[str, Any]:
+    """What a packager made, signed where `[bundle] sign` names a key; `place` resolves its paths.
+
+    Raises:
+        ConfigError: a file is missing, or the key or certificate cannot be used.
+        MissingError: model-signing is not installed.
+    """
+    if not table.sign:
+        return made
+    certificate = place(table.certificate) if table.certificate else None
+    chain = [place(each) for each in table.chain]
+    found = sign(folder / made["path"], place(table.sign), certificate, chain)
+    return {**made, "sha256": found["sha256"], "bytes": found["bytes"], "signed": True}

@@ -39,6 +39,9 @@ PLACES = {
     "kinds": ("bundle", "kinds"),
     "bundle_python": ("bundle", "python"),
     "allow_unexecuted": ("gate", "allow_unexecuted"),
+    "sign": ("bundle", "sign"),
+    "certificate": ("bundle", "certificate"),
+    "chain": ("bundle", "chain"),
 }
 
 
@@ -73,10 +76,12 @@ def _validated(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
 
 def _here(name: str, value: Any) -> Any:
     """A path of the command line starts where the command is run, not at the file's folder."""
-    if name not in ("samples", "model") or str(value).startswith("package:"):
+    if name == "chain":
+        return tuple(str(Path(each).absolute()) for each in value)
+    if name not in ("samples", "model", "sign", "certificate") or str(value).startswith("package:"):
         return value
     path = Path(str(value)).expanduser()
-    return str(path.absolute()) if name == "samples" or path.exists() else value
+    return str(path.absolute()) if name != "model" or path.exists() else value
 
 
 def one_precision(named: str | None, flags: Mapping[str, bool]) -> str | None:
@@ -143,8 +148,16 @@ def _print_stage(run: Run, made: Stage) -> None:
         people().print(f"note: {note}", markup=False)
 
 
-def end(verb: str, run: Run, as_json: bool, quiet: bool, output: Path | None = None) -> int:
-    """A verb that ends in a report: show it, and give its exit code."""
+def end(
+    verb: str,
+    run: Run,
+    as_json: bool,
+    quiet: bool,
+    output: Path | None = None,
+    summary: Path | None = None,
+    tracking: str | None = None,
+) -> int:
+    """A verb that ends in a report: show it, add it where it is wanted, and give its exit code."""
     with run.workspace.locked():
         outcome: release.Outcome = (
             release.bundle(run, run.config.bundle.kinds)
@@ -156,6 +169,13 @@ def end(verb: str, run: Run, as_json: bool, quiet: bool, output: Path | None = N
             output.mkdir(parents=True, exist_ok=True)
             paths = [_copied(path, output / path.name) for path in paths]
     if as_json:
+        if summary is not None:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write((run.workspace.root / "report.md").read_text(encoding="utf-8"))
+        if tracking is not None:
+            from .tracking import track
+
+            track(tracking, run, outcome)
         emit(outcome.report.model_dump(mode="json"))
     people(quiet).print(report.table(outcome.report))
     for gate in outcome.failures:

@@ -160,13 +160,26 @@ def bundle(
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
+    sign: opt.SignKey = None,
+    certificate: opt.SignCertificate = None,
+    chain: opt.SignChain = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> int:
     """Package what passes its gates."""
     from .. import verbs
 
-    given = verbs.given(config, workspace, force, quiet, kinds=kind, bundle_python=bundle_python)
+    given = verbs.given(
+        config,
+        workspace,
+        force,
+        quiet,
+        kinds=kind,
+        bundle_python=bundle_python,
+        sign=sign,
+        certificate=certificate,
+        chain=chain,
+    )
     return verbs.end("bundle", given, json, quiet, output=output)
 
 
@@ -178,6 +191,11 @@ def release(
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
+    sign: opt.SignKey = None,
+    certificate: opt.SignCertificate = None,
+    chain: opt.SignChain = None,
+    summary: opt.Summary = None,
+    mlflow: opt.Tracking = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -192,4 +210,7 @@ def release(
         allow_unexecuted=allow_unexecuted,
         bundle_python=bundle_python,
     )
-    return verbs.end("release", given, json, quiet)
+    return verbs.end("release", given, json, quiet, summary=summary, tracking=mlflow)
+        sign=sign,
+        certificate=certificate,
+        chain=chain,

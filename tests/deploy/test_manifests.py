@@ -1,0 +1,105 @@
+"""What starts a Triton repository, held against the published schemas; SageMaker's archive."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from llmdeploy import ConfigError
+from llmdeploy.deploy import sagemaker, triton
+from llmdeploy.deploy.contents import Contents
+from llmdeploy.deploy.selfcheck import verify_bundle
+
+pytest.importorskip("tritonclient.grpc")
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def packed(request: pytest.FixtureRequest, contents: Contents, tmp_path: Path) -> Path:
+    folder = tmp_path / "triton"
+    folder.mkdir()
+    options = {"triton": {"kind": request.param}}
+    made = triton.pack(replace(contents, name="Tiny_One", options=options), folder)
+    return folder / made["path"]
+
+
+def test_compose_fits_its_schema(packed: Path) -> None:
+    pytest.importorskip("check_jsonschema")
+    file = packed / "manifests" / "compose.yaml"
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*command, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    (service,) = yaml.safe_load(file.read_text())["services"].values()
+    assert (
+        packed / "manifests" / service["volumes"][0].split(":")[0]
+    ).resolve() == packed / "models"
+    assert (packed / "manifests" / "Dockerfile").is_file()
+
+
+def test_kubernetes_takes_the_manifests(packed: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    documents = list(yaml.safe_load_all((packed / "manifests/kubernetes.yaml").read_text()))
+    for document in documents:
+        validate.validate(document, "1.32", strict=True)
+    deployment, service = documents
+    template = deployment["spec"]["template"]
+    selected = deployment["spec"]["selector"]["matchLabels"].items()
+    assert selected <= template["metadata"]["labels"].items()
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    (container,) = template["spec"]["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    volumes = {volume["name"] for volume in template["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    assert "--load-model=Tiny_One" in container["args"]
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", deployment["metadata"]["name"])
+
+
+def test_kserve_gets_what_it_asks_for(packed: Path) -> None:
+    found = yaml.safe_load((packed / "manifests" / "kserve.yaml").read_text())
+    assert (found["apiVersion"], found["kind"]) == (
+        "serving.kserve.io/v1beta1",
+        "InferenceService",
+    )
+    model = found["spec"]["predictor"]["model"]
+    assert model["modelFormat"] == {"name": "triton"}
+    assert model["protocolVersion"] == "v2"
+    assert re.match(r"[a-z0-9]+://", model["storageUri"])
+
+
+def test_what_would_not_be_yaml_is_refused(contents: Contents, tmp_path: Path) -> None:
+    bad = replace(contents, options={"triton": {"image": "x\n  privileged: true"}})
+    with pytest.raises(ConfigError, match="image"):
+        triton.pack(bad, tmp_path)
+
+
+def unpacked(archive: Path) -> dict[str, str]:
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+        found: dict[str, Any] = {name: tar.extractfile(name) for name in names}
+        return {name: hashlib.sha256(file.read()).hexdigest() for name, file in found.items()}
+
+
+def test_sagemakers_archive_is_the_repository(contents: Contents, tmp_path: Path) -> None:
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        place.mkdir()
+    made, again = (sagemaker.pack(contents, place) for place in places)
+    assert made["sha256"] == again["sha256"]
+    models = places[0] / made["verify"] / "models"
+    wanted = {
+        path.relative_to(models).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in models.rglob("*")
+        if path.is_file()
+    }
+    assert unpacked(places[0] / made["path"]) == wanted
+    environment = json.loads((places[0] / "environment.json").read_text())
+    first = environment["SAGEMAKER_TRITON_DEFAULT_MODEL_NAME"]
+    assert f"{first}/config.pbtxt" in wanted
+    assert verify_bundle(places[0] / made["verify"]).ok
