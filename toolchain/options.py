@@ -46,6 +46,12 @@ BackendNames = Annotated[
 KeepNodes = Annotated[
     list[str] | None, typer.Option("--keep", help="Keep this node in float; may repeat.")
 ]
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        "--method", help="How ranges are chosen: auto, or an observer; over [calibration]."
+    ),
+]
 MaxDrop = Annotated[
     float | None, typer.Option("--max-drop", help="The loss INT8 may cause; over [calibration].")
 ]

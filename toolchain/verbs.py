@@ -34,6 +34,7 @@ PLACES = {
     "backends": ("build", "backends"),
     "on_failure": ("optimize", "on_failure"),
     "samples": ("calibration", "samples"),
+    "method": ("calibration", "method"),
     "keep": ("calibration", "keep"),
     "max_drop": ("calibration", "max_drop"),
     "kinds": ("bundle", "kinds"),

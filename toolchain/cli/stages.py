@@ -84,6 +84,7 @@ def optimize(
 
 def calibrate(
     samples: opt.SamplesFile = None,
+    method: opt.MethodName = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
@@ -93,7 +94,7 @@ def calibrate(
     """Ranges from samples."""
     from .. import verbs
 
-    given = verbs.given(config, workspace, force, quiet, samples=samples)
+    given = verbs.given(config, workspace, force, quiet, samples=samples, method=method)
     return verbs.stage("calibrate", given, json, quiet)
 
 
@@ -105,6 +106,7 @@ def build(
     precision: opt.PrecisionName = None,
     backend: opt.BackendNames = None,
     samples: opt.SamplesFile = None,
+    method: opt.MethodName = None,
     keep: opt.KeepNodes = None,
     max_drop: opt.MaxDrop = None,
     config: opt.ConfigFile = opt.CONFIG,
@@ -125,6 +127,7 @@ def build(
         precision=verbs.one_precision(precision, flags),
         backends=backend,
         samples=samples,
+        method=method,
         keep=keep,
         max_drop=max_drop,
     )
