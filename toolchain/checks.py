@@ -220,3 +220,26 @@ def _timings(
             where = " ".join(filter(None, (graph, phase)))
             for timing in measure(runners, feeds):
                 yield {**asdict(timing), "phase": where}
+
+
+def footprint(run: Run, stage: Stage, name: str = "onnxruntime") -> Stage:
+    """Cold start and resident memory of an engine, in processes that only run it."""
+
+    def work(_: Path) -> dict[str, Any]:
+        from ..deploy.footprint import footprint as measure
+
+        fed = [
+            (graph, feed)
+            for graph in run.graphs
+            for feeds in timed_phases(run, graph).values()
+            for feed in feeds.values()
+        ]
+        return asdict(measure(run.folder(stage.name), fed))
+
+    return run.stage(
+        f"footprint/{stage.name}",
+        work,
+        inputs={stage.name: stage.digest},
+        options={"backend": name, **samples(run)},
+        packages=RUNTIME,
+    )

@@ -115,6 +115,7 @@ class Evaluation(Section):
     encoding: str = "utf-8"
     max_length: int = Field(default=256, ge=1)
     batch: int = Field(default=8, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1)
 
 
 class Gate(Section):
@@ -126,10 +127,12 @@ class Gate(Section):
     min_int8_share: float | None = Field(default=None, ge=0)
     min_speedup: float | None = Field(default=None, ge=0)
     max_size_mb: float | None = Field(default=None, gt=0)
+    max_memory_mb: float | None = Field(default=None, gt=0)
+    last_release: str = ""
+    max_slowdown: float | None = Field(default=None, ge=0)
     allow_unexecuted: tuple[str, ...] = ()
 
 
-    max_new_tokens: int = Field(default=64, ge=1)
 class Bundle(Section):
     """What is packed, under which name and version."""
 
@@ -137,13 +140,13 @@ class Bundle(Section):
     name: str = ""
     version: str = "0.1.0"
     python: str | None = None
-
-
-class Config(Section):
     sign: str = ""
     certificate: str = ""
     chain: tuple[str, ...] = ()
     options: dict[str, dict[str, object]] = {}
+
+
+class Config(Section):
     """The whole of llmdeploy.toml; relative paths in it are relative to its folder."""
 
     model: Model = Model()

@@ -18,7 +18,6 @@ from .run import Run
 from .workspace import Workspace
 
 REPORT = "report.json"
-RANGES = Path("calibrate", "ranges.json")
 
 
 class Change(BaseModel):
@@ -142,18 +141,22 @@ def _proof(report: Report) -> Iterator[tuple[tuple[str, str], Any]]:
         yield ("score", f"{score.name} {score.metric}"), score.value
     for line in report.latency:
         yield ("latency ms", f"{line.name} {line.batch}x{line.sequence}"), line.median_ms
+    for cost in report.footprints:
+        yield ("peak memory", cost.name), cost.peak_bytes
+        yield ("cold start ms", cost.name), round((cost.open_ms or 0) + (cost.first_ms or 0), 2)
     for gate in report.gates:
         yield ("gate", gate.name), gate.status
 
 
 def _ranges(path: Path) -> Iterator[tuple[tuple[str, str], Any]]:
-    try:
-        found = json.loads((path / RANGES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    tensors: Mapping[str, Any] = found.get("tensors", {}) if isinstance(found, dict) else {}
-    for name, tensor in tensors.items():
-        yield ("range", name), tensor.get("amax")
+    """The range of each activation, of every graph of a workspace."""
+    for file in sorted(path.glob("calibrate/**/ranges.json")):
+        graph = file.parent.name if file.parent.name != "calibrate" else ""
+        found = json.loads(file.read_text(encoding="utf-8"))
+        ranges: Mapping[str, Any] = found.get("ranges", {})
+        for name, each in ranges.items():
+            yield ("range", _of(graph, name)), each["amax"]
+            yield ("smoothing", _of(graph, name)), each["strength"]
 
 
 def _report(path: Path) -> Report:

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..deploy.gate import Gate, allow, at_least, at_most
+from .against import slowdown
 from .locating import words
 from .run import Run
 from .workspace import Stage
 
 ENGINE = "engine/onnxruntime"
-SCORE = f"score/{ENGINE}"
+SCORE, MEMORY = f"score/{ENGINE}", f"footprint/{ENGINE}"
 #: What an engine's weights are of, by the precision that was asked for.
 KINDS = {
     "fp16": {"FLOAT16"},
@@ -126,6 +127,16 @@ def _limits(run: Run) -> list[Gate]:
         size = run.workspace.size(ENGINE) / 1e6 if ENGINE in found else None
         reason = "no engine was built"
         made.append(at_most("max-size-mb", limits.max_size_mb, size, reason=reason))
+    if limits.max_memory_mb is not None:
+        memory = found[MEMORY].results["peak_bytes"] / 1e6 if MEMORY in found else None
+        mend, reason = "llmdeploy bench, engine by engine", "no engine was run alone"
+        limit = limits.max_memory_mb
+        made.append(at_most("max-memory-mb", limit, memory, reason=reason, mend=mend))
+    if limits.max_slowdown is not None:
+        slower, reason = slowdown(run)
+        mend = f"llmdeploy diff {limits.last_release} {run.workspace.root}"
+        limit = limits.max_slowdown
+        made.append(at_most("max-slowdown", limit, slower, reason=reason, mend=mend))
     return made
 
 

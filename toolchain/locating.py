@@ -168,5 +168,3 @@ def words(found: Mapping[str, Any]) -> str:
         return str(found.get("reason", ""))
     by = f", by pass {found['pass']}" if found.get("pass") else ""
     return f"first to part: {found['tensor']} at {found['node']}{by} ({found['reason']})"
-
-

@@ -75,6 +75,7 @@ EVALUATION: Mapping[str, Meaning] = {
     "encoding": Meaning("The encoding of both files."),
     "max-length": Meaning("Longer inputs are cut to this many tokens."),
     "batch": Meaning("How many inputs are run at a time."),
+    "max-new-tokens": Meaning("What a metric of written texts lets be written, at most."),
 }
 GATE: Mapping[str, Meaning] = {
     "min-cosine": Meaning("Least mean cosine of the outputs with float's.", 0.99),
@@ -83,23 +84,25 @@ GATE: Mapping[str, Meaning] = {
     "min-int8-share": Meaning("Least share of the weight MatMuls' multiply-adds in INT8.", 0.8),
     "min-speedup": Meaning("Least speed, in times float's, measured in the same run.", 1.5),
     "max-size-mb": Meaning("Most megabytes of an engine.", 100.0),
+    "max-memory-mb": Meaning("Most megabytes resident, in a process that only runs it.", 500.0),
+    "last-release": Meaning("The report.json of the release that this one replaces."),
+    "max-slowdown": Meaning("Most time over the last release's, as a share of it.", 0.05),
     "allow-unexecuted": Meaning("Gates that may stay unmeasured where the hardware is not here."),
 }
 BUNDLE: Mapping[str, Meaning] = {
     "kinds": Meaning("What is packed: edge; `llmdeploy list packagers` shows all."),
     "name": Meaning("The bundle's name."),
-    "max-new-tokens": Meaning("What a metric of written texts lets be written, at most."),
     "version": Meaning("The bundle's version."),
     "python": Meaning(
         "The interpreter a bundle verifies itself under; this one by default.", "python3"
     ),
-}
-SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
-    "model": ("Which checkpoint, and what of it is exported.", MODEL),
     "sign": Meaning("The private key (PEM) that edge bundles are signed with.", "key.pem"),
     "certificate": Meaning("Its certificate (PEM), where devices trust those.", "key.crt"),
     "chain": Meaning("The certificates above it."),
     "options": Meaning("Options by kind, such as triton = {max-batch = 8}."),
+}
+SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
+    "model": ("Which checkpoint, and what of it is exported.", MODEL),
     "optimize": ("How the passes are run.", OPTIMIZE),
     "calibration": ("What INT8 ranges are measured on.", CALIBRATION),
     "quantize": ("How weights are rounded where they alone are: w8 and int4.", QUANTIZE),

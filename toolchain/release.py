@@ -12,13 +12,14 @@ from typing import Any
 from .. import BundleError
 from ..deploy.gate import Gate, failures
 from . import checks, registry, report, scoring
+from .against import read
 from .judging import gates
 from .packing import contents
 from .preflight import preflight
 from .reporting import compile_report
 from .run import Run
-from .stages import engine, float_engine, neutral, slim
 from .signed import signed
+from .stages import engine, float_engine, neutral, slim
 
 #: What the bundle's own verification must do without.
 HIDDEN = "torch,transformers,onnxscript"
@@ -50,6 +51,8 @@ def build(run: Run) -> Outcome:
 
 def verify(run: Run) -> Outcome:
     """Build what is missing, then score, time and hold every gate; write the report."""
+    if run.config.gate.last_release:  # what cannot be read is said before all the work
+        read(run.config.path(run.config.gate.last_release))
     unexecuted = _build(run)
     _measure(run)
     return _outcome(run, unexecuted)
@@ -101,8 +104,10 @@ def _measure(run: Run) -> None:
         return
     candidate = engine(run, "onnxruntime")
     checks.latency(run)
+    reference = float_engine(run)
+    for stage in dict.fromkeys((reference.name, candidate.name)):
+        checks.footprint(run, run.stages[stage])
     if run.config.evaluation.metric:
-        reference = float_engine(run)
         scoring.score(run, reference)
         if candidate is not reference:
             scoring.score(run, candidate, against=reference)

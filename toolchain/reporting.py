@@ -1,6 +1,7 @@
 """From stage records and gates to the report of a release."""
 
 import os
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..deploy.gate import Gate
+from . import measured
 from . import report as rep
 from .checks import COMPRESSED
 from .machine import machine
@@ -39,7 +41,7 @@ def compile_report(
     stages = [stage for stage in run.stages.values() if stage.name.startswith(LINES)]
     return rep.Report(
         tool=rep.Tool(version=__version__),
-        created=datetime.now(UTC),
+        created=_now(),
         verdict=rep.judge(lines),
         model=_model(run),
         stages=tuple(_stage(run, stage) for stage in sorted(stages, key=_order)),
@@ -53,13 +55,20 @@ def compile_report(
         quantization=_quantization(run),
         quantization_reason=_no_layers(run),
         engines=tuple(_engines(run, unexecuted)),
-        parity=(*_parities(run), *_not_compared(unexecuted)),
-        scores=tuple(_scores(run)),
-        latency=tuple(_latencies(run)),
+        parity=(*measured.parities(run), *measured.not_compared(unexecuted)),
+        scores=tuple(measured.scores(run)),
+        latency=tuple(measured.latencies(run)),
+        footprints=tuple(measured.footprints(run)),
         gates=lines,
         bundles=tuple(bundles),
         environment=_environment(run),
     )
+
+
+def _now() -> datetime:
+    """Now, or SOURCE_DATE_EPOCH's date where the same inputs shall give the same bytes."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
 
 
 def _order(stage: Stage) -> int:
@@ -173,7 +182,11 @@ def _quantization(run: Run) -> rep.Quantization | None:
         return None
     found = stage.results
     fields = rep.Layer.model_fields
-    layers = ({key: layer[key] for key in layer if key in fields} for layer in found["layers"])
+    seen = measured.activations(run)
+    layers = (
+        {key: layer[key] for key in layer if key in fields} | seen.get(layer["node"], {})
+        for layer in found["layers"]
+    )
     return rep.Quantization(
         precision=run.config.build.precision,
         int8_share=found["int8_share"] if "int8_share" in found else found["weight_share"],
@@ -194,60 +207,6 @@ def _engines(run: Run, unexecuted: dict[str, str]) -> Iterable[rep.Engine]:
                 reason=reason,
                 facts=stage.results["facts"],
             )
-
-
-def _parities(run: Run) -> Iterable[rep.Parity]:
-    fields = rep.OutputParity.model_fields
-    for stage in run.stages.values():
-        if not stage.name.startswith("parity/"):
-            continue
-        found = stage.results
-        outputs = ({key: each[key] for key in each if key in fields} for each in found["outputs"])
-        yield rep.Parity(
-            name=found["name"],
-            against=found["against"],
-            ok=found["ok"],
-            samples=found["samples"],
-            outputs=tuple(rep.OutputParity(**each) for each in outputs),
-            reason=found["reason"] or None,
-        )
-
-
-def _not_compared(unexecuted: dict[str, str]) -> Iterable[rep.Parity]:
-    for name, reason in unexecuted.items():
-        yield rep.Parity(name=name, against="its graph", ok=None, reason=reason)
-
-
-def _scores(run: Run) -> Iterable[rep.Score]:
-    for stage in run.stages.values():
-        if not stage.name.startswith("score/"):
-            continue
-        found, against = stage.results, stage.results.get("against")
-        yield rep.Score(
-            name=stage.name.removeprefix("score/"),
-            metric=found["metric"],
-            value=found["value"],
-            against_float=1 + against["change"] if against else None,
-            interval=(1 + against["low"], 1 + against["high"]) if against else None,
-            samples=found["samples"],
-            data=found["data"],
-        )
-
-
-def _latencies(run: Run) -> Iterable[rep.Latency]:
-    stage = run.stages.get("latency/onnxruntime")
-    for timing in stage.results["timings"] if stage else ():
-        sizes = [int(size) for size in timing["shape"].split("x")]
-        yield rep.Latency(
-            name=f"{timing['name']} {timing['phase']}".strip(),
-            batch=sizes[0],
-            sequence=sizes[1] if len(sizes) > 1 else 1,
-            median_ms=timing["median_ms"],
-            p95_ms=timing.get("p95_ms", timing.get("p90_ms")),
-            ratio=timing["speedup"],
-            threads=os.cpu_count() or 1,
-            runs=timing["runs"],
-        )
 
 
 def _environment(run: Run) -> rep.Environment:

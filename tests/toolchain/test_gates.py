@@ -21,6 +21,8 @@ IMPOSSIBLE = {
     "min-int8-share": 1.5,
     "min-speedup": 1e6,
     "max-size-mb": 1e-6,
+    "max-memory-mb": 1e-3,
+    "max-slowdown": 0.05,
 }
 LOOSE = "min-cosine = 0.5\nmin-int8-share = 0.1\nmax-size-mb = 100\n"
 
@@ -50,11 +52,17 @@ def standing(folder: Path) -> dict[str, Any]:
 
 
 def test_every_limit_is_tried_here() -> None:
-    keys = {name.replace("_", "-") for name in Gate.model_fields} - {"allow-unexecuted"}
+    keys = {name.replace("_", "-") for name in Gate.model_fields} - {
+        "allow-unexecuted",
+        "last-release",
+    }
     assert set(IMPOSSIBLE) == keys
 
 
-@pytest.mark.parametrize("key", [key for key in IMPOSSIBLE if key != "max-score-drop"])
+ALONE = [key for key in IMPOSSIBLE if key not in ("max-score-drop", "max-slowdown")]
+
+
+@pytest.mark.parametrize("key", ALONE)
 def test_a_limit_that_nothing_meets_is_exit_1_by_name(released: Path, key: str) -> None:
     assert verify(released, f"{key} = {IMPOSSIBLE[key]}\n") == 1
     gates = standing(released)
@@ -70,6 +78,79 @@ def test_a_gate_that_was_not_executed_is_exit_1_until_it_is_allowed_by_name(rele
     assert standing(released)["max-score-drop"]["status"] == "not-executed"
     assert verify(released, f'{asked}allow-unexecuted = ["min-speedup"]\n') == 1
     assert verify(released, f'{asked}allow-unexecuted = ["max-score-drop"]\n') == 0
+
+
+def last_release(folder: Path, times: float) -> str:
+    """A report of a release whose calls took `times` as long; gives the gate's lines."""
+    assert verify(folder, LOOSE) == 0
+    report = json.loads((folder / "artifacts" / "report.json").read_text())
+    for line in report["latency"]:
+        line |= {key: times * line[key] for key in ("low_ms", "median_ms", "high_ms")}
+    (folder / "last.json").write_text(json.dumps(report))
+    return f'last-release = "last.json"\nmax-slowdown = {IMPOSSIBLE["max-slowdown"]}\n'
+
+
+def test_slower_than_the_last_release_is_exit_1(released: Path) -> None:
+    assert verify(released, last_release(released, 1 / 100)) == 1
+    gate = standing(released)["max-slowdown"]
+    assert (gate["status"], gate["limit"]) == ("fail", 0.05)
+    assert gate["value"] > 10
+    assert gate["mend"].startswith("llmdeploy diff last.json ")
+    assert verify(released, last_release(released, 1)) == 0
+    assert standing(released)["max-slowdown"]["value"] == 0
+
+
+def test_another_machine_or_no_release_is_not_executed_and_a_broken_one_is_said(
+    released: Path,
+) -> None:
+    limits = last_release(released, 1)
+    report = json.loads((released / "last.json").read_text())
+    report["environment"]["cpu"] = "another"
+    (released / "last.json").write_text(json.dumps(report))
+    assert verify(released, limits) == 1
+    assert "on another machine: another" in standing(released)["max-slowdown"]["reason"]
+    assert verify(released, "max-slowdown = 0.05\n") == 1
+    assert standing(released)["max-slowdown"]["reason"] == "no last-release is named"
+    assert verify(released, 'last-release = "none.json"\n') == 2
+
+
+def test_int8_that_was_built_as_float_is_exit_1(
+    released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [
+        node.name
+        for node in ir.load(released / "artifacts/optimize/model.onnx").graph
+        if node.op_type in ("MatMul", "Gemm")
+        and node.inputs[1] is not None
+        and node.inputs[1].is_initializer()
+    ]
+    shutil.copytree(released / "artifacts", tmp_path / "artifacts")
+    base = (released / "base.toml").read_text()
+    kept = base.replace("max-length = 32\n", f"max-length = 32\nkeep = {json.dumps(nodes)}\n")
+    (tmp_path / "llmdeploy.toml").write_text(kept)
+    where = ["-c", str(tmp_path / "llmdeploy.toml"), "-w", str(tmp_path / "artifacts")]
+    assert cli.call(["build", "-q", *where]) == 1
+    said = capsys.readouterr().err
+    assert "gate precision.engine/onnxruntime fail: int8 was asked for" in said
+    assert "no weight of its graph is int8" in said
+
+
+def test_an_engine_that_widened_its_weights_is_exit_1(
+    released: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from llmdeploy.deploy import audit
+
+    real = audit.weights_of
+    monkeypatch.setattr(audit, "weights_of", lambda model: 4 * real(model))
+    shutil.copytree(released / "artifacts", tmp_path / "artifacts")
+    (tmp_path / "llmdeploy.toml").write_text((released / "base.toml").read_text())
+    shutil.rmtree(tmp_path / "artifacts" / "engine")
+    where = ["-c", str(tmp_path / "llmdeploy.toml"), "-w", str(tmp_path / "artifacts")]
+    assert cli.call(["build", "-q", *where]) == 1
+    assert "bytes of weights" in capsys.readouterr().err
 
 
 def tensors(folder: Path, words: str) -> tuple[str, str, str]:

@@ -12,21 +12,34 @@ from .making import (
     StageParity,
     Step,
 )
-from .proof import Bundle, Gate, Latency, OutputParity, Parity, Score
+from .proof import (
+    Agreement,
+    Bundle,
+    Footprint,
+    Gate,
+    Latency,
+    Located,
+    OutputParity,
+    Parity,
+    Score,
+)
 from .record import Environment, Report, Tool, Verdict, judge
 from .table import table
 from .writing import FILES, write
 
 __all__ = [
     "FILES",
+    "Agreement",
     "Bundle",
     "Calibration",
     "Engine",
     "Environment",
     "Failure",
+    "Footprint",
     "Gate",
     "Latency",
     "Layer",
+    "Located",
     "Model",
     "OutputParity",
     "Parity",

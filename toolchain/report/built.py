@@ -121,6 +121,7 @@ def precision(report: Report) -> Html:
         gauge(found.int8_share, "accent wide"),
         _notes(found.notes),
         layers.plot(found.layers),
+        layers.activations(found.layers),
         layers.worst(found.layers),
     )
 

@@ -1,5 +1,6 @@
 """Charts as inline SVG in percentages: they follow the page's width, their text keeps its size."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,58 @@ def _bar(item: Bar, most: float) -> Html:
         tag("span", item.text, class_="text"),
         tag("span", item.ratio, class_="ratio"),
     )
+
+
+class Spread(NamedTuple):
+    """A named distribution by its eleven deciles, from least to most; the rest as of a `Bar`."""
+
+    label: str
+    deciles: Sequence[float]
+    text: str
+    title: str
+    tone: str = "plain"
+    ratio: str = ""
+
+
+def spreads(items: Sequence[Spread]) -> Html:
+    """Distributions on one scale that starts at 0: a line, a box, and a tick at the median."""
+    most = max((item.deciles[9] for item in items), default=0) or 1
+    return tag("div", [_spread(item, most) for item in items], class_="bars")
+
+
+def _spread(item: Spread, most: float) -> Html:
+    def at(decile: int) -> str:
+        return f"{100 * item.deciles[decile] / most:.2f}%"
+
+    width = f"{100 * (item.deciles[8] - item.deciles[2]) / most:.2f}%"
+    shapes = (
+        tag("title", item.title),
+        tag("line", x1=at(0), x2=at(9), y1="50%", y2="50%", class_="reach"),
+        tag("rect", x=at(2), width=width, y="12%", height="76%", rx=3),
+        tag("line", x1=at(5), x2=at(5), y1="0", y2="100%"),
+    )
+    return tag(
+        "div",
+        tag("span", item.label, class_="name"),
+        tag("svg", shapes, class_=f"bar spread {item.tone}", role="img", aria_label=item.title),
+        tag("span", item.text, class_="text"),
+        tag("span", item.ratio, class_="ratio"),
+    )
+
+
+def histogram(counts: Sequence[int], end: float | None, description: str) -> Html:
+    """Counts on a log scale from left to right; `end` (0 to 1) draws a line there."""
+    most = math.log1p(max(counts, default=0)) or 1.0
+    width = 100 / max(len(counts), 1)
+    shapes: list[Html] = []
+    for index, count in enumerate(counts):
+        height = 100 * math.log1p(count) / most
+        place = {"x": f"{index * width:.2f}%", "width": f"{0.86 * width:.2f}%"}
+        shapes.append(tag("rect", **place, y=f"{100 - height:.1f}%", height=f"{height:.1f}%"))
+    if end is not None:
+        x = f"{100 * end:.2f}%"
+        shapes.append(tag("line", x1=x, x2=x, y1="-6%", y2="100%"))
+    return tag("svg", shapes, class_="histogram", role="img", aria_label=description)
 
 
 def gauge(share: float, tone: str = "plain") -> Html:

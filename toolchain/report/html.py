@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-from . import built, figures, made, proved
+from . import built, figures, made, proved, timed
 from .markup import Html, html, name, pill, tag
 from .record import Report
 
@@ -21,7 +21,7 @@ _PARTS = (
     proved.scores,
     proved.parity,
     built.precision,
-    proved.latency,
+    timed.latency,
     made.sizes,
     built.passes,
     built.calibration,

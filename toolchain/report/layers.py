@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from . import figures
-from .charts import Dot, dots, gauge, legend
+from .charts import Dot, dots, gauge, histogram, legend
 from .making import Layer
 from .markup import Column, Html, code, html, pill, table, tag
 
 #: Layers shown before the rest is folded away.
 _SHOWN = 8
+#: Histograms of activations that are drawn.
+_PLOTTED = 6
 
 
 def plot(layers: Sequence[Layer]) -> Html | None:
@@ -36,6 +38,34 @@ def _precision(layer: Layer) -> str:
     if not layer.int8:
         return "float"
     return "INT8" if layer.bits is None else f"INT{layer.bits} weights"
+
+
+def activations(layers: Sequence[Layer]) -> Html | None:
+    """What the layers with the most error are given: a histogram of |x| each, and its range."""
+    ordered = sorted(layers, key=_badness, reverse=True)
+    shown = {layer.histogram: layer for layer in reversed(ordered) if any(layer.histogram)}
+    worst_first = [layer for layer in ordered if shown.get(layer.histogram) is layer][:_PLOTTED]
+    if not worst_first:
+        return None
+    lead = (
+        "How the sizes |x| of their inputs are spread, from 0 to the greatest; counts on a log "
+        "scale. Where an input is not smoothed, the line is the end of its INT8 range."
+    )
+    plots = [_activation(layer) for layer in worst_first]
+    title = tag("h3", "What the layers with the most error are given")
+    return html((title, tag("p", lead, class_="lead"), tag("div", plots, class_="many")))
+
+
+def _activation(layer: Layer) -> Html:
+    used = max(index for index, count in enumerate(layer.histogram) if count) + 1
+    most = used * layer.histogram_width or 1.0
+    end = layer.range[1] / most if layer.range and not layer.smoothing else None
+    low, high = (figures.number(each, 3) for each in layer.seen or (0.0, most))
+    words = f"{low} to {high}, {figures.decibel(layer.snr_db)}"
+    picture = histogram(layer.histogram[:used], end if end and end <= 1 else None, layer.node)
+    return tag(
+        "figure", tag("figcaption", code(layer.node)), picture, tag("p", words, class_="sub")
+    )
 
 
 def worst(layers: Sequence[Layer]) -> Html | None:

@@ -8,6 +8,7 @@ from .charts import Bar, bars
 from .making import Stage
 from .markup import Column, Html, Notes, digest, facts, html, name, section, table, tag
 from .record import Report
+from .timed import footprints
 
 
 def lineage(report: Report) -> Html:
@@ -81,9 +82,9 @@ def sizes(report: Report) -> Html:
         _chart("Size on disk", [(one.name, one.size_bytes) for one in report.stages]),
         _chart("Peak memory", [(one.name, one.peak_memory_bytes) for one in report.stages]),
     )
-    return section(
-        "sizes", "Size and memory", tag("div", charts, class_="pair") if report.stages else None
-    )
+    alone = footprints(report)
+    whole = (tag("div", charts, class_="pair"), tag("div", alone, class_="pair") if alone else None)
+    return section("sizes", "Size and memory", whole if report.stages else None)
 
 
 def _chart(title: str, lines: Sequence[tuple[str, int]]) -> Html:

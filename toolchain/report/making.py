@@ -108,7 +108,8 @@ class Layer(Record):
 
     `bits` are those of a weight that alone was rounded; `int8` then says whether it was.
     `macs` are multiply-adds a token, `range` is the activation's [low, high], `snr_db` that of
-    the layer's output, `error_share` its part (0 to 1) of all layers' error.
+    the layer's output, `error_share` its part (0 to 1) of all layers' error. `histogram` counts
+    |x| of the activation as it comes, in bins of one width; `seen` are its extremes.
     """
 
     node: str
@@ -123,6 +124,9 @@ class Layer(Record):
     range: tuple[float, float] | None = None
     snr_db: Figure = None
     error_share: Figure = None
+    histogram: tuple[int, ...] = ()
+    histogram_width: float = 0.0
+    seen: tuple[float, float] | None = None
 
 
 class Quantization(Record):

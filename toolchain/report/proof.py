@@ -22,6 +22,31 @@ class OutputParity(Record):
     snr_db: Figure = None
 
 
+class Agreement(Record):
+    """Of an output that is logits, whether both sides decide alike at each place.
+
+    `argmax` and `top_k` are shares of places and of the k likeliest; `kl_*` are in nats.
+    """
+
+    name: str
+    places: int
+    argmax: Figure = None
+    top_k: Figure = None
+    k: int
+    kl_mean: Figure = None
+    kl_max: Figure = None
+
+
+class Located(Record):
+    """Where a comparison that failed begins: the first tensor to part, its node and its pass."""
+
+    tensor: str = ""
+    node: str = ""
+    by: str = ""
+    error: Figure = None
+    reason: str
+
+
 class Parity(Record):
     """A comparison on real samples; `ok` is null with a reason when it could not be made here."""
 
@@ -30,6 +55,9 @@ class Parity(Record):
     ok: bool | None = None
     samples: int = 0
     outputs: tuple[OutputParity, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
+    located: Located | None = None
+    inputs: str = ""
     reason: str | None = None
     mend: str | None = None
 
@@ -43,7 +71,8 @@ class Parity(Record):
 class Score(Record):
     """The task's metric on labelled data; `against_float` is the ratio to float's value.
 
-    `interval` is the bootstrap's [low, high] of that ratio.
+    `interval` is the bootstrap's [low, high] of that ratio. `prefix_agreement` is the share of
+    what float writes that is the same from its start on, where the metric is of written texts.
     """
 
     name: str
@@ -52,21 +81,44 @@ class Score(Record):
     value_reason: str | None = None
     against_float: Figure = None
     interval: tuple[float, float] | None = None
+    prefix_agreement: Figure = None
     samples: int = 0
     data: str = ""
 
 
 class Latency(Record):
-    """Milliseconds a call at a shape; `ratio` is float's median over this one's."""
+    """Milliseconds a call at a shape; `ratio` is float's median over this one's.
+
+    `low_ms` and `high_ms` bound the median at 95 %; `deciles` are of the calls, least to most;
+    `call` says whether the ratio tells.
+    """
 
     name: str
     batch: int
     sequence: int
     median_ms: Figure = None
     median_ms_reason: str | None = None
-    p95_ms: Figure = None
+    low_ms: Figure = None
+    high_ms: Figure = None
+    p90_ms: Figure = None
+    p99_ms: Figure = None
+    deciles: tuple[float, ...] = ()
     ratio: Figure = None
+    call: Literal["faster", "slower", "within noise"] | None = None
     threads: int
+    runs: int
+
+
+class Footprint(Record):
+    """An engine in a process of its own: milliseconds to open it and to its first answer, and the
+    most bytes resident; `before_bytes` of them were there before it was opened.
+    """
+
+    name: str
+    open_ms: Figure = None
+    first_ms: Figure = None
+    peak_bytes: int
+    before_bytes: int
     runs: int
 
 

@@ -1,10 +1,8 @@
-"""What shows a release is right, as parts of the page: gates, parity, scores, latency, bundles."""
+"""What shows a release is right, as parts of the page: gates, parity, scores, bundles."""
 
 from collections.abc import Mapping
-from itertools import groupby
 
 from . import figures
-from .charts import Bar, bars
 from .markup import (
     Column,
     Html,
@@ -19,7 +17,7 @@ from .markup import (
     table,
     tag,
 )
-from .proof import Bundle, Gate, Latency, OutputParity, Parity, Score
+from .proof import Agreement, Bundle, Gate, Located, OutputParity, Parity, Score
 from .record import Report
 from .summary import excused, limit, mend_of, value
 
@@ -72,11 +70,35 @@ def parity(report: Report) -> Html:
 def _comparison(line: Parity) -> list[tuple[object, ...]]:
     names = {None: ("not executed", "warn"), True: ("pass", "good"), False: ("fail", "bad")}
     samples = f", {line.samples} samples" if line.samples else ""
-    name = (tag("strong", line.name), tag("div", f"against {line.against}{samples}", class_="sub"))
-    why = None if line.ok else explained(line.reason, line.mend)
+    name = (
+        tag("strong", line.name),
+        tag("div", f"against {line.against}{samples}", class_="sub", title=line.inputs or None),
+        [tag("div", _decides(each), class_="sub") for each in line.agreement],
+    )
+    why = None if line.ok else (explained(line.reason, line.mend), _begins(line.located))
     status = (pill(*names[line.ok]), why)
     first, *others = [_output(output) for output in line.outputs] or [_NO_OUTPUT]
     return [(name, *first, status), *(("", *other, "") for other in others)]
+
+
+def _decides(found: Agreement) -> str:
+    """Whether both sides choose alike, of an output that is logits."""
+    return (
+        f"{found.name}: same choice at {figures.percent(found.argmax)} of {found.places:,} places, "
+        f"{figures.percent(found.top_k)} of the {found.k} likeliest, "
+        f"KL {figures.number(found.kl_mean, 2)}"
+    )
+
+
+def _begins(found: Located | None) -> Html | None:
+    """Where a comparison that failed begins."""
+    if found is None:
+        return None
+    if not found.tensor:
+        return tag("div", found.reason, class_="why")
+    by = (", by pass ", tag("strong", found.by)) if found.by else None
+    where = ("first to part: ", code(found.tensor), " at ", code(found.node), by)
+    return tag("div", tag("div", where), tag("div", found.reason), class_="why")
 
 
 #: Where nothing was compared, nothing is claimed.
@@ -115,44 +137,10 @@ def _score(score: Score, notes: Notes) -> tuple[object, ...]:
     low, high = score.interval or (None, None)
     span = f"{figures.percent(low)} to {figures.percent(high)}" if score.interval else figures.NONE
     data = f"{score.data}, {score.samples:,} samples" if score.samples else score.data
+    if score.prefix_agreement is not None:
+        data += f"; {figures.percent(score.prefix_agreement)} of what is written starts alike"
     share = figures.NONE if score.against_float is None else f"{100 * score.against_float:.2f} %"
     return tag("strong", score.name), score.metric, found, share, span, data
-
-
-def latency(report: Report) -> Html:
-    """Milliseconds by shape: a bar is the median, its tick the 95th percentile."""
-    charts = [
-        _shape(batch, sequence, list(lines))
-        for (batch, sequence), lines in groupby(
-            report.latency, lambda one: (one.batch, one.sequence)
-        )
-    ]
-    threads = sorted({one.threads for one in report.latency})
-    lead = (
-        f"Interleaved in one run on {' and '.join(map(str, threads))} threads. "
-        "A bar is the median, its tick the 95th percentile."
-    )
-    return section(
-        "latency", "Latency", tag("div", charts, class_="pair") if charts else None, lead=lead
-    )
-
-
-def _shape(batch: int, sequence: int, lines: list[Latency]) -> Html:
-    title = f"batch {batch} \N{MULTIPLICATION SIGN} sequence {sequence}"
-    items = [_bar(line) for line in lines if line.median_ms is not None]
-    absent = [
-        tag("p", tag("strong", line.name), f": {line.median_ms_reason}", class_="sub")
-        for line in lines
-        if line.median_ms is None
-    ]
-    return tag("figure", tag("figcaption", title), bars(items, f"latency at {title}"), absent)
-
-
-def _bar(line: Latency) -> Bar:
-    median = line.median_ms or 0.0
-    faster = line.ratio is not None and line.ratio > 1
-    text, ratio = figures.milliseconds(median), figures.ratio(line.ratio)
-    return Bar(line.name, median, text, line.p95_ms, "good" if faster else "plain", ratio)
 
 
 def bundles(report: Report) -> Html:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from .ground import Record
 from .making import Calibration, Engine, Model, Quantization, Stage, Step
-from .proof import Bundle, Gate, Latency, Parity, Score
+from .proof import Bundle, Footprint, Gate, Latency, Parity, Score
 
 SCHEMA_VERSION = 1
 Verdict = Literal["pass", "fail", "incomplete"]
@@ -52,6 +52,7 @@ class Report(Record):
     parity: tuple[Parity, ...] = ()
     scores: tuple[Score, ...] = ()
     latency: tuple[Latency, ...] = ()
+    footprints: tuple[Footprint, ...] = ()
     gates: tuple[Gate, ...] = ()
     bundles: tuple[Bundle, ...] = ()
     environment: Environment

@@ -83,6 +83,9 @@ def data() -> dict[str, Any]:
                     "range": [-3.0, 3.0],
                     "snr_db": 20.0 + index,
                     "error_share": 0.25,
+                    "histogram": [900, 400, 90, 12 + index, 0, 1, 0, 0],
+                    "histogram_width": 0.5,
+                    "seen": [-2.9, 3.0],
                 }
                 for index in range(4)
             ],
@@ -118,6 +121,24 @@ def data() -> dict[str, Any]:
                 "ok": False,
                 "samples": 8,
                 "outputs": [{"name": HOSTILE, "max_rel": 0.4, "cosine_mean": 0.7}],
+                "agreement": [
+                    {
+                        "name": HOSTILE,
+                        "places": 512,
+                        "argmax": 0.75,
+                        "top_k": 0.9,
+                        "k": 5,
+                        "kl_mean": 0.02,
+                        "kl_max": 0.4,
+                    }
+                ],
+                "located": {
+                    "tensor": HOSTILE,
+                    "node": f"MatMul {HOSTILE}",
+                    "by": HOSTILE,
+                    "error": 0.5,
+                    "reason": "3 of 40 shared tensors differ",
+                },
                 "reason": "cosine 0.7 is under 0.99\x00",
                 "mend": "llmdeploy inspect artifacts/quantize",
             },
@@ -133,12 +154,28 @@ def data() -> dict[str, Any]:
                 "batch": 1,
                 "sequence": 128,
                 "median_ms": median,
-                "p95_ms": median * 1.2,
+                "low_ms": median * 0.97,
+                "high_ms": median * 1.04,
+                "p90_ms": median * 1.2,
+                "p99_ms": median * 2,
+                "deciles": [median * (0.8 + each / 12) for each in range(11)],
                 "ratio": 20 / median,
+                "call": "faster" if median < 20 else "within noise",
                 "threads": 2,
                 "runs": 50,
             }
-            for name, median in (("float", 20.0), ("onnxruntime int8", 9.0))
+            for name, median in (("fp32", 20.0), ("int8", 9.0))
+        ],
+        "footprints": [
+            {
+                "name": name,
+                "open_ms": 90.0,
+                "first_ms": 12.5,
+                "peak_bytes": peak,
+                "before_bytes": 50_000_000,
+                "runs": 3,
+            }
+            for name, peak in (("float/onnxruntime", 190_000_000), (HOSTILE, 140_000_000))
         ],
         "gates": [
             {"name": "min-int8-share", "limit": 0.8, "value": 0.97, "status": "pass"},

@@ -85,7 +85,7 @@ def test_nothing_is_fetched_and_nothing_can_run(report: Report):
 def _strings(value: Any) -> Any:
     """Every string of the report made hostile, where a string may be anything."""
     if isinstance(value, dict):
-        kept = {"verdict", "status", "created", "bound"}
+        kept = {"verdict", "status", "created", "bound", "call"}
         return {key: one if key in kept else _strings(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_strings(one) for one in value]
@@ -134,6 +134,29 @@ def test_layers_stand_worst_first(report: Report):
     text = Reader(page(report)).text
     worst = text[text.index("Most error first") :]
     assert [int(found) for found in re.findall(r"layer\.(\d)/", worst)] == [0, 1, 2, 3]
+
+
+def test_a_comparison_says_what_it_decides_and_where_it_begins(report: Report):
+    text = Reader(page(report)).text
+    assert "same choice at 75.0 % of 512 places, 90.0 % of the 5 likeliest, KL 0.02" in text
+    assert "first to part: " in text
+    assert "3 of 40 shared tensors differ" in text
+
+
+def test_latencies_are_distributions_and_engines_have_a_memory(report: Report):
+    read = Reader(page(report))
+    shown = [a for tag, a in read.seen if tag == "svg" and "spread" in (a.get("class") or "")]
+    assert len(shown) == len(report.latency)
+    assert "p99 18 ms" in (shown[1].get("aria-label") or "")
+    assert "140.0 MB" in read.text
+    assert "102 ms" in read.text
+
+
+def test_worst_layers_show_what_they_are_given(report: Report):
+    read = Reader(page(report))
+    drawn = [a for tag, a in read.seen if tag == "svg" and a.get("class") == "histogram"]
+    assert len(drawn) == 4
+    assert "-2.9 to 3, 20.0 dB" in read.text
 
 
 @pytest.mark.parametrize("snr", [None, 0.0, -3.0])
