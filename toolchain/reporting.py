@@ -1,7 +1,6 @@
 """From stage records and gates to the report of a release."""
 
 import os
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
