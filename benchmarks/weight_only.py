@@ -1,0 +1,188 @@
+"""Weights alone in few bits beside float and beside ONNX Runtime's own quantiser.
+
+    python benchmarks/weight_only.py [--precision w8|int4]... [--method rtn|gptq|awq|auto]...
+        [--no-peers] [--rtx] [--count 64] [--tokens 4096] [--workspace DIR] [--json]
+
+SmolLM2-135M, calibrated on WikiText-2 valid, scored by its perplexity on test (less is better),
+of the neutral graph and of the engine, whose kernel rounds activations to INT8 by blocks as it
+runs. `decode` is the speed of one token after 128, in times float's, interleaved in one run.
+Peers quantise the same optimised graph, blocks of 32, symmetric, their head in float too.
+`--rtx` compiles the same graph with TensorRT-RTX and gives its weights' memory.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from int8_data import MissingError, write_texts
+from int8_language import read_on
+from int8_methods import session
+from int8_subjects import SUBJECTS
+from llmdeploy import Error
+from llmdeploy.deploy.latency import measure
+from llmdeploy.deploy.text import Encoder
+from llmdeploy.toolchain import registry, stages
+from llmdeploy.toolchain.config import Build, Calibration, Config, Model, Quantize
+from llmdeploy.toolchain.feeds import timed_phases
+from llmdeploy.toolchain.run import Run
+from llmdeploy.toolchain.workspace import Workspace
+from weight_only_peers import PEERS
+
+SUBJECT = next(subject for subject in SUBJECTS if subject.name == "smollm2")
+LENGTH = 512
+SHAPE = "1x128"
+COLUMNS = ("perplexity", "of_float", "engine", "decode", "tokens_s", "size_mb", "rtx_mb", "seconds")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--precision", action="append", choices=("w8", "int4"))
+    parser.add_argument("--method", action="append", choices=("rtn", "gptq", "awq", "auto"))
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--rtx", action="store_true")
+    parser.add_argument("--count", type=int, default=64, help="calibration samples")
+    parser.add_argument("--tokens", type=int, default=8 * LENGTH, help="tokens that are scored")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workspace", type=Path, help="keep the stages here")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def run_of(root: Path, asked: argparse.Namespace, precision: str, method: str) -> Run:
+    config = Config(
+        model=Model(checkpoint=SUBJECT.checkpoint(root)),
+        calibration=Calibration(
+            samples=str(root / "texts.jsonl"), count=asked.count, max_length=SUBJECT.max_length
+        ),
+        quantize=Quantize.model_validate({"method": method}),
+        build=Build.model_validate(
+            {"precision": precision, "options": {"onnxruntime": {"threads": asked.threads}}}
+        ),
+    )
+    return Run(config, Workspace(root / "artifacts"))
+
+
+class Table:
+    """Scores what it is given against the float model of one workspace."""
+
+    def __init__(self, run: Run, asked: argparse.Namespace) -> None:
+        self.run, self.asked = run, asked
+        stages.float_engine(run)
+        self.encoder = Encoder(run.folder("export"))
+        self.answer = read_on("wikitext2.test.txt", max(1, asked.tokens // LENGTH), LENGTH)
+        self.graph = run.folder("optimize") / "model.onnx"
+        self.float = self.perplexity(self.graph)
+
+    def perplexity(self, path: Path) -> float:
+        with session(path, self.asked.threads) as model:
+            return float(np.exp(-self.answer(model, self.encoder)["likelihoods"].mean()))
+
+    def scored(self, path: Path) -> dict[str, float]:
+        found = self.perplexity(path)
+        return {"perplexity": found, "of_float": found / self.float}
+
+    def engine(self, run: Run) -> dict[str, float]:
+        """The engine's perplexity, its size, and its decode speed beside float's."""
+        folder = run.folder("engine/onnxruntime")
+        backend = registry.find("backends", "onnxruntime")()
+        feed = timed_phases(run)["decode"][SHAPE]
+        with ExitStack() as stack:
+            opened = {
+                name: stack.enter_context(backend.runner(place))
+                for name, place in (("fp32", run.folder("float/onnxruntime")), ("narrow", folder))
+            }
+            timed = {each.name: each for each in measure(opened, {SHAPE: feed})}
+            answers = self.answer(opened["narrow"], self.encoder)
+        median = timed["narrow"].median_ms
+        return {
+            "engine": float(np.exp(-answers["likelihoods"].mean())),
+            "decode": timed["fp32"].median_ms / median,
+            "tokens_s": 1000 / median,
+            "size_mb": sum(p.stat().st_size for p in folder.iterdir()) / 1e6,
+        }
+
+
+def ours(table: Table, root: Path, precision: str, method: str) -> dict[str, float]:
+    run = run_of(root, table.asked, precision, method)
+    stages.engine(run, "onnxruntime")
+    made = run.stages["quantize"]
+    found = {"seconds": made.seconds, **table.scored(run.folder("quantize") / "model.onnx")}
+    if table.asked.rtx:
+        facts = stages.engine(run, "tensorrt-rtx").results["facts"]
+        found["rtx_mb"] = facts["weights_memory_bytes"] / 1e6
+    return found | table.engine(run)
+
+
+def rows(asked: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:
+    root.mkdir(parents=True, exist_ok=True)
+    write_texts(SUBJECT.texts(), root / "texts.jsonl")
+    run = run_of(root, asked, "fp32", "auto")
+    with run.workspace.locked():
+        table = Table(run, asked)
+        yield {"method": "float", "perplexity": table.float, "of_float": 1.0}
+        for precision in asked.precision or ("w8", "int4"):
+            for method in asked.method or ("rtn", "gptq", "awq", "auto"):
+                yield {
+                    "method": f"llmdeploy {precision} {method}",
+                    **ours(table, root, precision, method),
+                }
+    for name, peer in {} if asked.no_peers else PEERS.items():
+        yield {"method": name, **_peer(table, peer, root)}
+
+
+def _peer(table: Table, peer: Any, root: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        path = peer(table.graph, root / "peer.onnx")
+        seconds = time.perf_counter() - started
+        return {"seconds": seconds, "engine": table.scored(path)["perplexity"]}
+    except Exception as error:  # a peer's failure is its figure
+        return {"reason": (str(error).splitlines() or [type(error).__name__])[0][:160]}
+
+
+def line(each: dict[str, Any]) -> str:
+    shown = (f"{name} {each[name]:.4g}" for name in COLUMNS if name in each)
+    return f"{each['method']:26} {each.get('reason', '')}{'  '.join(shown)}"
+
+
+def main() -> None:
+    asked = arguments()
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            for each in rows(asked, asked.workspace or Path(temporary)):
+                found.append({"model": SUBJECT.name, **each})
+                out = sys.stderr if asked.json else sys.stdout
+                print(line(each), file=out, flush=True)
+        except (MissingError, Error) as error:
+            found.append({"model": SUBJECT.name, "method": "all", "reason": str(error)})
+            print(error, file=sys.stderr)
+    if asked.json:
+        print(json.dumps({"rows": found, "environment": environment(asked)}))
+
+
+def environment(asked: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "threads": asked.threads,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "machine": platform.machine(),
+        "onnxruntime": ort.__version__,
+        "python": platform.python_version(),
+        "tokens": asked.tokens,
+        "seed": 0,
+    }
+
+
+if __name__ == "__main__":
+    main()
