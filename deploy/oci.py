@@ -31,7 +31,7 @@ INDEX = "index.json"
 SUFFIX = ".oci"
 #: A bundle's files by what they are; what is not named here configures the weights.
 _WEIGHTS = frozenset([".onnx", ".ort", ".data", ".plan", ".engine", ".bin"])
-_WORDS = ("report/", "licences/", "bom.")
+_WORDS = ("report/", "licences/", "sbom.")
 
 
 def pack(contents: Contents, folder: Path) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def test_two_releases_give_the_same_bytes(talker: Path, tmp_path: Path) -> None:
 def unreported(archive: Path, folder: Path) -> bytes:
     """The manifest without what was measured: a report holds the seconds of its run."""
     found = Manifest.load(unpack_bundle(archive, folder)).model_dump(mode="json")
-    measured = ("report/", "bom.")
+    measured = ("report/", "sbom.")
     found["files"] = {
         name: file for name, file in found["files"].items() if not name.startswith(measured)
     }

@@ -1,0 +1,252 @@
+"""From checkpoint to a client's answer, without torch on the way: what a release promises, shown.
+
+A sentence encoder and a causal language model are released and signed; an environment is made
+that holds neither torch nor transformers; there each bundle is installed (which verifies it),
+served, and asked by the clients that people use: Triton's HTTP client and OpenAI's package.
+
+    python benchmarks/acceptance.py [--causal CONFIG.toml] [--work DIR] [--json]
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+ENCODER = ROOT / "examples" / "minilm" / "llmdeploy.toml"
+EXTRAS = "cpu,serve,sign"
+ABSENT = ("torch", "transformers", "onnxscript")
+#: The same date in every build, so that two give the same bytes (reproducible-builds.org).
+DATE = {"SOURCE_DATE_EPOCH": "1790000000"}
+TEXTS = ["A cat sits on the mat.", "The train to Geneva leaves at seven."]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One promise that was held, and its figures in words."""
+
+    model: str
+    method: str
+    seconds: float
+    found: str
+
+
+class Show:
+    """Runs the promises one by one: the first that is not held ends it."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.rows: list[Row] = []
+        self._quiet = quiet
+
+    @contextlib.contextmanager
+    def held(self, model: str, method: str) -> Iterator[list[str]]:
+        started, words = time.perf_counter(), list[str]()
+        yield words
+        row = Row(model, method, round(time.perf_counter() - started, 1), ", ".join(words))
+        self.rows.append(row)
+        if not self._quiet:
+            print(f"held  {row.model:<10} {row.method:<34} {row.seconds:>7} s  {row.found}")
+
+
+def run(*command: object, **environment: str) -> str:
+    env = {**os.environ, **DATE, **environment}
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, env=env
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def tool(python: Path, *arguments: object) -> Any:
+    return json.loads(run(python, "-m", "llmdeploy", *arguments, "--json"))
+
+
+def released(show: Show, name: str, config: Path, work: Path) -> Path:
+    """Release, pack twice more from the same stages, compare the bytes; the archive."""
+    workspace = work / name
+    here = Path(sys.executable)
+    with show.held(name, "release: every gate") as words:
+        report = tool(here, "release", "-c", config, "-w", workspace)
+        assert report["verdict"] == "pass", report["verdict"]
+        words.append(f"{len(report['gates'])} gates")
+    with show.held(name, "two builds, the same bytes") as words:
+        archives: list[bytes] = []
+        for _ in range(2):
+            shutil.rmtree(workspace / "bundle")
+            made = tool(here, "bundle", "-c", config, "-w", workspace)["bundles"][0]
+            archives.append(Path(made["path"]).read_bytes())
+        assert archives[0] == archives[1], "the archives differ"
+        words += [f"{len(archives[0]):,} bytes", f"sha256 {made['sha256'][:12]}"]
+    return Path(made["path"])
+
+
+def environment(show: Show, work: Path) -> Path:
+    """A device's interpreter, made anew."""
+    with show.held("device", f"pip install llmdeploy[{EXTRAS}]") as words:
+        run(sys.executable, "-m", "venv", "--clear", work / "env")
+        python = work / "env" / "bin" / "python"
+        source = work / "source"
+        ignore = shutil.ignore_patterns(".*", "build", "dist", "artifacts", "*.egg-info", "tests")
+        shutil.copytree(ROOT, source, ignore=ignore, dirs_exist_ok=True)
+        constraints = ROOT / "constraints.txt"
+        run(python, "-m", "pip", "install", "-q", "-c", constraints, f"{source}[{EXTRAS}]")
+        code = f"import importlib.util as i; print([i.find_spec(n) for n in {ABSENT}])"
+        assert run(python, "-c", code).strip() == str([None] * len(ABSENT))
+        words.append(f"no {', no '.join(ABSENT)}")
+    return python
+
+
+def keys(work: Path) -> tuple[Path, Path]:
+    from cryptography.hazmat.primitives import serialization as forms
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, pem = ec.generate_private_key(ec.SECP256R1()), forms.Encoding.PEM
+    private, public = work / "key.pem", work / "key.pub"
+    private.write_bytes(key.private_bytes(pem, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
+    form = forms.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(pem, form))
+    return private, public
+
+
+def installed(show: Show, name: str, archive: Path, python: Path, work: Path) -> Path:
+    private, public = keys(work)
+    tool(Path(sys.executable), "sign", archive, "--key", private)
+    root = work / "device" / name
+    with show.held(name, "install: signature, self-test") as words:
+        found = tool(python, "install", archive, "--root", root, "--key", public)
+        assert found["signed"]
+        assert found["selftest"]["ok"]
+        assert not found["selftest"]["torch_imported"]
+        words.append(f"{len(found['selftest']['checks'])} checks")
+    return root
+
+
+@contextlib.contextmanager
+def served(python: Path, root: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [python, "-m", "llmdeploy", "serve", root, "--port", str(port)]
+    process = subprocess.Popen([str(word) for word in command])
+    try:
+        for _ in range(1200):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready").close()
+                break
+            assert process.poll() is None, "the server has ended"
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+        assert process.wait(60) == 0, "the server did not end as it should"
+    finally:
+        process.kill()
+
+
+def asked_by_triton(show: Show, name: str, python: Path, root: Path) -> None:
+    """The v2 answer is what the engine itself gives for the same arrays."""
+    from llmdeploy.deploy.runtime import load
+    from tritonclient import http
+
+    with load(root) as session:
+        feed = session.encoder.encode(TEXTS, max_length=32)
+        wanted = session.run(feed)
+    inputs = [http.InferInput(key, list(array.shape), "INT64") for key, array in feed.items()]
+    for one, array in zip(inputs, feed.values(), strict=True):
+        one.set_data_from_numpy(array)
+    with served(python, root) as address, show.held(name, "tritonclient's v2, a device") as words:
+        found = http.InferenceServerClient(address).infer(name, inputs)
+        for key, array in wanted.items():
+            np.testing.assert_allclose(found.as_numpy(key), array, rtol=1e-4, atol=1e-5)
+        words += [f"{key} {list(array.shape)}" for key, array in wanted.items()]
+
+
+def asked_by_openai(show: Show, name: str, python: Path, root: Path) -> None:
+    """The chat's answer is what the bundle itself writes, at once and in pieces."""
+    import openai
+    from llmdeploy.deploy.runtime import load
+    from llmdeploy.deploy.sampling import Sampling
+
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    with load(root) as session:
+        prompt = session.prompt(messages)
+        wanted = session.generate([prompt], Sampling(16), chat=True)[0].text
+    with served(python, root) as address, show.held(name, "openai's chat, a device") as words:
+        client: Any = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none")
+        asked = {"model": name, "messages": messages, "max_completion_tokens": 16}
+        answer = client.chat.completions.create(**asked).choices[0].message.content
+        chunks = client.chat.completions.create(**asked, stream=True)
+        pieces = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert answer == wanted == pieces, (answer, wanted, pieces)
+        words.append(repr(answer))
+
+
+def tiny(work: Path) -> Path:
+    """A random Llama that can be released in moments, and its configuration."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = work / "tiny-llama"
+    folder.mkdir(exist_ok=True)
+    words = ["<unk>", "</s>", "what", "is", "the", "capital", "of", "france", "train", ".", "?"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    config = LlamaConfig(vocab_size=len(words), eos_token_id=1, **shape, **heads)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    path = folder / "llmdeploy.toml"
+    path.write_text(f'[model]\ncheckpoint = "{folder}"\n[bundle]\nname = "tiny-llama"\n')
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoder", type=Path, default=ENCODER, help="its llmdeploy.toml")
+    parser.add_argument("--causal", type=Path, help="its llmdeploy.toml; a tiny one by default")
+    parser.add_argument("--work", type=Path, help="a folder to keep; what is fresh is not redone")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    show = Show(given.json)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (given.work or Path(temporary)).absolute()
+        work.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work / "device", ignore_errors=True)
+        python = environment(show, work)
+        asks = {given.encoder: asked_by_triton, given.causal or tiny(work): asked_by_openai}
+        for config, ask in asks.items():
+            name = _name(config)
+            archive = released(show, name, config.absolute(), work)
+            ask(show, name, python, installed(show, name, archive, python, work))
+    if given.json:
+        versions = {"python": sys.version.split()[0]}
+        print(json.dumps({"rows": [asdict(row) for row in show.rows], "environment": versions}))
+
+
+def _name(config: Path) -> str:
+    import tomllib
+
+    return str(tomllib.loads(config.read_text())["bundle"]["name"])
+
+
+if __name__ == "__main__":
+    main()
