@@ -34,6 +34,7 @@ from llmdeploy.deploy.text import Encoder
 from llmdeploy.toolchain import registry, stages
 from llmdeploy.toolchain.config import Build, Calibration, Config, Model, Quantize
 from llmdeploy.toolchain.feeds import timed_phases
+from llmdeploy.toolchain.replay import opened
 from llmdeploy.toolchain.run import Run
 from llmdeploy.toolchain.workspace import Workspace
 from weight_only_peers import PEERS
@@ -84,8 +85,8 @@ class Table:
         self.float = self.perplexity(self.graph)
 
     def perplexity(self, path: Path) -> float:
-        with session(path, self.asked.threads) as model:
-            return float(np.exp(-self.answer(model, self.encoder)["likelihoods"].mean()))
+        """Of a graph as it is written: ONNX Runtime itself would round activations as well."""
+        return float(np.exp(-self.answer(opened(path), self.encoder)["likelihoods"].mean()))
 
     def scored(self, path: Path) -> dict[str, float]:
         found = self.perplexity(path)
@@ -97,12 +98,12 @@ class Table:
         backend = registry.find("backends", "onnxruntime")()
         feed = timed_phases(run)["decode"][SHAPE]
         with ExitStack() as stack:
-            opened = {
+            engines = {
                 name: stack.enter_context(backend.runner(place))
                 for name, place in (("fp32", run.folder("float/onnxruntime")), ("narrow", folder))
             }
-            timed = {each.name: each for each in measure(opened, {SHAPE: feed})}
-            answers = self.answer(opened["narrow"], self.encoder)
+            timed = {each.name: each for each in measure(engines, {SHAPE: feed})}
+            answers = self.answer(engines["narrow"], self.encoder)
         median = timed["narrow"].median_ms
         return {
             "engine": float(np.exp(-answers["likelihoods"].mean())),
@@ -145,7 +146,9 @@ def _peer(table: Table, peer: Any, root: Path) -> dict[str, Any]:
     try:
         path = peer(table.graph, root / "peer.onnx")
         seconds = time.perf_counter() - started
-        return {"seconds": seconds, "engine": table.scored(path)["perplexity"]}
+        with session(path, table.asked.threads) as model:
+            found = table.answer(model, table.encoder)["likelihoods"]
+        return {"seconds": seconds, "engine": float(np.exp(-found.mean()))}
     except Exception as error:  # a peer's failure is its figure
         return {"reason": (str(error).splitlines() or [type(error).__name__])[0][:160]}
 
