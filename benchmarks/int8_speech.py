@@ -11,6 +11,7 @@ suppressed tokens left out. Where words differ, both are shown.
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -151,10 +152,15 @@ def rows(checkpoint: Path, root: Path, asked: argparse.Namespace) -> Iterator[di
                 "model": "whisper-tiny.en",
                 "method": f"int8, calibrated on {fold}",
                 "clip": name,
-                "same": texts["float"] == texts["int8"],
+                "same": words(texts["float"]) == words(texts["int8"]),
                 "int8_share": made["int8_share"],
                 **texts,
             }
+
+
+def words(text: str) -> list[str]:
+    """Its words without case and punctuation."""
+    return re.findall(r"[\w']+", text.lower())
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from llmdeploy.toolchain.int8.loss import Loss, cosines, divergence, rows
+from llmdeploy.toolchain.int8.loss import AT_ONCE, Loss, cosines, divergence, rows
+from llmdeploy.toolchain.int8.search import few
 
 RANDOM = np.random.default_rng(0)
 
@@ -66,3 +67,19 @@ def test_rows_of_zeros_have_no_direction():
 def test_integers_and_vectors_are_not_outputs_to_compare():
     outputs = {"ids": np.ones((2, 3), np.int64), "length": np.ones(2)}
     assert Loss()([outputs], [outputs], [{}]) == 0
+
+
+def test_the_divergence_of_many_rows_is_that_of_each():
+    one, two = (RANDOM.normal(size=(2 * AT_ONCE + 3, 5)) for _ in range(2))
+    each = [divergence(a[None], b[None])[0] for a, b in zip(one, two, strict=True)]
+    np.testing.assert_allclose(divergence(one, two), each)
+    assert divergence(one[:0], two[:0]).shape == (0,)
+
+
+def test_few_rows_of_a_feed_have_few_tokens():
+    ids = np.arange(8 * 64).reshape(8, 64)
+    feed = {"ids": ids, "past": np.zeros((8, 2, 0, 4), np.float32)}
+    assert {name: len(array) for name, array in few(feed, 256).items()} == {"ids": 4, "past": 4}
+    assert len(few(feed, 1)["ids"]) == 1
+    odd = {"ids": ids, "table": np.zeros((3, 2))}
+    assert few(odd, 1) is odd, "its rows are not samples"
