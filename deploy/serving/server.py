@@ -1,5 +1,6 @@
 """One process that serves over HTTP until it is told to stop, and then ends what it has begun."""
 
+import signal
 from pathlib import Path
 
 from ... import MissingError
@@ -25,6 +26,10 @@ def serve(path: Path, *, host: str, port: int, limits: Limits, threads: int = 0)
     from .service import Service
 
     service = Service(Keeper(path, threads), limits, poll=1.0)
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        # The server has its own while it runs, and raises what it caught once more when all is
+        # answered: that is a good end.
+        signal.signal(kind, lambda *_: None)
     uvicorn.run(
         application(service),
         host=host,

@@ -106,7 +106,7 @@ def test_openais_client_gets_text(tmp_path: Path) -> None:
         with pytest.raises(openai.BadRequestError):
             client.completions.create(model="talker", prompt="the", n=3)
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        assert process.wait(30) == 0
 
 
 async def raw(address: str, body: bytes, path: str = "/v2/models/tiny/infer") -> int:
@@ -114,6 +114,16 @@ async def raw(address: str, body: bytes, path: str = "/v2/models/tiny/infer") ->
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+    status = int((await reader.readline()).split()[1])
+    writer.close()
+    return status
+
+
+async def slow(address: str, path: str = "/v2/models/tiny/infer") -> int:
+    """A client that sends half of its body and waits."""
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{{".encode())
     status = int((await reader.readline()).split()[1])
     writer.close()
     return status
@@ -135,23 +145,75 @@ async def storm(address: str, count: int) -> Counter[tuple[str, int]]:
             return "bad", await raw(address, BAD[index // 5 % len(BAD)])
         if index % 7 == 0:
             return "large", await raw(address, b" " * 30_000)
+        if index % 11 == 0:
+            return "slow", await slow(address)
         return "good", await raw(address, good(1 + index % 3))
 
     return Counter(await asyncio.gather(*(one(index) for index in range(count))))
 
 
 @pytest.mark.parametrize("count", [240, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_storm_loses_nothing_and_lets_nothing_in(tmp_path: Path, count: int) -> None:
+def test_a_storm_loses_nothing_and_lets_nothing_in(
+    tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_engine(tmp_path / "tiny")
-    with served(folder, "--max-body", "20000", "--queue", str(count)) as (address, process):
+    limits = ["--max-body", "20000", "--body-timeout", "5", "--queue", str(count)]
+    with served(folder, *limits) as (address, process):
         asyncio.run(storm(address, 40))
         before = resident(process.pid)
         found = asyncio.run(storm(address, count))
         grown = resident(process.pid) - before
-    assert {kind for kind, _ in found} == {"good", "bad", "large"}
-    assert set(found) == {("good", 200), ("bad", 400), ("large", 413)}
+    with capsys.disabled():
+        print(f"\n{count} requests at once: {dict(found)}, {grown >> 20} MB more memory")
+    assert set(found) == {("good", 200), ("bad", 400), ("large", 413), ("slow", 408)}
     assert sum(found.values()) == count
     assert grown < 100 << 20
+
+
+def test_sigterm_lets_what_is_inside_end(tmp_path: Path) -> None:
+    """Requests that were taken are answered whole, then the process ends; no more are taken."""
+    folder = write_causal(tmp_path / "talker")
+    body = json.dumps({"model": "talker", "prompt": "the train", "max_tokens": 40}).encode()
+    with load(folder) as session:
+        wanted = session.generate(["the train"], Sampling(40))[0].text
+    with served(folder) as (address, process):
+
+        async def ask() -> list[str]:
+            asked = [asyncio.create_task(answer(address, body)) for _ in range(40)]
+            await until_inside(address)
+            process.send_signal(signal.SIGTERM)
+            return await asyncio.gather(*asked)
+
+        texts = asyncio.run(ask())
+        assert process.wait(60) == 0
+    assert texts == [wanted] * 40
+
+
+async def answer(address: str, body: bytes) -> str:
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+    found = (await reader.read()).partition(b"\r\n\r\n")[2]
+    writer.close()
+    return json.loads(found)["choices"][0]["text"]
+
+
+async def until_inside(address: str) -> None:
+    """Wait until every one of the forty is taken."""
+    while True:
+        url = f"http://{address}/metrics"
+        with await asyncio.to_thread(urllib.request.urlopen, url) as shown:
+            lines = shown.read().decode().splitlines()
+        counts = {line.split()[0]: float(line.split()[1]) for line in lines if line[0] != "#"}
+        done = sum(
+            value
+            for name, value in counts.items()
+            if "requests_total" in name and "complete" in name
+        )
+        if counts["llmdeploy_requests_inside"] + done >= 40:
+            return
+        await asyncio.sleep(0.01)
 
 
 def resident(pid: int) -> int:
