@@ -58,14 +58,13 @@ def methods(asked: argparse.Namespace) -> list[Method]:
         Method("uniform second-order", {**HALF, "correct": False}),
         Method("uniform corrected", HALF),
     ]
-    if asked.only_prune:
-        made = []
     for speed in asked.speedups:
         options = {"speedup": speed, "max_drop": 0.99, "minutes": asked.minutes}
         made.append(Method(f"prune {speed:g}", options))
         if asked.int8:
             made.append(Method(f"prune {speed:g} + int8", options, "int8"))
-    return [*([Method("int8", None, "int8")] if asked.int8 else []), *made]
+    found = [*made, *([Method("int8", None, "int8")] if asked.int8 else [])]
+    return [each for each in found if not asked.methods or each.name in asked.methods]
 
 
 def arguments() -> argparse.Namespace:
@@ -73,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("subjects", nargs="*", default=["minilm", "sst2"], metavar="SUBJECT")
     parser.add_argument("--speedups", nargs="*", type=float, default=[1.6, 2.0])
     parser.add_argument("--int8", action="store_true")
-    parser.add_argument("--only-prune", action="store_true")
+    parser.add_argument("--methods", nargs="*", metavar="NAME", help="these rows and float's")
     parser.add_argument("--count", type=int, default=2000, help="samples to plan on")
     parser.add_argument("--minutes", type=float, default=2.0, help="for losses of single layers")
     parser.add_argument("--workspace", type=Path, help="keep the stages here")

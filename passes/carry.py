@@ -125,8 +125,6 @@ def reshape(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
     other = out if value is source else source
     if value.shape is None or other.shape is None:
         raise LostError(f"the shape of {node.name} is not known")
-    if ints(input_of(node, 1)) is None:
-        raise LostError(f"the shape of Reshape {node.name} is computed")
     found = regroup(list(value.shape), list(other.shape), axis, labels, node.name or "")
     yield Carried((other, found[0]), found[1])
 

@@ -112,17 +112,41 @@ def _sliced(graph: ir.Graph, value: ir.Value, axis: int, mask: NDArray[np.bool_]
 
 def _resize(graph: ir.Graph, node: ir.Node, masks: Masks) -> None:
     """A shape that names the old size."""
-    asked, out = ints(input_of(node, 1)), node.outputs[0]
-    if asked is None or out.shape is None:
+    wanted, out = node.inputs[1], node.outputs[0]
+    if wanted is None or out.shape is None:
         return
-    shape, ahead = list(asked), len(out.shape) - len(asked)
-    for axis in range(len(shape)):
-        mask = masks.get((out, axis + ahead))
-        if mask is not None and shape[axis] == len(mask):
-            shape[axis] = int(mask.sum())
+    asked = ints(wanted)
+    ahead = len(out.shape) - (len(out.shape) if asked is None else len(asked))
+    sizes = {axis - ahead: int(m.sum()) for axis, m in _masked(out, masks) if axis >= ahead}
+    if asked is None:
+        for axis, size in sizes.items():
+            node.replace_input_with(1, _with_size(graph, node, axis, size))
+        return
+    shape = list(asked)
+    for axis, size in sizes.items():
+        shape[axis] = size if shape[axis] > 0 else shape[axis]
     if shape != list(asked):
-        name = f"{node.inputs[1].name}.kept"  # pyright: ignore[reportOptionalMemberAccess]
-        node.replace_input_with(1, array_of(graph, np.array(shape, np.int64), name))
+        made = array_of(graph, np.array(shape, np.int64), f"{wanted.name}.kept")
+        node.replace_input_with(1, made)
+
+
+def _masked(value: ir.Value, masks: Masks) -> list[tuple[int, NDArray[np.bool_]]]:
+    axes = range(len(value.shape or ()))
+    return [(axis, masks[value, axis]) for axis in axes if (value, axis) in masks]
+
+
+def _with_size(graph: ir.Graph, node: ir.Node, axis: int, size: int) -> ir.Value:
+    """A shape that is computed when it runs, with one of its numbers set."""
+    old, name = node.inputs[1], f"{node.name}.size{axis}"
+    place = array_of(graph, np.array([axis], np.int64), f"{name}.place")
+    number = array_of(graph, np.array([size], np.int64), f"{name}.number")
+    setting = ir.node("ScatterElements", [old, place, number], name=name)
+    made = setting.outputs[0]
+    made.name, made.type = f"{name}.shape", ir.TensorType(ir.DataType.INT64)
+    if old is not None:
+        made.shape = old.shape
+    graph.insert_before(node, setting)
+    return made
 
 
 def _resplit(graph: ir.Graph, node: ir.Node, masks: Masks) -> None:

@@ -70,6 +70,18 @@ agraph (float[b,s,16] x) => (float[b,s,16] y)
   y = MatMul(flat, wo)
 }
 """
+COMPUTED = """
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{
+  rows = Reshape(x, flat16)
+  h = MatMul(rows, up)
+  lead = Shape <start = 0, end = 2> (x)
+  shape = Concat <axis = 0> (lead, n24)
+  whole = Reshape(h, shape)
+  r = Relu(whole)
+  y = MatMul(r, down)
+}
+"""
 NORMED = """
 agraph (float[b,s,16] x) => (float[b,s,16] y)
 {
@@ -108,6 +120,8 @@ NUMBERS = {
     "repeats": [1, 2, 2, 1, 4],
     "merged": [0, 4, -1, 4],
     "joined": [0, 0, 16],
+    "flat16": [-1, 16],
+    "n24": [24],
 }
 
 
@@ -178,6 +192,12 @@ def test_heads_of_one_weight_for_queries_keys_and_values() -> None:
     made, group = removed(FUSED, kept)
     assert (group.kind, group.units) == ("heads", 4)
     wanted = run(without(FUSED, group, kept), x=x())
+    np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
+
+
+def test_a_shape_that_is_computed() -> None:
+    made, group = removed(COMPUTED, (1, 2, 20))
+    wanted = run(without(COMPUTED, group, (1, 2, 20)), x=x())
     np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
 
 

@@ -14,18 +14,25 @@ def step_of(
     name: str, before: Path, after: ir.Model, results: Mapping[str, Any], seconds: float
 ) -> Step:
     """The step of a pass that removed units: nodes and bytes before and after, units by kind."""
-    old = load(before)
     gone: dict[str, int] = {}
     for layer in results["layers"]:
         gone[layer["kind"]] = gone.get(layer["kind"], 0) + layer["units"] - layer["kept"]
+    return stepped(name, before, after, gone, seconds)
+
+
+def stepped(
+    name: str, before: Path, after: ir.Model, done: Mapping[str, int], seconds: float
+) -> Step:
+    """The step of a pass by what it counts."""
+    old = load(before)
     return Step(
         name=name,
-        modified=any(gone.values()),
+        modified=any(done.values()),
         nodes_before=len(old.graph),
         nodes_after=len(after.graph),
         bytes_before=_bytes(old),
         bytes_after=_bytes(after),
-        applications=gone,
+        applications=dict(done),
         max_error=None,
         seconds=seconds,
     )

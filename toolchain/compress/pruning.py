@@ -203,15 +203,15 @@ def _levels(choice: Choice) -> dict[str, Any]:
     }
 
 
-def held(loss: float, asked: Prune, where: Path) -> None:
+def held(loss: float, most: float, where: Path) -> None:
     """Refuse a model that costs more than it may.
 
     Raises:
         PassError: the loss is above `max_drop`.
     """
-    if loss > asked.max_drop:
+    if loss > most:
         raise PassError(
-            f"pruning costs {loss:.4f} of the outputs, max-drop is {asked.max_drop:g}",
+            f"compression costs {loss:.4f} of the outputs, max-drop is {most:g}",
             where=where,
-            mend="ask for less speedup, give more samples, or raise max-drop",
+            mend="ask for less, give more samples, or raise max-drop",
         )

@@ -64,7 +64,7 @@ def searched(
     choices: Sequence[Choice],
     saving: float,
     joint: Callable[[Widths], float],
-    trials: int = 40,
+    trials: int = 24,
     seed: int = 0,
 ) -> tuple[Widths, float] | None:
     """The widths whose joint loss is least of all that were tried, and that loss."""

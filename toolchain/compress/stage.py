@@ -13,6 +13,7 @@ from ... import ConfigError
 from ...deploy.backend import Backend
 from ...passes import PassManager, Step, load, save
 from ...passes.prune import Prune
+from ...passes.sparsify import Sparsify
 from ..choosing import backend_of, divided, make_pass
 from ..config import PassTable
 from ..feeds import calibration_feeds, logit_names, mask_name, timed_phases
@@ -21,8 +22,9 @@ from ..run import Run
 from ..stages import each, sample_options, samples_digest
 from ..versions import GRAPH, RUNTIME
 from ..workspace import Stage
-from .account import step_of
+from .account import step_of, stepped
 from .pruning import held, prune
+from .sparsifying import sparsify
 from .subject import Subject
 
 
@@ -78,8 +80,8 @@ def carry_out(
             results[key] = results[key] + value if isinstance(results.get(key), list) else value
     loss = loss_of(subject, now.model)
     for asked in map(make_pass, tables):
-        if isinstance(asked, Prune):
-            held(loss, asked, out)
+        if isinstance(asked, Prune | Sparsify):
+            held(loss, asked.max_drop, out)
     _clear(out)
     return {**results, "loss": loss, "samples": len(subject.fit), "tokens": None}
 
@@ -94,6 +96,12 @@ def _one(
         seconds = time.perf_counter() - started
         step = step_of(table.use, subject.model, made.model, made.results, seconds)
         return made.model, made.results, step
+    if isinstance(asked, Sparsify):
+        started = time.perf_counter()
+        model, found = sparsify(subject, asked)
+        done = {"layers sparse": len(found["sparse"])}
+        seconds = time.perf_counter() - started
+        return model, found, stepped(table.use, subject.model, model, done, seconds)
     model, steps = PassManager([asked]).run(load(subject.model))
     return model, {}, steps[0]
 

@@ -35,7 +35,7 @@ class Clock:
         """Remove the engines."""
         self._aside.cleanup()
 
-    def ratio(self, plan: Plan, budget_s: float = 2.0) -> tuple[float, float]:
+    def ratio(self, plan: Plan, budget_s: float = 1.5) -> tuple[float, float]:
         """Seconds of the dense model, and of one that keeps the plan's units: of each the least."""
         folder = Path(self._aside.name) / "pruned"
         self._build(plan, folder)

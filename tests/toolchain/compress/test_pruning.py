@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -14,8 +14,10 @@ from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.passes import load, save
 from llmdeploy.passes.prune import Prune
 from llmdeploy.passes.sites import is_weighted, layer_of
+from llmdeploy.passes.sparsify import Sparsify
 from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.compress.pruning import prune
+from llmdeploy.toolchain.compress.sparsifying import sparsify
 from llmdeploy.toolchain.compress.stage import carry_out, loss_of
 from llmdeploy.toolchain.compress.subject import Plan, Subject
 from llmdeploy.toolchain.compress.table import Clock
@@ -28,6 +30,11 @@ LAYER = """
   b{i} = Add(d{i}, bias{i})
   x{n} = Add(x{i}, b{i})
 """
+METHODS: tuple[Literal["sparsegpt", "wanda", "magnitude"], ...] = (
+    "sparsegpt",
+    "wanda",
+    "magnitude",
+)
 PLAIN = ("clean", "fold", "fuse", "clean")
 
 
@@ -98,6 +105,17 @@ def test_a_budget_is_held(subject: Subject, tmp_path: Path) -> None:
     assert [step["name"] for step in found["steps"]] == ["prune", "clean"]
     assert found["steps"][0]["applications"] == {"neurons": 48}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_two_of_four_by_making_up_loses_least(subject: Subject, tmp_path: Path) -> None:
+    losses: dict[Any, float] = {}
+    for method in METHODS:
+        model, told = sparsify(subject, Sparsify(method=method))
+        save(model, tmp_path / method)
+        losses[method] = loss_of(subject, tmp_path / method / "model.onnx")
+        assert {row["two_of_four"] for row in told["sparse"]} == {True}
+        assert {row["zeros"] for row in told["sparse"]} == {0.5}
+    assert losses["sparsegpt"] < 0.8 * min(losses["wanda"], losses["magnitude"])
 
 
 def test_few_samples_are_told(subject: Subject) -> None:

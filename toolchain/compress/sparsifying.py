@@ -1,0 +1,85 @@
+"""The pass `sparsify` fitted to a model: each layer on what the layers before it now give."""
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ... import ConfigError
+from ...calibration import one_thread
+from ...calibration.moments import Moments
+from ...calibration.sparsity import FOUR, sparse
+from ...passes import load
+from ...passes.infer import infer
+from ...passes.refit import Refit, Refitted
+from ...passes.sites import Layer, Site, find, weight_of
+from ...passes.sparsify import Sparsify
+from .rows import rows
+from .stretch import Arrays, Order, opened
+from .subject import Subject
+
+
+def sparsify(subject: Subject, asked: Sparsify) -> tuple[ir.Model, dict[str, Any]]:
+    """The model with its weights sparse, and what of it is told, layer by layer.
+
+    Raises:
+        ConfigError: no samples, or no layer that the pattern fits.
+    """
+    if not subject.fit:
+        raise ConfigError("sparsify needs samples", where="[calibration] samples", mend="name some")
+    model = load(subject.model)
+    sites = [site for site in find(model) if site.eligible]
+    infer(model)
+    fours = asked.pattern == "2:4"
+    left = [each for site in sites for each in site.eligible if fours and each.k % FOUR]
+    if not [each for site in sites for each in site.eligible if each not in left]:
+        raise ConfigError("the model has no weight that can be sparse", where=subject.model)
+    with one_thread():
+        told = _each(subject, model, sites, asked)
+    alone = [{"node": each.node, "reason": "its inputs are no multiple of four"} for each in left]
+    return model, {"sparse": told, "left_alone": alone}
+
+
+def _each(
+    subject: Subject, model: ir.Model, sites: list[Site], asked: Sparsify
+) -> list[dict[str, Any]]:
+    order, told = Order(model), list[dict[str, Any]]()
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    now: list[Arrays] = [dict(feed) for feed in subject.fit]
+    places = [order.place(values[s.tensor]) if s.tensor in values else -1 for s in sites]
+    for site, place in sorted(zip(sites, places, strict=True), key=lambda each: each[1]):
+        alive = order.alive(place) if place >= 0 else []
+        seen = Moments(site.layers[0].k, 0)
+        with opened(model, now[0], [site.tensor, *alive]) as call:
+            for index, feed in enumerate(subject.fit):
+                found = call(now[index])
+                x = rows(found[site.tensor], feed, subject.mask)
+                seen.add(x, np.zeros((len(x), 0), np.float32))
+                now[index] = {**feed, **{name: found[name] for name in alive}}
+        told += _site(model, site, seen, asked)
+    return told
+
+
+def _site(model: ir.Model, site: Site, seen: Moments, asked: Sparsify) -> list[dict[str, Any]]:
+    told, gram = list[dict[str, Any]](), seen.gram / max(seen.rows, 1)
+    fitting = [each for each in site.eligible if asked.pattern != "2:4" or each.k % FOUR == 0]
+    made: dict[str, Refitted] = {}
+    for layer in fitting:
+        weight = weight_of(model, layer)
+        new = sparse(gram, weight, seen.rows, asked.pattern, asked.ratio, asked.method)
+        gone = weight.astype(np.float64) - new
+        lost = float(np.sum(gone * (gram @ gone)))
+        power = float(np.sum(weight * (gram @ weight))) or 1.0
+        made[layer.node] = Refitted(new)
+        told.append(_row(layer, new, lost / power, fours=asked.pattern == "2:4"))
+    Refit(made)(model)
+    return told
+
+
+def _row(layer: Layer, new: Any, error: float, *, fours: bool) -> dict[str, Any]:
+    """A layer's zeros, counted in what was made, and its error relative to its output's power."""
+    checked = (
+        bool(((new.reshape(-1, FOUR, layer.n) != 0).sum(axis=1) <= 2).all()) if fours else None
+    )
+    zeros = float((new == 0).mean())
+    return {"node": layer.node, "zeros": zeros, "two_of_four": checked, "error": error}
