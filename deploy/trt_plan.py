@@ -6,9 +6,11 @@ tag at 0, serialization version at 4, size at 16 and four version bytes at 24, l
 
 import struct
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from .. import BuildError
+from . import gpu
 
 TAGS = {b"ftrt": "tensorrt", b"vtrt": "tensorrt-rtx"}
 LENGTH = 28
@@ -47,3 +49,20 @@ def header(path: Path) -> Header:
         )
     version = ".".join(str(part) for part in start[24:28])
     return Header(backend, version, serialization, stated)
+
+
+def unmet(found: Header) -> tuple[str, ...]:
+    """Why this machine cannot load a plan, as its header tells; empty when it may.
+
+    A plan is of one version, unless it was built version-compatible: then of its major version.
+    """
+    package = found.backend
+    try:
+        here = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        here = ""
+    lack = [] if here else [f"{package} {found.version} is not installed"]
+    if here and here.split(".")[:3] != found.version.split(".")[:3]:
+        lack.append(f"it is of {package} {found.version}, and {here} is installed")
+    why = gpu.unusable()
+    return (*lack, *([why] if why else []))

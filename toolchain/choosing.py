@@ -35,6 +35,19 @@ def backend_of(name: str, precision: str) -> Backend:
     return backend
 
 
+def options_of(run: Run, name: str, backend: Backend) -> dict[str, object]:
+    """A backend's configured options; where it keeps a timing cache, one in the workspace.
+
+    The cache saves time and changes no engine, so it is no part of what a stage is fresh by.
+    """
+    asked = run.config.build.options.get(name, {})
+    takes = getattr(backend, "accepts", None)
+    refused = getattr(backend, "refuses", {})
+    if takes is None or "timing_cache" not in takes.model_fields or "timing_cache" in refused:
+        return dict(asked)
+    return {"timing-cache": str((run.workspace.root / "timing").resolve()), **asked}
+
+
 def profile_of(run: Run, graph: str = "") -> Profile:
     """[min, opt, max] of every named dimension: the configured ones, else from io.json's bounds.
 

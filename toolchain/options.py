@@ -1,9 +1,12 @@
 """The options that verbs share, each written once."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .. import ConfigError
 
 if TYPE_CHECKING:
     from ..deploy.signing import Trust
@@ -42,6 +45,10 @@ Bf16 = Annotated[bool, typer.Option("--bf16", help="The same as --precision bf16
 Int4 = Annotated[bool, typer.Option("--int4", help="The same as --precision int4.")]
 BackendNames = Annotated[
     list[str] | None, typer.Option("--backend", "-b", help="Build for this backend; may repeat.")
+]
+ProfileSizes = Annotated[
+    list[str] | None,
+    typer.Option("--profile", help="DIMENSION=MIN,OPT,MAX, over [build.profile]; may repeat."),
 ]
 KeepNodes = Annotated[
     list[str] | None, typer.Option("--keep", help="Keep this node in float; may repeat.")
@@ -97,12 +104,6 @@ SignCertificate = Annotated[
 SignChain = Annotated[
     list[Path] | None, typer.Option("--chain", help="A certificate above it; may repeat.")
 ]
-
-CONFIG = Path("llmdeploy.toml")
-WORKSPACE = Path("artifacts")
-
-
-def trust(key: Path | None, certificates: list[Path] | None) -> "Trust | None":
 Summary = Annotated[
     Path | None,
     typer.Option(envvar="GITHUB_STEP_SUMMARY", help="Add report.md to this file: a job's summary."),
@@ -110,6 +111,13 @@ Summary = Annotated[
 Tracking = Annotated[
     str | None, typer.Option("--mlflow", help="Log to MLflow at this URI, and register the bundle.")
 ]
+
+CONFIG = Path("llmdeploy.toml")
+_SIZES = re.compile(r"[A-Za-z_]\w*=\d+,\d+,\d+")
+WORKSPACE = Path("artifacts")
+
+
+def trust(key: Path | None, certificates: list[Path] | None) -> "Trust | None":
     """Whom a bundle must be signed by, None when nobody is named."""
     if key is None and not certificates:
         return None
@@ -118,8 +126,32 @@ Tracking = Annotated[
     return Trust(key, tuple(certificates or ()))
 
 
+def sizes(words: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """`batch=1,8,64` as sizes by dimension; what is no three numbers is refused by the config.
+
+    Raises:
+        ConfigError: a word is of another form.
+    """
+    if not words:
+        return None
+    made: dict[str, tuple[int, ...]] = {}
+    for word in words:
+        name, _, numbers = word.partition("=")
+        if not _SIZES.fullmatch(word):
+            mend = "write DIMENSION=MIN,OPT,MAX, such as batch=1,8,64"
+            raise ConfigError(f"{word!r} is no profile", where="--profile", mend=mend)
+        made[name] = tuple(map(int, numbers.split(",")))
+    return made
+
+
 def spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments, with `all` after an `--explain` that names no rule."""
+    """The arguments, with `all` after an `--explain` that names no rule, and a `--profile` before
+    each of the sizes that follow one.
+    """
+    for place in reversed(range(1, len(arguments))):
+        before = arguments[place - 1]
+        if _SIZES.fullmatch(arguments[place]) and _SIZES.fullmatch(before):
+            arguments = [*arguments[:place], "--profile", *arguments[place:]]
     places = [place for place, word in enumerate(arguments) if word == "--explain"]
     for place in reversed(places):
         after = arguments[place + 1 : place + 2]

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import ConfigError, MissingError
 from ..deploy.backend import Backend
-from .choosing import backend_of, divided, kept, make_pass, profile_of
+from .choosing import backend_of, divided, kept, make_pass, options_of, profile_of
 from .feeds import (
     assets,
     calibration_feeds,
@@ -222,7 +222,8 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
         path = run.folder(source.name, graph) / "model.onnx"
         with tempfile.TemporaryDirectory(dir=out, prefix=".lowered-") as aside:
             lowered, steps = _lower(path, backend, precision, Path(aside))
-            built = backend.build(lowered, out, profiles[graph], options)
+            given = options_of(run, name, backend)
+            built = backend.build(lowered, out, profiles[graph], given)
         _copy(run.folder("export", graph), out)
         return {"files": built.files, "facts": built.facts, "steps": steps}
 

@@ -31,6 +31,7 @@ PLACES = {
     "max_sequence": ("model", "max_sequence"),
     "trust_remote_code": ("model", "trust_remote_code"),
     "precision": ("build", "precision"),
+    "profile": ("build", "profile"),
     "backends": ("build", "backends"),
     "on_failure": ("optimize", "on_failure"),
     "samples": ("calibration", "samples"),
@@ -39,10 +40,10 @@ PLACES = {
     "max_drop": ("calibration", "max_drop"),
     "kinds": ("bundle", "kinds"),
     "bundle_python": ("bundle", "python"),
-    "allow_unexecuted": ("gate", "allow_unexecuted"),
     "sign": ("bundle", "sign"),
     "certificate": ("bundle", "certificate"),
     "chain": ("bundle", "chain"),
+    "allow_unexecuted": ("gate", "allow_unexecuted"),
 }
 
 
@@ -60,10 +61,17 @@ def given(
     for name, value in asked.items():
         section, key = PLACES[name]
         table = getattr(base, section)
-        kept = (*table.allow_unexecuted, *value) if name == "allow_unexecuted" else value
+        kept = _beside(name, table, value)
         changed = _validated(type(table), {**dict(table), key: _here(name, kept)})
         base = base.model_copy(update={section: changed})
     return Run(base, Workspace(workspace), force, watcher(quiet))
+
+
+def _beside(name: str, table: Any, value: Any) -> Any:
+    """What is said beside the file's own: gates that may stay unexecuted, sizes of dimensions."""
+    if name == "allow_unexecuted":
+        return (*table.allow_unexecuted, *value)
+    return {**table.profile, **value} if name == "profile" else value
 
 
 def _validated(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
@@ -169,7 +177,6 @@ def end(
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
             paths = [_copied(path, output / path.name) for path in paths]
-    if as_json:
         if summary is not None:
             with summary.open("a", encoding="utf-8") as file:
                 file.write((run.workspace.root / "report.md").read_text(encoding="utf-8"))
@@ -177,6 +184,7 @@ def end(
             from .tracking import track
 
             track(tracking, run, outcome)
+    if as_json:
         emit(outcome.report.model_dump(mode="json"))
     people(quiet).print(report.table(outcome.report))
     for gate in outcome.failures:

@@ -105,6 +105,7 @@ def build(
     int4: opt.Int4 = False,
     precision: opt.PrecisionName = None,
     backend: opt.BackendNames = None,
+    profile: opt.ProfileSizes = None,
     samples: opt.SamplesFile = None,
     method: opt.MethodName = None,
     keep: opt.KeepNodes = None,
@@ -126,6 +127,7 @@ def build(
         quiet,
         precision=verbs.one_precision(precision, flags),
         backends=backend,
+        profile=opt.sizes(profile),
         samples=samples,
         method=method,
         keep=keep,
@@ -160,12 +162,12 @@ def bundle(
         Path | None, typer.Option("--output", "-o", help="Copy the bundles there too.")
     ] = None,
     bundle_python: opt.BundlePython = None,
-    config: opt.ConfigFile = opt.CONFIG,
-    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
-    json: opt.AsJson = False,
     sign: opt.SignKey = None,
     certificate: opt.SignCertificate = None,
     chain: opt.SignChain = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -191,14 +193,14 @@ def release(
         list[str] | None, typer.Option(help="Let this gate pass unexecuted; may repeat.")
     ] = None,
     bundle_python: opt.BundlePython = None,
-    config: opt.ConfigFile = opt.CONFIG,
-    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
-    json: opt.AsJson = False,
     sign: opt.SignKey = None,
     certificate: opt.SignCertificate = None,
     chain: opt.SignChain = None,
     summary: opt.Summary = None,
     mlflow: opt.Tracking = None,
+    config: opt.ConfigFile = opt.CONFIG,
+    workspace: opt.WorkspaceFolder = opt.WORKSPACE,
+    json: opt.AsJson = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -212,8 +214,8 @@ def release(
         quiet,
         allow_unexecuted=allow_unexecuted,
         bundle_python=bundle_python,
-    )
-    return verbs.end("release", given, json, quiet, summary=summary, tracking=mlflow)
         sign=sign,
         certificate=certificate,
         chain=chain,
+    )
+    return verbs.end("release", given, json, quiet, summary=summary, tracking=mlflow)

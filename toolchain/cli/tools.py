@@ -125,12 +125,29 @@ def list_parts(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
     say(found, json, quiet, lambda: show(found))
 
 
-def doctor(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
-    """What this machine can and cannot do, and the mend."""
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Option(help="Say which of its engines this machine can load.")
+    ] = None,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """What this machine can and cannot do, and the mend; 4 when no engine of a bundle fits."""
     from .. import doctor as physician
+    from ..doctor import fitting
 
-    found = physician.diagnose()
-    say(found.model_dump(), json, quiet, lambda: physician.show(found))
+    if bundle is None:
+        seen = physician.diagnose()
+        say(seen.model_dump(), json, quiet, lambda: physician.show(seen))
+        return 0
+    found = fitting.fitting(bundle)
+    say(
+        {"engines": [{**each.model_dump(), "fits": each.fits} for each in found]},
+        json,
+        quiet,
+        lambda: fitting.show(found),
+    )
+    return 0 if any(each.fits for each in found) else 4
 
 
 def say(value: Any, json: bool, quiet: bool, words: Callable[[], Any]) -> None:

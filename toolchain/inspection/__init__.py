@@ -9,7 +9,7 @@ from typing import Any
 from ... import ConfigError
 from ...deploy.bundle import MANIFEST, Manifest, manifest_of
 from ...deploy.places import ARCHIVE
-from ...deploy.trt_plan import header
+from ...deploy.trt_plan import header, unmet
 from ..workspace import RECORD, Workspace
 
 #: Suffixes of serialized TensorRT engines.
@@ -106,7 +106,12 @@ def _ranges(path: Path) -> dict[str, Any]:
 def _plan(path: Path) -> dict[str, Any]:
     found = header(path)
     made = {"backend": found.backend, "version": found.version}
-    return made | {"serialization": found.serialization, "bytes": path.stat().st_size}
+    lack = unmet(found)
+    return made | {
+        "serialization": found.serialization,
+        "bytes": path.stat().st_size,
+        "loads here": "no: " + "; ".join(lack) if lack else "by its header, yes",
+    }
 
 
 def _has(name: str) -> Callable[[Path], bool]:
