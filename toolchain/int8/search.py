@@ -77,7 +77,7 @@ class Search:
         layers = {n: r.int8 for n, r in self.rounded.items() if n not in keep}
         graph, smooth = PassManager(
             float_passes(self.calibrated, keep),
-            verify=Probe(self.feeds[:1]) if self.feeds else None,
+            verify=Probe([few(self.feeds[0], TOKENS)]) if self.feeds else None,
         ).run(load(self.model))
         graph, quantize = PassManager([Quantize(layers=layers)]).run(graph)
         save(graph, folder)
