@@ -1,12 +1,15 @@
 """Whatever bytes come in, a reader gives a sound result or one of our errors, and nothing else."""
 
 import contextlib
+import functools
 import io
 import json
 import os
 import shutil
 import tarfile
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,30 @@ QUICK = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+TRIED: Counter[str] = Counter()
+
+
+def counted(test: Callable[..., None]) -> Callable[..., None]:
+    """Count the inputs that a test was really given."""
+
+    @functools.wraps(test)
+    def counting(*given: Any, **named: Any) -> None:
+        TRIED[test.__name__] += 1
+        test(*given, **named)
+
+    return counting
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter:
+        reporter.write_line(
+            f"\n{sum(TRIED.values())} inputs to {len(TRIED)} readers: {dict(TRIED)}"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +112,14 @@ def try_archive(data: bytes) -> None:
 
 @QUICK
 @given(changes=edits())
+@counted
 def test_a_changed_archive(sound: Path, changes: list[tuple[float, int, bytes]]) -> None:
     try_archive(edited(sound.read_bytes(), changes))
 
 
 @QUICK
 @given(changes=edits())
+@counted
 def test_a_changed_tar_under_sound_compression(
     sound: Path, changes: list[tuple[float, int, bytes]]
 ) -> None:
@@ -100,6 +129,7 @@ def test_a_changed_tar_under_sound_compression(
 
 @QUICK
 @given(data=st.binary(max_size=4096))
+@counted
 def test_an_archive_of_anything(data: bytes) -> None:
     try_archive(data)
     try_archive(zstandard.ZstdCompressor().compress(data))
@@ -114,6 +144,7 @@ ENTRIES = st.tuples(
 
 @QUICK
 @given(entries=st.lists(ENTRIES, max_size=5), lie=st.booleans())
+@counted
 def test_a_tar_of_strange_entries_with_right_checksums(
     entries: list[tuple[str, bytes, bytes, int]], lie: bool
 ) -> None:
@@ -144,6 +175,7 @@ JSON: Any = st.recursive(
 
 @QUICK
 @given(changes=edits(), value=JSON, choose=st.randoms(use_true_random=False))
+@counted
 def test_a_changed_manifest(
     sound: Path, changes: list[tuple[float, int, bytes]], value: Any, choose: Any
 ) -> None:
@@ -162,6 +194,7 @@ def test_a_changed_manifest(
 
 @QUICK
 @given(changes=edits(), value=JSON, choose=st.randoms(use_true_random=False))
+@counted
 def test_a_changed_io_json(
     sound: Path, changes: list[tuple[float, int, bytes]], value: Any, choose: Any
 ) -> None:
@@ -181,6 +214,7 @@ def test_a_changed_io_json(
 
 @QUICK
 @given(changes=edits(), value=JSON, choose=st.randoms(use_true_random=False))
+@counted
 def test_a_changed_tokenizer(
     sound: Path, changes: list[tuple[float, int, bytes]], value: Any, choose: Any
 ) -> None:
@@ -212,6 +246,7 @@ def replace(tree: Any, value: Any, choose: Any) -> None:
 
 @QUICK
 @given(name=st.text(max_size=120))
+@counted
 def test_a_name_that_is_fit_stays_inside(name: str) -> None:
     if problem(name) is None:
         root = Path("/srv/bundle")
