@@ -3,7 +3,6 @@
 from . import ranges
 from .blocks import is_large
 from .case import Case, Choice, Freedom
-from .chain import Chain
 from .choosing import choose, covering
 from .forward import Arrays, Feed, forward, forward_blocks
 from .observers import Observer
@@ -18,7 +17,6 @@ __all__ = [
     "Arrays",
     "Calibrated",
     "Case",
-    "Chain",
     "Choice",
     "Compensation",
     "Feed",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .. import CalibrationError
 from .forward import Arrays
-from .statistics import Watched, importance_of, rows_of
+from .statistics import Watched, rows_of
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
@@ -25,8 +25,7 @@ class SecondMoments:
     """Of an activation x [..., k] over its rows: the mean of |x| [k], and of its products.
 
     `parts` are the blocks [w, w] on the diagonal of x'x, one where k is at most `WIDEST`: what
-    lies between the parts of a wider one is taken for zero. Rows weigh 1 over the variance of the
-    stream that their errors are added to.
+    lies between the parts of a wider one is taken for zero.
     """
 
     size: Vector
@@ -68,15 +67,15 @@ class _Sum:
         count = -(-k // WIDEST)
         self._ends = [k * part // count // ALIGNED * ALIGNED for part in range(1, count)]
         widths = np.diff([0, *self._ends, k])
-        self._size, self._weight = np.zeros(k), 0.0
+        self._size, self._rows = np.zeros(k), 0
         self._parts = [np.zeros((width, width), np.float32) for width in widths]
         self._waiting: list[Matrix] = []
 
-    def add(self, x: Matrix, importance: Vector) -> None:
-        """Count rows [r, k], weighed by [r]."""
-        self._weight += float(importance.sum(dtype=np.float64))
-        self._size += (np.abs(x) * importance[:, None]).sum(axis=0, dtype=np.float64)
-        self._waiting.append(x * np.sqrt(importance)[:, None])
+    def add(self, x: Matrix) -> None:
+        """Count rows [r, k]."""
+        self._rows += len(x)
+        self._size += np.abs(x).sum(axis=0, dtype=np.float64)
+        self._waiting.append(x)
         if sum(map(len, self._waiting)) >= AT_ONCE:
             self._multiply()
 
@@ -90,11 +89,11 @@ class _Sum:
     def moments(self) -> SecondMoments:
         """What was counted."""
         self._multiply()
-        if not self._weight:
+        if not self._rows:
             raise CalibrationError("no sample has a single token", mend="give samples with text")
-        share = np.float32(1 / self._weight)
+        share = np.float32(1 / self._rows)
         return SecondMoments(
-            (self._size / self._weight).astype(np.float32),
+            (self._size / self._rows).astype(np.float32),
             tuple(part * share for part in self._parts),
         )
 
@@ -121,10 +120,9 @@ class Sums:
                     where=f"tensor {each.tensor}, batch {index} of the samples",
                     mend="leave that sample out, or check the checkpoint",
                 )
-            importance = importance_of(arrays.get(each.stream or ""), mask, len(x))
             if each.tensor not in self._sums:
                 self._sums[each.tensor] = _Sum(x.shape[1])
-            self._sums[each.tensor].add(x, importance)
+            self._sums[each.tensor].add(x)
 
     def moments(self) -> Mapping[str, SecondMoments]:
         """Those of each activation.

@@ -1,17 +1,15 @@
-"""The model's layers rounded, block of the model by block, each weight held one at a time."""
+"""The model's layers rounded, activation by activation, their weights read one at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ...calibration import Feed, side_by_side
 from ...calibration.awq import Sharing
-from ...calibration.blockwise import Grid, Matrix, fitting, restored
+from ...calibration.blockwise import Grid, Matrix, fitting
 from ...passes.sites import Layer, Site, by_name
 from ...passes.weight_only import Blocks, matrix, stored
 from .packed import Scratch
@@ -62,20 +60,17 @@ class Rounds:
         return self.made
 
     def by_samples(self, model: Path, folder: Path, samples: Samples) -> Made:
-        """All layers, later ones by what rounding the earlier ones did to the samples."""
+        """All layers, by what their activations are on the samples."""
         given = (samples.fit, samples.held_out, samples.mask)
-        for block in measure(model, folder, self._sites, *given):
-            weights: dict[str, NDArray[Any]] = {}
-            chosen_here = side_by_side(self._chosen, block.measured)
-            for each, choice in zip(block.measured, chosen_here, strict=True):
-                weights |= self._take(each.site, choice)
-            block.advance(weights)
+        measured = measure(model, folder, self._sites, *given)
+        for site, choice in side_by_side(self._chosen, measured):
+            self._take(site, choice)
         return self.made
 
-    def _chosen(self, each: Measured) -> Choice:
+    def _chosen(self, each: Measured) -> tuple[Site, Choice]:
         case = self._case(each.site, tuple(map(self._matrix, each.site.layers)))
         sharing = self._sharing(each.site)
-        return chosen(case, each.fit, each.held_out, self._recipe, sharing)
+        return each.site, chosen(case, each.fit, each.held_out, self._recipe, sharing)
 
     def _matrix(self, layer: Layer) -> Matrix:
         return matrix(self._nodes[layer.node])
@@ -97,27 +92,17 @@ class Rounds:
             return None
         return Sharing(site.fold.repeat, site.fold.width)
 
-    def _take(self, site: Site, choice: Choice) -> Mapping[str, NDArray[Any]]:
-        """Keep a choice; give the weights that it stands for, as they lie, by their names."""
+    def _take(self, site: Site, choice: Choice) -> None:
+        """Keep a choice; its levels go to the file."""
         self.made.choices[site.tensor] = _lean(choice)
-        weights: dict[str, NDArray[Any]] = {}
         for layer, rounding in zip(site.layers, choice.layers, strict=True):
             self.made.roundings[layer.node] = rounding.lean()
             first = self._first.setdefault(layer.weight, layer.node)
             if first == layer.node:  # a weight that others read too is rounded for the first
-                weights[layer.weight] = self._keep(layer, rounding, choice)
+                levels = self._scratch.write(stored(layer, rounding.levels), layer.node)
+                block = self._grid(layer).block
+                self.made.blocks[layer.node] = Blocks(levels, rounding.steps, block)
             self.made.blocks[layer.node] = self.made.blocks[first]
-        return weights
-
-    def _keep(self, layer: Layer, rounding: Rounding, choice: Choice) -> NDArray[Any]:
-        grid, lying = self._grid(layer), stored(layer, rounding.levels)
-        levels = self._scratch.write(lying, layer.node)
-        self.made.blocks[layer.node] = Blocks(levels, rounding.steps, grid.block)
-        weight = restored(rounding.levels, rounding.steps, grid)
-        weight = weight if choice.scale is None else weight / choice.scale[:, None]
-        value = self._nodes[layer.node].inputs[1]
-        kind = (value.dtype if value is not None else None) or ir.DataType.FLOAT
-        return stored(layer, weight).astype(kind.numpy())
 
 
 def _lean(choice: Choice) -> Choice:
