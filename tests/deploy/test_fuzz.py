@@ -52,11 +52,9 @@ def counted(test: Callable[..., None]) -> Callable[..., None]:
 @pytest.fixture(scope="module", autouse=True)
 def told(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter:
-        reporter.write_line(
-            f"\n{sum(TRIED.values())} inputs to {len(TRIED)} readers: {dict(TRIED)}"
-        )
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        print(f"\n{sum(TRIED.values())} inputs to {len(TRIED)} readers: {dict(TRIED)}")
 
 
 @pytest.fixture(scope="module")
