@@ -98,6 +98,8 @@ def _followed(start: Place, labels: Labels) -> dict[Place, Labels]:
     places, waiting = dict[Place, Labels](), [(start, labels)]
     while waiting:
         place, found = waiting.pop()
+        if (found < 0).all():  # nothing is told yet: of which axis, neither
+            continue
         merged = _merged(places.get(place), found)
         if merged is None:
             continue

@@ -1,0 +1,93 @@
+"""Perplexity of causal language models with two of four weights zero, by three methods.
+
+    python benchmarks/sparse.py [SUBJECT...] [--pattern 2:4] [--count 64] [--json]
+
+Subjects: stories260k and smollm2, as in int8_accuracy.py: planned on one part of a text, scored on
+another. `of_float` is the perplexity over the dense model's. No speed follows on a CPU: zeros are
+stored and multiplied as any other number.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from int8_data import MissingError, Subject, write_texts
+from int8_methods import session
+from int8_subjects import SUBJECTS
+from llmdeploy.deploy.text import Encoder
+from llmdeploy.passes import save
+from llmdeploy.passes.sparsify import Sparsify
+from llmdeploy.toolchain import stages
+from llmdeploy.toolchain.compress import subject as compress
+from llmdeploy.toolchain.compress.sparsifying import sparsify
+from llmdeploy.toolchain.config import Calibration, Config, Model
+from llmdeploy.toolchain.feeds import calibration_feeds, logit_names, mask_name
+from llmdeploy.toolchain.run import Run
+from llmdeploy.toolchain.workspace import Workspace
+
+METHODS = ("sparsegpt", "wanda", "magnitude")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("subjects", nargs="*", default=["stories260k", "smollm2"])
+    parser.add_argument("--pattern", default="2:4", choices=("2:4", "unstructured"))
+    parser.add_argument("--count", type=int, default=64, help="samples to plan on")
+    parser.add_argument("--workspace", type=Path, help="keep the stages here")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def rows(subject: Subject, root: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    root.mkdir(parents=True, exist_ok=True)
+    write_texts(subject.texts(), root / "texts.jsonl")
+    samples = Calibration(
+        samples=str(root / "texts.jsonl"), count=asked.count, max_length=subject.max_length
+    )
+    config = Config(model=Model(checkpoint=subject.checkpoint(root)), calibration=samples)
+    run = Run(config, Workspace(root / "artifacts"))
+    with run.workspace.locked():
+        stages.optimize(run)
+        feeds = calibration_feeds(run)
+    model, encoder = run.folder("optimize") / "model.onnx", Encoder(run.folder("export"))
+    given = compress.Subject(model, feeds.fit, feeds.held_out, mask_name(run), logit_names(run))
+    with session(model, 1) as call:
+        wanted = subject.answer(call, encoder)
+    yield {"model": subject.name, "method": "float", **subject.score(wanted, wanted)}
+    for method in METHODS:
+        started = time.perf_counter()
+        made, told = sparsify(given, Sparsify(pattern=asked.pattern, method=method))
+        save(made, root / method)
+        seconds = time.perf_counter() - started
+        with session(root / method / "model.onnx", 1) as call:
+            found = subject.score(subject.answer(call, encoder), wanted)
+        zeros = sum(each["zeros"] for each in told["sparse"]) / len(told["sparse"])
+        row = {"model": subject.name, "method": f"{asked.pattern} {method}", **found}
+        yield {**row, "zeros": zeros, "seconds": round(seconds, 1)}
+
+
+def main() -> None:
+    asked, found = arguments(), list[dict[str, Any]]()
+    stream = sys.stderr if asked.json else sys.stdout
+    with tempfile.TemporaryDirectory() as temporary:
+        for subject in (each for each in SUBJECTS if each.name in asked.subjects):
+            try:
+                for row in rows(
+                    subject, (asked.workspace or Path(temporary)) / subject.name, asked
+                ):
+                    found.append(row)
+                    print("  ".join(f"{k} {v}" for k, v in row.items()), file=stream, flush=True)
+            except MissingError as error:
+                found.append({"model": subject.name, "method": "all", "reason": str(error)})
+    if asked.json:
+        print(json.dumps({"rows": found, "environment": {"cores": os.cpu_count(), "seed": 0}}))
+
+
+if __name__ == "__main__":
+    main()
