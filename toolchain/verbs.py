@@ -5,13 +5,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from .. import ConfigError
 from . import checks, release, report, stages
-from .config import Config, load
+from .config import Config, Precision, load
 from .console import emit, people, watcher
 from .int8 import showing
 from .optimizing import Asked
@@ -102,7 +102,7 @@ def one_precision(named: str | None, flags: Mapping[str, bool]) -> str | None:
     asked = [name for name, on in flags.items() if on] + ([named] if named else [])
     if len(set(asked)) > 1:
         raise ConfigError(f"{' and '.join(asked)} cannot both be built", mend="ask for one")
-    known = ("fp32", *flags)
+    known = get_args(Precision)
     if asked and asked[0] not in known:
         raise ConfigError(f"no precision {asked[0]!r}", mend=f"one of {', '.join(known)}")
     return asked[0] if asked else None

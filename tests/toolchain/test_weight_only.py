@@ -12,6 +12,7 @@ from llmdeploy import CalibrationError, ConfigError
 from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.inspection.graph import graph
 from llmdeploy.toolchain.replay import replay
+from llmdeploy.toolchain.verbs import one_precision
 from llmdeploy.toolchain.weight_only.making import quantize
 from llmdeploy.toolchain.weight_only.packed import packed
 from llmdeploy.toolchain.weight_only.rounding import Recipe
@@ -91,6 +92,13 @@ def test_nan_is_refused(tmp_path: Path) -> None:
 def test_two_levels_share_a_byte_as_onnx_has_it() -> None:
     levels = np.array([[-8, 7, 0], [3, -1, 5], [1, 2, -3]], np.int8)
     assert packed(levels).tobytes() == ir.tensor(levels, dtype=ir.DataType.INT4).tobytes()
+
+
+def test_w8_is_a_precision_of_the_command_line() -> None:
+    assert one_precision("w8", {"int8": False, "int4": False}) == "w8"
+    assert one_precision(None, {"int8": False, "int4": True}) == "int4"
+    with pytest.raises(ConfigError, match="no precision 'w9'"):
+        one_precision("w9", {})
 
 
 @pytest.fixture
