@@ -43,7 +43,7 @@ class OnnxRuntime:
     """ONNX Runtime, on the CPU unless a GPU provider is asked for."""
 
     name: ClassVar[str] = "onnxruntime"
-    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16", "int8", "int4"})
+    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16", "int8", "w8", "int4"})
     accepts: ClassVar[type[BaseModel]] = Options
 
     def missing(self) -> str | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PLAN = "engine.plan"
 SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
-PRECISIONS = frozenset({"fp32", "fp16", "bf16", "int8", "int4"})
+PRECISIONS = frozenset({"fp32", "fp16", "bf16", "int8", "w8", "int4"})
 #: What TensorRT-RTX 1.7 builds for where nothing is asked for.
 PORTABLE = ("8.0", "8.6", "8.9", "12.0")
 
