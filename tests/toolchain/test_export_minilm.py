@@ -128,3 +128,12 @@ def test_nothing_of_the_libraries_reaches_the_terminal(
 ) -> None:
     export(str(checkpoint), tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_nodes_are_named_after_their_modules(exported: tuple[Path, dict]) -> None:
+    model = onnx.load(exported[0] / "model.onnx", load_external_data=False)
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert {f"encoder.layer.{index}.attention.self.query/MatMul" for index in range(6)} <= set(
+        names
+    )

@@ -163,6 +163,7 @@ def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) ->
     from .. import referenced
     from . import finish, pooling
     from .components import limited
+    from .names import name_nodes
     from .trace import trace
     from .weights import Weights
 
@@ -175,6 +176,7 @@ def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) ->
     finish.split_plainly(program)
     finish.prune(program)
     finish.drop_unused_inputs(program)
+    name_nodes(program.graph)
     refer = asked.weights != "copy"
     writer = Weights(origin.model, origin.plan, origin.phantoms, folder, refer=refer)
     notes = finish.drop_untrained(program, writer.missing)
