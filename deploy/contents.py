@@ -1,7 +1,7 @@
 """What a packager is given: the files of a release, and golden runs of its engine."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,6 @@ from .bundle import Lineage, Recipe, Requires, Tolerance
 from .text import Text
 
 Arrays = Mapping[str, NDArray[Any]]
-Cut = Callable[[Path, int, Path], Sequence[Path]]
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ class Contents:
     SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same bytes. `metrics`
     are measured scores by name; `parameters` what the release was asked for and `builder` a URI
     of who built it, both for the provenance. `options` are what a packager may be asked for, by
-    its name. `cut` writes so many pipeline stages of an ONNX Runtime engine's file below a folder,
-    for who packs them apart.
+    its name.
     """
 
     name: str
@@ -64,7 +62,6 @@ class Contents:
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     builder: str = ""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    cut: Cut | None = None
 
     @property
     def when(self) -> str | None:

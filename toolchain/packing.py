@@ -13,7 +13,6 @@ from ..deploy.bundle import Lineage, Recipe, Requires, Tolerance
 from ..deploy.contents import Case, Contents
 from ..deploy.requirements import derive, on_gpu
 from . import registry
-from .cutting import cut
 from .feeds import SENTENCES, parity_feeds, read, signature
 from .feeds.encoding import Texts, textual
 from .feeds.rolling import following, keeps_cache
@@ -73,7 +72,6 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
         parameters=run.config.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         builder=builder(os.environ),
         options=run.config.bundle.options,
-        cut=cut,
     )
 
 
