@@ -9,7 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from llmdeploy import CalibrationError, ConfigError
+from llmdeploy.deploy.ort import OnnxRuntime
+from llmdeploy.deploy.trt import TensorRtRtx
 from llmdeploy.toolchain import cli
+from llmdeploy.toolchain.config import WEIGHT_ONLY
 from llmdeploy.toolchain.inspection.graph import graph
 from llmdeploy.toolchain.replay import replay
 from llmdeploy.toolchain.verbs import one_precision
@@ -94,7 +97,9 @@ def test_two_levels_share_a_byte_as_onnx_has_it() -> None:
     assert packed(levels).tobytes() == ir.tensor(levels, dtype=ir.DataType.INT4).tobytes()
 
 
-def test_w8_is_a_precision_of_the_command_line() -> None:
+def test_w8_is_a_precision_of_the_command_line_and_of_the_backends() -> None:
+    for backend in (OnnxRuntime, TensorRtRtx):
+        assert {*WEIGHT_ONLY} <= backend.precisions
     assert one_precision("w8", {"int8": False, "int4": False}) == "w8"
     assert one_precision(None, {"int8": False, "int4": True}) == "int4"
     with pytest.raises(ConfigError, match="no precision 'w9'"):
