@@ -158,7 +158,7 @@ def written(
     return config
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_pruned_encoder_goes_on_as_a_dense_one(
     tiny_bert: Path, some_texts: Path, tmp_path: Path, precision: str
 ) -> None:
