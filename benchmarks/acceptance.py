@@ -200,7 +200,7 @@ def tiny(work: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = work / "tiny-llama"
+    folder = work / "checkpoint"  # beside its workspace
     folder.mkdir(exist_ok=True)
     words = ["<unk>", "</s>", "what", "is", "the", "capital", "of", "france", "train", ".", "?"]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
