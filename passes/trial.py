@@ -49,7 +49,7 @@ class Trial:
             outputs = verify(result.model)
         except Exception as error:  # a runtime's errors share no narrower class
             return cls(result.model, True, ledger, failure=_broken(error), cause=error)
-        found = compare(contract_of(item), reference, outputs)
+        found = compare(contract_of(item).grown(), reference, outputs)
         failure = Failure.of(found.error, found.allowed, "", "", found.tensor)
         return cls(
             result.model,
