@@ -30,7 +30,7 @@ class Prune(Pass):
     correct: bool = True
     #: Widths that stay are multiples of so many channels.
     multiple: Annotated[int, Field(ge=1)] = 32
-    #: Batch and sequence that latency is measured at.
+    #: Batch and tokens of the texts that latency is measured on; ready feeds are timed as they are.
     batch: Annotated[int, Field(ge=1)] = 1
     sequence: Annotated[int, Field(ge=1)] = 128
     #: Minutes that losses of single layers are measured for, at most.

@@ -130,7 +130,8 @@ def _plan(
 ) -> tuple[Plan, dict[str, Any]]:
     if asked.uniform:
         return {each.group.consumer: _share(each, known, asked) for each in choices}, {}
-    feed = next(iter(subject.timed.values()))
+    shape = f"{asked.batch}x{asked.sequence}"  # ready feeds have the shapes they have
+    feed = subject.timed.get(shape) or next(iter(subject.timed.values()))
     outputs = {name: weight.shape[1] for name, weight in known.weights.items()}
     clock = Clock(subject.model, backend, feed)
     try:

@@ -39,7 +39,7 @@ def compress(run: Run, before: Stage) -> Stage:
     digest = samples_digest(run)
 
     def work(graph: str, out: Path) -> dict[str, Any]:
-        subject = _subject(run, before, graph)
+        subject = _subject(run, before, graph, tables)
         return carry_out(subject, tables, backend_of("onnxruntime", "fp32"), out)
 
     return run.stage(
@@ -51,9 +51,10 @@ def compress(run: Run, before: Stage) -> Stage:
     )
 
 
-def _subject(run: Run, before: Stage, graph: str) -> Subject:
+def _subject(run: Run, before: Stage, graph: str, tables: Sequence[PassTable]) -> Subject:
     feeds = calibration_feeds(run, graph)
-    phases = timed_phases(run, graph)
+    asked = [each for each in map(make_pass, tables) if isinstance(each, Prune)]
+    phases = timed_phases(run, graph, [(each.batch, each.sequence) for each in asked])
     return Subject(
         model=run.folder(before.name, graph) / "model.onnx",
         fit=feeds.fit,

@@ -110,7 +110,7 @@ def _first_feeds(run: Run, count: int, lossy: bool) -> tuple[tuple[Feed, ...], s
     return feeds, f"{what}, {layout}"
 
 
-def timed_feeds(run: Run) -> dict[str, Feed]:
+def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str, Feed]:
     """Feeds to time, by `batchxsequence`: real words, exactly as many tokens as the shape says.
 
     Ready or drawn feeds are timed as they are.
@@ -126,16 +126,18 @@ def timed_feeds(run: Run) -> dict[str, Feed]:
         texts = samples.texts[:64]
     encode, words = Texts(run), " ".join(texts) + " "
     long = words * (1 + 4096 // max(len(words), 1))
-    return {f"{batch}x{tokens}": encode([long] * batch, tokens) for batch, tokens in TIMED}
+    return {f"{batch}x{tokens}": encode([long] * batch, tokens) for batch, tokens in shapes}
 
 
 def _sized(feeds: Sequence[Feed]) -> dict[str, Feed]:
     return {"x".join(map(str, _largest(feed))): feed for feed in feeds}
 
 
-def timed_phases(run: Run, graph: str = "") -> dict[str, dict[str, Feed]]:
+def timed_phases(
+    run: Run, graph: str = "", shapes: Sequence[tuple[int, int]] = TIMED
+) -> dict[str, dict[str, Feed]]:
     """The same by phase: none, or `prefill` and `decode` where the graph keeps a cache."""
-    feeds, chain = timed_feeds(run), Chain(run, graph)
+    feeds, chain = timed_feeds(run, shapes), Chain(run, graph)
     if not keeps_cache(signature(run, graph)):
         return {"": feeds}
     return {
