@@ -17,6 +17,9 @@ EXTRAS: Mapping[str, str] = {
     "triton": "pack for Triton and ask its server",
     "gguf": "read GGUF checkpoints",
     "serve": "serve a bundle over HTTP",
+    "ray": "serve it from a cluster",
+    "oci": "push and pull bundles",
+    "mlflow": "log a release in MLflow",
 }
 #: Modules that more than one distribution brings; two at a time spoil each other.
 _SHARED = ("onnxruntime", "tensorrt", "tensorrt_rtx")
