@@ -14,9 +14,8 @@ from ...passes.infer import infer
 from ...passes.refit import Refit, Refitted
 from ...passes.sites import Layer, Site, find, weight_of
 from ...passes.sparsify import Sparsify
-from .rows import rows
-from .stretch import Arrays, Order, opened
 from .subject import Subject
+from .visiting import visit
 
 
 def sparsify(subject: Subject, asked: Sparsify) -> tuple[ir.Model, dict[str, Any]]:
@@ -34,30 +33,13 @@ def sparsify(subject: Subject, asked: Sparsify) -> tuple[ir.Model, dict[str, Any
     left = [each for site in sites for each in site.eligible if fours and each.k % FOUR]
     if not [each for site in sites for each in site.eligible if each not in left]:
         raise ConfigError("the model has no weight that can be sparse", where=subject.model)
+    told: list[dict[str, Any]] = []
     with one_thread():
-        told = _each(subject, model, sites, asked)
+        visit(
+            subject, model, sites, lambda site, seen: told.extend(_site(model, site, seen, asked))
+        )
     alone = [{"node": each.node, "reason": "its inputs are no multiple of four"} for each in left]
     return model, {"sparse": told, "left_alone": alone}
-
-
-def _each(
-    subject: Subject, model: ir.Model, sites: list[Site], asked: Sparsify
-) -> list[dict[str, Any]]:
-    order, told = Order(model), list[dict[str, Any]]()
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    now: list[Arrays] = [dict(feed) for feed in subject.fit]
-    places = [order.place(values[s.tensor]) if s.tensor in values else -1 for s in sites]
-    for site, place in sorted(zip(sites, places, strict=True), key=lambda each: each[1]):
-        alive = order.alive(place) if place >= 0 else []
-        seen = Moments(site.layers[0].k, 0)
-        with opened(model, now[0], [site.tensor, *alive]) as call:
-            for index, feed in enumerate(subject.fit):
-                found = call(now[index])
-                x = rows(found[site.tensor], feed, subject.mask)
-                seen.add(x, np.zeros((len(x), 0), np.float32))
-                now[index] = {**feed, **{name: found[name] for name in alive}}
-        told += _site(model, site, seen, asked)
-    return told
 
 
 def _site(model: ir.Model, site: Site, seen: Moments, asked: Sparsify) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ... import ConfigError
 from ...deploy.backend import Backend
 from ...passes import PassManager, Step, load, save
+from ...passes.low_rank import LowRank
 from ...passes.prune import Prune
 from ...passes.sparsify import Sparsify
 from ..choosing import backend_of, divided, make_pass
@@ -23,6 +24,7 @@ from ..stages import each, sample_options, samples_digest
 from ..versions import GRAPH, RUNTIME
 from ..workspace import Stage
 from .account import step_of, stepped
+from .factoring import factor
 from .pruning import held, prune
 from .sparsifying import sparsify
 from .subject import Subject
@@ -81,7 +83,7 @@ def carry_out(
             results[key] = results[key] + value if isinstance(results.get(key), list) else value
     loss = loss_of(subject, now.model)
     for asked in map(make_pass, tables):
-        if isinstance(asked, Prune | Sparsify):
+        if isinstance(asked, Prune | Sparsify | LowRank):
             held(loss, asked.max_drop, out)
     _clear(out)
     return {**results, "loss": loss, "samples": len(subject.fit), "tokens": None}
@@ -101,6 +103,12 @@ def _one(
         started = time.perf_counter()
         model, found = sparsify(subject, asked)
         done = {"layers sparse": len(found["sparse"])}
+        seconds = time.perf_counter() - started
+        return model, found, stepped(table.use, subject.model, model, done, seconds)
+    if isinstance(asked, LowRank):
+        started = time.perf_counter()
+        model, found = factor(subject, asked)
+        done = {"weights factored": len(found["factored"])}
         seconds = time.perf_counter() - started
         return model, found, stepped(table.use, subject.model, model, done, seconds)
     model, steps = PassManager([asked]).run(load(subject.model))

@@ -1,0 +1,119 @@
+"""Weights as products of two thin ones, with the least error of their layers' outputs.
+
+The error of x @ W over inputs of second moments G = S S^T is |S^T (W - W')|_F: the best W' of a
+rank is the truncated SVD of S^T W, taken back through S (SVD-LLM, arXiv 2403.07378). With G = 1 it
+is the plain SVD of the weight. A pivoted QR of S^T W is nearly as good, and cheaper (rank-revealing
+QR, Chan 1987); the principal components of the outputs W^T G W are the same space as the first's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from .removal import Matrix, damped
+
+Method = Literal["whitened", "qr", "svd"]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """W [k, n] as left [k, r] @ right [r, n], for every rank r up to the full one.
+
+    `lost` [r + 1] is the share of the outputs' power that is lost at each rank.
+    """
+
+    left: Matrix
+    right: Matrix
+    lost: Matrix
+
+    def at(self, rank: int) -> tuple[Matrix, Matrix]:
+        """The two factors at a rank."""
+        return self.left[:, :rank], self.right[:rank]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight's inputs and outputs, and what each rank of it loses, as in `Factors`."""
+
+    k: int
+    n: int
+    lost: Matrix
+
+
+def factors(gram: Matrix, weight: Matrix, rows: int, method: Method = "whitened") -> Factors:
+    """The factors of a weight [k, n] for inputs of second moments `gram` [k, k] over `rows`."""
+    wide = weight.astype(np.float64)
+    root = np.linalg.cholesky(damped(gram, rows)[0])
+    if method == "svd":
+        u, sizes, v = np.linalg.svd(wide, full_matrices=False)
+        left, right = u * sizes, v
+    elif method == "qr":
+        basis, right = _pivoted(root.T @ wide)
+        left = np.linalg.solve(root.T, basis)
+    else:
+        u, sizes, v = np.linalg.svd(root.T @ wide, full_matrices=False)
+        left, right = np.linalg.solve(root.T, u * sizes), v
+    return Factors(left, right, _lost(root, left, right, wide))
+
+
+def _pivoted(matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """Q and R with columns put back in their places, by Householder with column pivoting."""
+    left, order = matrix.copy(), np.arange(matrix.shape[1])
+    basis = np.zeros((len(matrix), min(matrix.shape)))
+    for step in range(basis.shape[1]):
+        best = step + int(np.argmax(np.sum(left[:, step:] ** 2, axis=0)))
+        left[:, [step, best]], order[[step, best]] = left[:, [best, step]], order[[best, step]]
+        column = left[:, step] - basis[:, :step] @ (basis[:, :step].T @ left[:, step])
+        basis[:, step] = column / (np.linalg.norm(column) or 1.0)
+        left[:, step + 1 :] -= np.outer(basis[:, step], basis[:, step] @ left[:, step + 1 :])
+    return basis, basis.T @ matrix
+
+
+def _lost(root: Matrix, left: Matrix, right: Matrix, weight: Matrix) -> Matrix:
+    """The share of the outputs' power lost at each rank, whatever made the factors.
+
+    |A - sum of r outer products|^2 is followed term by term, without forming any of them.
+    """
+    power = float(np.sum((root.T @ weight) ** 2)) or 1.0
+    moved = root.T @ left
+    inner = (moved.T @ moved) * (right @ right.T)
+    cross = np.sum(moved * (root.T @ weight @ right.T), axis=0)
+    made = np.cumsum(np.diag(inner) + 2 * np.sum(np.tril(inner, -1), axis=1))
+    lost = power - 2 * np.cumsum(cross) + made
+    return np.maximum(np.concatenate([[power], lost]) / power, 0.0)
+
+
+def ranks(weights: Mapping[str, Weight], ratio: float, multiple: int = 8) -> dict[str, int]:
+    """The rank of each weight that removes `ratio` of all parameters with the least loss.
+
+    Greedy by loss per parameter, from whole weights down, in steps of `multiple`; a weight that
+    stays whole is left out. Fewer are removed where no thin pair is smaller.
+    """
+    left = ratio * sum(each.k * each.n for each in weights.values())
+    steps = [step for name, each in weights.items() for step in _steps(name, each, multiple)]
+    chosen: dict[str, int] = {}
+    for _, name, rank, saved in sorted(steps, key=lambda step: step[0]):
+        if left <= 0:
+            break
+        chosen[name] = rank
+        left -= saved
+    return chosen
+
+
+def _steps(name: str, weight: Weight, multiple: int) -> list[tuple[float, str, int, int]]:
+    """(loss per parameter, name, rank, parameters saved) along the convex hull of the ranks."""
+    k, n = weight.k, weight.n
+    thin = [r for r in range(multiple, min(k, n), multiple) if r * (k + n) < k * n]
+    hull: list[tuple[int, float, int]] = []
+    for point in [(k * n, 0.0, 0), *((r * (k + n), float(weight.lost[r]), r) for r in thin[::-1])]:
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return [(_slope(one, two), name, two[2], one[0] - two[0]) for one, two in pairwise(hull)]
+
+
+def _slope(one: tuple[int, float, int], two: tuple[int, float, int]) -> float:
+    return (two[1] - one[1]) / (one[0] - two[0])
