@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from .. import ConfigError, ParityError
 from ..deploy.signature import FILE
+from ..passes import load
 from .feeds.drawing import draw
+from .referenced import weights_of
 from .run import Run
 
 MODEL = "model.onnx"
@@ -46,7 +48,7 @@ def pairs(before: Path, after: Path) -> list[tuple[str, Path, Path]]:
 
 def facts(path: Path) -> Iterator[tuple[tuple[str, str], Any]]:
     """What of a graph is compared: nodes by operator, and each weight by shape, type and bytes."""
-    model = ir.load(path)
+    model = load(path, weights_of(path.parent))
     counts = Counter(node.op_type for node in model.graph.all_nodes())
     for name, count in sorted(counts.items()):
         yield ("operators", name), count
@@ -69,6 +71,8 @@ def parting(before: Path, after: Path, run: Run | None, name: str) -> dict[str, 
     from ..deploy.bisect import diverge
 
     feed, what = _feed(before, run, name)
+    if weights_of(before.parent) or weights_of(after.parent):
+        feed, what = None, "nothing was run: weights of one graph were left in its checkpoint"
     if feed is None:
         return {"tensor": None, "reason": what}
     try:

@@ -79,6 +79,7 @@ def test_weights_that_stay_where_they_are(
     assert (exported["weights"], exported["self_contained"]) == (way, False)
     assert not list((artifacts / "export").glob("*.safetensors"))
     assert cli.call(["inspect", str(artifacts / "export")]) == 0
+    assert cli.call(["diff", str(artifacts / "export"), str(artifacts / "optimize")]) == 0
     assert (checkpoint / "model.onnx").exists() == (way == "in-place")
     checkpoint.rename(tmp_path / "moved")
     capsys.readouterr()
