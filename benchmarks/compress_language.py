@@ -1,10 +1,12 @@
-"""Perplexity of causal language models with two of four weights zero, by three methods.
+"""Perplexity of causal language models with weights zero, or of low rank, by three methods each.
 
-    python benchmarks/sparse.py [SUBJECT...] [--pattern 2:4] [--count 64] [--json]
+    python benchmarks/compress_language.py [SUBJECT...] [--pattern 2:4] [--ratio 0.2] [--count 64]
+        [--json]
 
 Subjects: stories260k and smollm2, as in int8_accuracy.py: planned on one part of a text, scored on
-another. `of_float` is the perplexity over the dense model's. No speed follows on a CPU: zeros are
-stored and multiplied as any other number.
+another. `of_float` is the perplexity over the dense model's; `ratio` is the share of the layers'
+parameters that low rank removes. No speed follows from zeros on a CPU: they are stored and
+multiplied as any other number.
 """
 
 import argparse
@@ -13,7 +15,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +25,26 @@ from int8_methods import session
 from int8_subjects import SUBJECTS
 from llmdeploy.deploy.text import Encoder
 from llmdeploy.passes import save
+from llmdeploy.passes.low_rank import LowRank
 from llmdeploy.passes.sparsify import Sparsify
 from llmdeploy.toolchain import stages
 from llmdeploy.toolchain.compress import subject as compress
+from llmdeploy.toolchain.compress.factoring import factor
 from llmdeploy.toolchain.compress.sparsifying import sparsify
 from llmdeploy.toolchain.config import Calibration, Config, Model
 from llmdeploy.toolchain.feeds import calibration_feeds, logit_names, mask_name
 from llmdeploy.toolchain.run import Run
 from llmdeploy.toolchain.workspace import Workspace
 
-METHODS = ("sparsegpt", "wanda", "magnitude")
+SPARSE = ("sparsegpt", "wanda", "magnitude")
+THIN = ("whitened", "qr", "svd")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("subjects", nargs="*", default=["stories260k", "smollm2"])
     parser.add_argument("--pattern", default="2:4", choices=("2:4", "unstructured"))
+    parser.add_argument("--ratio", type=float, default=0.2)
     parser.add_argument("--count", type=int, default=64, help="samples to plan on")
     parser.add_argument("--workspace", type=Path, help="keep the stages here")
     parser.add_argument("--json", action="store_true")
@@ -60,16 +67,35 @@ def rows(subject: Subject, root: Path, asked: argparse.Namespace) -> Iterator[di
     with session(model, 1) as call:
         wanted = subject.answer(call, encoder)
     yield {"model": subject.name, "method": "float", **subject.score(wanted, wanted)}
-    for method in METHODS:
+    for method, make in methods(asked).items():
         started = time.perf_counter()
-        made, told = sparsify(given, Sparsify(pattern=asked.pattern, method=method))
-        save(made, root / method)
+        made, told = make(given)
+        save(made, root / "made")
         seconds = time.perf_counter() - started
-        with session(root / method / "model.onnx", 1) as call:
+        with session(root / "made" / "model.onnx", 1) as call:
             found = subject.score(subject.answer(call, encoder), wanted)
-        zeros = sum(each["zeros"] for each in told["sparse"]) / len(told["sparse"])
-        row = {"model": subject.name, "method": f"{asked.pattern} {method}", **found}
-        yield {**row, "zeros": zeros, "seconds": round(seconds, 1)}
+        gone = told.get("parameters_removed", 0.0)
+        yield {
+            "model": subject.name, "method": method, **found, "parameters_removed": gone,
+            "seconds": round(seconds, 1),
+        }  # fmt: skip
+
+
+def methods(asked: argparse.Namespace) -> dict[str, Callable[[compress.Subject], Any]]:
+    """Each method by its name: a model and what is told of it."""
+    zeros = {
+        f"{asked.pattern} {method}": partial(
+            sparsify, asked=Sparsify(pattern=asked.pattern, method=method)
+        )
+        for method in SPARSE
+    }
+    thin = {
+        f"low rank {asked.ratio:.0%} {method}": partial(
+            factor, asked=LowRank(ratio=asked.ratio, method=method)
+        )
+        for method in THIN
+    }
+    return {**zeros, **thin}
 
 
 def main() -> None:
