@@ -112,13 +112,13 @@ def _run(
         arrays = {name: array for name, array in feed.items() if name in taken}
         if between is not None:
             arrays |= {name: between.read(index, name) for name in block.reads}
-        found = outputs_of(session, names, arrays, index)
+        found = _outputs(session, names, arrays, index)
         if between is not None:
             between.write(index, {name: found[name] for name in block.gives})
         yield {name: found[name] if name in found else np.asarray(feed[name]) for name in wanted}
 
 
-def outputs_of(session: Any, names: Sequence[str], feed: Feed, index: int) -> Arrays:
+def _outputs(session: Any, names: Sequence[str], feed: Feed, index: int) -> Arrays:
     """The named outputs of a session for batch `index`; a CalibrationError when it fails."""
     try:
         return dict(zip(names, map(np.asarray, session.run(names, dict(feed))), strict=True))
@@ -128,10 +128,10 @@ def outputs_of(session: Any, names: Sequence[str], feed: Feed, index: int) -> Ar
 
 def _session(folder: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[str, int]) -> Any:
     """A session on a block of a model whose weights are mapped from that folder."""
-    return session_of(model_of(model, block, kinds), folder)
+    return _mapped(model_of(model, block, kinds), folder)
 
 
-def session_of(model: onnx.ModelProto, folder: Path) -> Any:
+def _mapped(model: onnx.ModelProto, folder: Path) -> Any:
     """A session on a model whose weights are mapped from that folder.
 
     Raises:

@@ -220,7 +220,7 @@ def collect(
                 offers[space, len(x)] = reservoir.offer(len(x))
             if each.tensor not in tallies:
                 tallies[each.tensor] = _Tally(each, size, x.shape[1])
-            importance = importance_of(arrays.get(each.stream or ""), mask, len(x))
+            importance = _importance(arrays.get(each.stream or ""), mask, len(x))
             tallies[each.tensor].add(x, ends, importance, offers[space, len(x)])
     if any(each.tensor not in tallies for each in watched):
         raise CalibrationError("no sample has a single token", mend="give samples with text")
@@ -239,7 +239,7 @@ def rows_of(array: NDArray[np.generic], real: NDArray[np.bool_] | None) -> Matri
     return rows.astype(np.float32, copy=False)
 
 
-def importance_of(
+def _importance(
     stream: NDArray[np.generic] | None, real: NDArray[np.bool_] | None, rows: int
 ) -> Vector:
     """What an error in each row weighs, [rows]: 1 over the variance of its stream, else 1."""

@@ -20,11 +20,6 @@ MAX_CHARACTERS = 1 << 20
 Message = Mapping[str, Any]
 
 
-def has_template(folder: Path) -> bool:
-    """Whether the tokenizer in `folder` has a chat template."""
-    return bool(_template(folder, _config(folder)))
-
-
 def prompt(folder: Path, messages: Sequence[Message]) -> str:
     """The prompt of a conversation that the model is to go on, special tokens in it.
 

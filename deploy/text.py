@@ -135,10 +135,6 @@ class Encoder:
         """Token ids back to text."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
 
-    def token_id(self, token: str) -> int | None:
-        """The id of a token, None when the vocabulary lacks it."""
-        return self._tokenizer.token_to_id(token)
-
     def _width(self, encodings: Sequence[Encoding]) -> int:
         size = self._ids.shape[-1]
         if isinstance(size, int):

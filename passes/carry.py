@@ -4,29 +4,14 @@ A handler is given the node, a value of it with the labelled axis, and the label
 places that get labels, with -1 where it does not tell. What no handler knows is lost, by name.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from .facts import attribute_int, axes_of, input_of, ints, perm_of
-from .regroup import Coarsen, LostError, regroup
-
-Labels = NDArray[np.int64]
-Place = tuple[ir.Value, int]
-
-
-@dataclass(frozen=True)
-class Carried:
-    """Labels that a node hands on to a place."""
-
-    place: Place
-    labels: Labels
-
-
-Handler = Callable[[ir.Node, Place, Labels], Iterator[Carried]]
+from .carried import Carried, Handler, Labels, Place, aligned, rank, values_of
+from .carry_moves import concat, cut, expand, gather, reshape, shape, split, transpose, unsqueeze
+from .facts import attribute_int, axes_of, input_of
+from .regroup import LostError
 
 
 def carry(node: ir.Node, place: Place, labels: Labels) -> list[Carried]:
@@ -42,33 +27,9 @@ def carry(node: ir.Node, place: Place, labels: Labels) -> list[Carried]:
     return [item for item in handler(node, place, labels) if item.place != place]
 
 
-def rank(value: ir.Value) -> int:
-    """The number of a value's axes."""
-    if value.shape is None:
-        raise LostError(f"the shape of {value.name} is not known")
-    return len(value.shape)
-
-
-def _values(node: ir.Node) -> Iterator[ir.Value]:
-    yield from (value for value in (*node.inputs, *node.outputs) if value is not None)
-
-
-def _size(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
-    assert value.shape is not None
-    return value.shape[axis]
-
-
-def _aligned(values: Iterator[ir.Value], back: int, labels: Labels) -> Iterator[Carried]:
-    """The axis that is `back` from the end of each, by numpy's rule of broadcasting."""
-    for value in values:
-        axis = rank(value) - back
-        if axis >= 0 and _size(value, axis) != 1:
-            yield Carried((value, axis), labels)
-
-
 def elementwise(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
     """All values, broadcast."""
-    yield from _aligned(_values(node), rank(place[0]) - place[1], labels)
+    yield from aligned(values_of(node), rank(place[0]) - place[1], labels)
 
 
 def matmul(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
@@ -83,7 +44,7 @@ def matmul(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
     if value is left and value is right:
         raise LostError(f"MatMul {node.name} of a value with itself")
     if back > 2:
-        yield from _aligned(_values(node), back, labels)
+        yield from aligned(values_of(node), back, labels)
     elif (value is left and back == 1) or (value is right and back == 2):
         yield Carried((left, rank(left) - 1), labels)
         yield Carried((right, rank(right) - 2), labels)
@@ -112,100 +73,7 @@ def gemm(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
     yield Carried((out, 1 if column else 0), labels)
     yield Carried((right, columns) if column else (left, rows), labels)
     if bias is not None:
-        yield from _aligned(iter([bias]), 1 if column else 2, labels)
-
-
-def reshape(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """Axes that are split or merged."""
-    source, out = node.inputs[0], node.outputs[0]
-    assert source is not None
-    value, axis = place
-    if value not in (source, out):
-        raise LostError(f"Reshape {node.name} to a shape that is labelled")
-    other = out if value is source else source
-    if value.shape is None or other.shape is None:
-        raise LostError(f"the shape of {node.name} is not known")
-    found = regroup(list(value.shape), list(other.shape), axis, labels, node.name or "")
-    yield Carried((other, found[0]), found[1])
-
-
-def transpose(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """Axes in another order."""
-    perm, (value, axis) = perm_of(node), place
-    source, out = node.inputs[0], node.outputs[0]
-    assert source is not None
-    if perm is None:
-        raise LostError(f"the order of Transpose {node.name} is not known")
-    if value is source:
-        yield Carried((out, perm.index(axis)), labels)
-    else:
-        yield Carried((source, perm[axis]), labels)
-
-
-def unsqueeze(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """Unsqueeze, and Squeeze the other way round."""
-    more, less = node.outputs[0], node.inputs[0]
-    if node.op_type == "Squeeze":
-        more, less = less, more
-    assert more is not None
-    assert less is not None
-    axes = axes_of(node)
-    if axes is None:
-        raise LostError(f"the axes of {node.op_type} {node.name} are not known")
-    new = {axis % rank(more) for axis in axes}
-    kept = [axis for axis in range(rank(more)) if axis not in new]
-    value, axis = place
-    if value is more and axis in new:
-        raise LostError(f"{node.op_type} {node.name} drops the axis")
-    yield Carried((less, kept.index(axis)) if value is more else (more, kept[axis]), labels)
-
-
-def expand(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """The axis stays; an axis of one that is repeated has nothing behind it."""
-    if ints(input_of(node, 1)) is None:
-        raise LostError(f"the shape of Expand {node.name} is computed")
-    source, out = node.inputs[0], node.outputs[0]
-    assert source is not None
-    if _size(place[0], place[1]) != 1:
-        yield from _aligned(iter([source, out]), rank(place[0]) - place[1], labels)
-
-
-def split(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """Along the axis a part each, along another all of it."""
-    source = node.inputs[0]
-    assert source is not None
-    yield from _parts(source, node.outputs, attribute_int(node, "axis", 0), place, labels)
-
-
-def concat(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """The same the other way round."""
-    parts = [value for value in node.inputs if value is not None]
-    yield from _parts(node.outputs[0], parts, attribute_int(node, "axis", 0), place, labels)
-
-
-def _parts(
-    whole: ir.Value,
-    parts: Sequence[ir.Value],
-    along: int,
-    place: Place,
-    labels: Labels,
-) -> Iterator[Carried]:
-    value, axis = place
-    if axis != along % rank(whole):
-        for each in (whole, *parts):
-            yield Carried((each, axis), labels)
-        return
-    sizes = [size for each in parts if isinstance(size := _size(each, axis), int)]
-    if len(sizes) != len(parts):
-        raise LostError(f"the parts of {whole.name} have no known size")
-    ends = np.cumsum([0, *sizes])
-    for each, start, end in zip(parts, ends, ends[1:], strict=False):
-        if value is whole:
-            yield Carried((each, axis), labels[start:end])
-        elif each is value:
-            filled = np.full(int(ends[-1]), -1, np.int64)
-            filled[start:end] = labels
-            yield Carried((whole, axis), filled)
+        yield from aligned(iter([bias]), 1 if column else 2, labels)
 
 
 def along_others(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
@@ -237,43 +105,6 @@ def reduce(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
         raise LostError(f"{node.op_type} {node.name} sums over the axis")
     yield Carried((source, axis), labels)
     yield Carried((out, axis if keep else kept.index(axis)), labels)
-
-
-def gather(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """Axes of the data that are not picked from."""
-    data, picked, out = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert data is not None
-    assert picked is not None
-    along, more = attribute_int(node, "axis", 0) % rank(data), rank(picked) - 1
-    value, axis = place
-    if value is picked or (value is data and axis == along):
-        raise LostError(f"Gather {node.name} picks from the axis")
-    if value is out and along <= axis <= along + more:
-        raise LostError(f"Gather {node.name} picks from the axis")
-    behind = axis if value is data or axis < along else axis - more
-    yield Carried((data, behind), labels)
-    yield Carried((out, behind if behind < along else behind + more), labels)
-
-
-def cut(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """Slice and Pad along other axes."""
-    axes = ints(input_of(node, 3))
-    source, out = node.inputs[0], node.outputs[0]
-    assert source is not None
-    if axes is None or place[1] in {axis % rank(source) for axis in axes}:
-        raise LostError(f"{node.op_type} {node.name} cuts the axis")
-    for each in (source, out):
-        yield Carried((each, place[1]), labels)
-
-
-def shape(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
-    """Sizes of other axes."""
-    del labels
-    size = rank(place[0])
-    start, end = attribute_int(node, "start", 0), attribute_int(node, "end", size)
-    if place[1] in range(size)[start:end]:
-        raise LostError(f"Shape {node.name} asks for the axis")
-    yield from ()
 
 
 def rotary(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
@@ -314,4 +145,3 @@ _HANDLERS: dict[str, Handler] = {
     "Shape": shape,
     "RotaryEmbedding": rotary,
 }
-__all__ = ["Carried", "Coarsen", "LostError", "carry", "rank"]

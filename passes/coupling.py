@@ -15,8 +15,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .carry import Coarsen, LostError, carry
+from .carry import carry
 from .facts import is_constant
+from .regroup import Coarsen, LostError
 from .sites import is_weighted
 
 Labels = NDArray[np.int64]

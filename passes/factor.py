@@ -13,7 +13,7 @@ from .. import PassError
 from .contract import Contract
 from .kinds import Pass
 from .linear import array_of, drop_unused, like
-from .sites import by_name, is_weighted, layer_of
+from .sites import named
 
 
 @record(frozen=True)
@@ -38,12 +38,8 @@ class Factor(Pass):
         Raises:
             PassError: no weight MatMul or Gemm has that name, or it is of another shape.
         """
-        nodes = by_name(model)
-        for name, thin in self.layers.items():
-            node = nodes.get(name)
-            if node is None or not is_weighted(node):
-                raise PassError(f"no weight MatMul called {name!r}", mend="plan again")
-            shape = layer_of(node)
+        for name, node, shape in named(model, self.layers):
+            thin = self.layers[name]
             if (len(thin.left), thin.right.shape[1]) != (shape.k, shape.n):
                 raise PassError(f"{name} is [{shape.k}, {shape.n}]", mend="plan again")
             _factor(model.graph, node, thin)

@@ -14,7 +14,7 @@ from .. import PassError
 from .contract import Contract
 from .kinds import Pass
 from .linear import array_of, change_bias, drop_unused, like
-from .sites import by_name, is_weighted, layer_of
+from .sites import Layer, named
 
 Vector = NDArray[np.floating[Any]]
 
@@ -41,18 +41,14 @@ class Refit(Pass):
         Raises:
             PassError: no weight MatMul or Gemm has that name, or it is of another shape.
         """
-        nodes = by_name(model)
-        for name, layer in self.layers.items():
-            node = nodes.get(name)
-            if node is None or not is_weighted(node):
-                raise PassError(f"no weight MatMul called {name!r}", mend="plan again")
-            _refit(model.graph, node, layer)
+        for name, node, shape in named(model, self.layers):
+            _refit(model.graph, node, shape, self.layers[name])
         drop_unused(model)
         return ir.passes.PassResult(model, modified=bool(self.layers))
 
 
-def _refit(graph: ir.Graph, node: ir.Node, layer: Refitted) -> None:
-    shape, old = layer_of(node), node.inputs[1]
+def _refit(graph: ir.Graph, node: ir.Node, shape: Layer, layer: Refitted) -> None:
+    old = node.inputs[1]
     assert old is not None
     if layer.weight is not None:
         if layer.weight.shape != (shape.k, shape.n):

@@ -4,7 +4,7 @@ The placement rules are TensorRT's for explicit quantisation: only MatMul and Ge
 weight, their inputs and never their outputs, no output head, nothing thinner than a tile.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass
 
+from .. import PassError
 from .facts import attribute_int, input_of, is_constant, made_by
 from .folds import NORMS, Fold, fold_of
 from .sizes import Size, product, sizes
@@ -59,6 +60,20 @@ class Site:
     def eligible(self) -> tuple[Layer, ...]:
         """The layers that may be INT8."""
         return tuple(layer for layer in self.layers if not layer.refused)
+
+
+def named(model: ir.Model, names: Iterable[str]) -> Iterator[tuple[str, ir.Node, Layer]]:
+    """The weight MatMuls and Gemms of these names, each as it is when its turn comes.
+
+    Raises:
+        PassError: nothing of that name is one.
+    """
+    nodes = by_name(model)
+    for name in names:
+        node = nodes.get(name)
+        if node is None or not is_weighted(node):
+            raise PassError(f"no weight MatMul called {name!r}", mend="plan again")
+        yield name, node, layer_of(node)
 
 
 def find(model: ir.Model) -> tuple[Site, ...]:
