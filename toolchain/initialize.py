@@ -31,8 +31,6 @@ _TEXT = ("fill-mask", "text-classification", "token-classification", "feature-ex
 _SMALL = ("*.json",)
 #: Above this many bytes of weights a second copy of them is not made unasked.
 _LARGE = 8 * 10**9
-#: Logits of a language model in four bits: what they are worth its perplexity tells.
-_LEAST: Mapping[str, float] = {"text-generation": 0.95}
 _NOTE = """\
 # llmdeploy.toml for {name}, written by `llmdeploy init`.
 #
@@ -115,8 +113,9 @@ def values(facts: Facts, checkpoint: str) -> dict[str, dict[str, object]]:
     model: dict[str, object] = {"checkpoint": checkpoint, "task": facts.task}
     if facts.weights > _LARGE and facts.dtype in ("", "float32"):  # others are written anew
         model["weights"] = "reference"
-    least = _LEAST.get(facts.task, 0.99)
-    chosen: dict[str, dict[str, object]] = {"model": model, "gate": {"min-cosine": least}}
+    chosen: dict[str, dict[str, object]] = {"model": model}
+    if facts.task != "text-generation":  # what logits are worth its perplexity tells
+        chosen["gate"] = {"min-cosine": 0.99}
     chosen["bundle"] = {"name": _bundle(checkpoint)}
     if facts.longest:
         chosen["calibration"] = {"max-length": min(facts.longest, 128)}
