@@ -56,7 +56,8 @@ KeepNodes = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        "--method", help="How ranges are chosen: auto, or an observer; over [calibration]."
+        "--method",
+        help="INT8: auto, or an observer; int4 and w8: auto, rtn, gptq or awq.",
     ),
 ]
 MaxDrop = Annotated[

@@ -2,7 +2,7 @@
 
 from .. import ConfigError
 from . import registry
-from .choosing import backend_of, make_pass
+from .choosing import backend_of, divided, make_pass
 from .config import WEIGHT_ONLY, Config
 from .feeds import read
 from .run import Run
@@ -14,7 +14,7 @@ def preflight(run: Run) -> None:
 
     Raises:
         ConfigError: a backend, pass, metric, packager or file that does not exist, a precision
-            that nothing builds, INT8 without samples.
+            that nothing builds, INT8 or a fitted pass without samples.
         MissingError: a backend that cannot build on this machine.
     """
     config = run.config
@@ -24,6 +24,8 @@ def preflight(run: Run) -> None:
         backend_of(name, config.build.precision)
     for table in config.passes:
         make_pass(table)
+    if config.calibration.method != "auto":
+        registry.find("observers", config.calibration.method)
     if needs_samples(config):
         samples_digest(run)
         read(run)
@@ -36,7 +38,9 @@ def preflight(run: Run) -> None:
 def needs_samples(config: Config) -> bool:
     """Whether what is asked for is made from calibration samples."""
     precision, method = config.build.precision, config.quantize.method
-    return precision == "int8" or (precision in WEIGHT_ONLY and method in ("gptq", "awq"))
+    fitted = bool(divided(config.passes)[1])
+    weights = precision in WEIGHT_ONLY and method in ("gptq", "awq")
+    return fitted or precision == "int8" or weights
 
 
 def _evaluation(run: Run) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from .. import ConfigError
 from . import checks, release, report, stages
-from .config import Config, Precision, load
+from .config import WEIGHT_ONLY, Config, Precision, load
 from .console import emit, people, watcher
 from .int8 import showing
 from .optimizing import Asked
@@ -58,8 +58,11 @@ def given(
     named = lone or bool(over.get("model"))
     base = Config() if named and config == CONFIG and not config.exists() else load(config)
     asked = {name: value for name, value in over.items() if value is not None}
+    precision = asked.get("precision", base.build.precision)
     for name, value in asked.items():
         section, key = PLACES[name]
+        if name == "method" and precision in WEIGHT_ONLY:
+            section = "quantize"  # which weights are rounded how, not which ranges are taken
         table = getattr(base, section)
         kept = _beside(name, table, value)
         changed = _validated(type(table), {**dict(table), key: _here(name, kept)})

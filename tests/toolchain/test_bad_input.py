@@ -117,6 +117,27 @@ def test_int8_without_samples_is_refused_before_any_work(tiny_bert: Path, tmp_pa
     assert not (tmp_path / "artifacts" / "export").exists()
 
 
+@pytest.mark.parametrize("name", ["prune", "sparsify", "low-rank"])
+def test_a_fitted_pass_without_samples_is_refused_before_any_work(
+    name: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    config(tmp_path, tiny_bert, more=f'[[passes]]\nuse = "{name}"\n')
+    refused(llmdeploy(tmp_path, "build"), 2, "calibration samples")
+    assert not (tmp_path / "artifacts" / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "named"), [("int8", "entropy, min-max"), ("int4", "'gptq'"), ("w8", "'gptq'")]
+)
+def test_a_method_that_no_such_precision_has(
+    precision: str, named: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    config(tmp_path, tiny_bert)
+    done = llmdeploy(tmp_path, "build", "--precision", precision, "--method", "nonsense")
+    refused(done, 2, named)
+    assert not (tmp_path / "artifacts" / "export").exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of half a megabyte."""
