@@ -86,6 +86,26 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def give_llama() -> Callable[..., Path]:
+    """A function that fills a folder with a random Llama that shares keys; options over its own."""
+
+    def write(folder: Path, **options: object) -> Path:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+        tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+        chosen = {**sizes, **heads, **tokens, **options, "vocab_size": write_tokenizer(folder)}
+        torch.manual_seed(0)
+        LlamaForCausalLM(LlamaConfig.from_dict(chosen)).save_pretrained(folder)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def some_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty-eight short texts, one a line."""
     path = tmp_path_factory.mktemp("texts") / "texts.txt"

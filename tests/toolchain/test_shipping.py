@@ -1,6 +1,7 @@
 """Releases that ship: signed, summarised, logged, and quick to check where logits are large."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,9 @@ pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def talker(tmp_path_factory: pytest.TempPathFactory, give_tokenizer: Any) -> Path:
+def talker(tmp_path_factory: pytest.TempPathFactory, give_llama: Callable[..., Path]) -> Path:
     """A tiny Llama with random weights, and its configuration."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("talker")
-    size = give_tokenizer(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
-    LlamaForCausalLM(LlamaConfig(vocab_size=size, **shape, **heads)).save_pretrained(folder)
+    folder = give_llama(tmp_path_factory.mktemp("talker"))
     (folder / "llmdeploy.toml").write_text(f'[model]\ncheckpoint = "{folder}"\n')
     return folder
 

@@ -107,26 +107,10 @@ def test_w8_is_a_precision_of_the_command_line_and_of_the_backends() -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, give_tokenizer: Callable[[Path], int]) -> Path:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=give_tokenizer(checkpoint),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
+def project(tmp_path: Path, give_llama: Callable[..., Path]) -> Path:
+    checkpoint = give_llama(
+        tmp_path / "checkpoint", hidden_size=64, intermediate_size=128, num_hidden_layers=1
     )
-    LlamaForCausalLM(config).save_pretrained(checkpoint)
     assert cli.call(["init", str(checkpoint), "-c", str(tmp_path / "llmdeploy.toml")]) == 0
     return tmp_path
 
@@ -158,7 +142,6 @@ def test_init_then_int4_without_and_with_samples_then_a_bundle(
 def test_a_method_that_needs_samples_says_so(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toml = project / "llmdeploy.toml"
-    toml.write_text(toml.read_text().replace('# method = "auto"', 'method = "gptq"'))
-    assert cli.call(["build", "--int4", "-c", str(toml), "-w", str(project / "a")]) == 2
+    where = ["-c", str(project / "llmdeploy.toml"), "-w", str(project / "a")]
+    assert cli.call(["build", "--int4", "--method", "gptq", *where]) == 2
     assert "samples" in capsys.readouterr().err

@@ -183,22 +183,9 @@ def test_pruned_encoder_goes_on_as_a_dense_one(
 
 @pytest.mark.slow
 def test_pruned_causal_model_keeps_its_cache_and_generates(
-    some_texts: Path, tmp_path: Path, give_tokenizer: Callable[[Path], int]
+    some_texts: Path, tmp_path: Path, give_llama: Callable[..., Path]
 ) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
-    vocabulary = give_tokenizer(checkpoint)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary, pad_token_id=0, bos_token_id=2, eos_token_id=3, **sizes, **heads
-        )
-    ).save_pretrained(checkpoint)
+    checkpoint = give_llama(tmp_path / "checkpoint")
     config = written(
         tmp_path, checkpoint, some_texts, "neurons = 0.5\nmultiple = 8\nmax-drop = 0.9"
     )
