@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from architectures import ENCODER_DECODER, SMALL, T5, Tiny
+from tiny import ENCODER_DECODER, SMALL, T5, Tiny
 
 MEDIUM: dict[str, Any] = {
     **SMALL,
