@@ -65,7 +65,7 @@ class _TensorRt:
         if why:
             raise MissingError(why, where=f"backend {self.name}")
         chosen = trt_options.read(self.name, options, gpu.unusable())
-        _refuse(model)
+        _refuse(model, self.name)
         folder.mkdir(parents=True, exist_ok=True)
         spec = self._spec(model, folder, profile, chosen)
         result = _child(spec, chosen.seconds, rtx=self.module == "tensorrt_rtx")
@@ -184,16 +184,16 @@ def _kinds(report: str | None, checked: "Audit") -> tuple[dict[str, int] | None,
     return dict(found.kinds), checked
 
 
-def _refuse(model: Path) -> None:
+def _refuse(model: Path, target: str) -> None:
     from .trt_lint import lint
 
-    found = lint(model)
+    found = lint(model, rtx=target == TensorRtRtx.name)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise BuildError(
             f"TensorRT does not take this graph: {found[0].what}{more}",
             where=found[0].node,
-            mend=f"{found[0].mend}; `llmdeploy inspect --target tensorrt {model.name}` lists all",
+            mend=f"{found[0].mend}; `llmdeploy inspect --target {target} {model.name}` lists all",
         )
 
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from .. import BuildError
 from .graph import constant, integer
-from .trt_operators import CONTRIB, UNSUPPORTED
+from .trt_operators import CONTRIB, UNSUPPORTED, WITHOUT_PLUGIN
 
 OPSETS = (9, 25)
 SCATTERS = ("ScatterElements", "ScatterND")
@@ -33,8 +33,10 @@ class Finding:
         return f"{self.node}: {self.what}; {self.mend}"
 
 
-def lint(path: Path) -> list[Finding]:
+def lint(path: Path, *, rtx: bool = False) -> list[Finding]:
     """Everything in an ONNX file that TensorRT does not take, or takes for something else.
+
+    With `rtx`, also what TensorRT-RTX lacks beside TensorRT.
 
     Raises:
         BuildError: the file is no ONNX model.
@@ -44,16 +46,17 @@ def lint(path: Path) -> list[Finding]:
     except Exception as error:
         what = f"not an ONNX model: {' '.join(str(error).split())[:200]}"
         raise BuildError(what, where=path, mend="name a .onnx file") from error
-    return findings(model)
+    return findings(model, rtx=rtx)
 
 
-def findings(model: ir.Model) -> list[Finding]:
+def findings(model: ir.Model, *, rtx: bool = False) -> list[Finding]:
     """As `lint`, of a model in memory."""
     found = list(_model(model))
+    rules = (*RULES, _plugin) if rtx else RULES
     functions = {(function.domain, function.name) for function in model.functions.values()}
     for node in model.graph.all_nodes():
         if (node.domain, node.op_type) not in functions:
-            found += [finding for rule in RULES for finding in rule(node)]
+            found += [finding for rule in rules for finding in rule(node)]
     return found
 
 
@@ -137,6 +140,13 @@ def _operator(node: ir.Node) -> Iterator[Finding]:
     if mode is not None and mode.as_string() != "linear":
         what = "TensorScatter is not linear"
         yield Finding("operator", name, what, "use a cache that does not wrap")
+
+
+def _plugin(node: ir.Node) -> Iterator[Finding]:
+    op = node.op_type
+    if node.domain in ("", "ai.onnx") and op in WITHOUT_PLUGIN:
+        what = f"{op} needs a plugin that TensorRT-RTX does not carry"
+        yield Finding("plugin", _name(node), what, WITHOUT_PLUGIN[op])
 
 
 RULES: tuple[Callable[[ir.Node], Iterator[Finding]], ...] = (_quantize, _attention, _operator)

@@ -23,4 +23,4 @@ def findings(path: Path, target: str) -> list[Finding]:
     model = path / "model.onnx" if path.is_dir() else path
     if not model.is_file() or model.suffix != ".onnx":
         raise ConfigError("no ONNX model", where=path, mend="give an .onnx file or its folder")
-    return lint(model)
+    return lint(model, rtx=target == "tensorrt-rtx")
