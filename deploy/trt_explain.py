@@ -12,6 +12,7 @@ MENDS = (
     (r"must all be positive", "give dead channels a small scale"),
     (r"Failed to import initializer|external data", "keep the weights beside the graph"),
     (r"[Pp]lugin not found|onnxOpCheckers", "write it with other operators"),
+    (r"build-time constant|must be an initializer", "make it a constant of the graph"),
     (r"must have same input types", "put a Cast before it: the network is strongly typed"),
     (r"must be conformable", "mend the shapes the graph states"),
     (r"fp8_e4m3|hardware-specific|HW-specific", "drop compute capabilities below 8.9"),
