@@ -21,6 +21,18 @@ def consistent(dims: Mapping[str, Sizes]) -> dict[str, Sizes]:
     return made
 
 
+def phases(dims: Mapping[str, Sizes]) -> tuple[dict[str, Sizes], ...]:
+    """The profile of a decode step, beside a whole one, of a graph that keeps a cache.
+
+    A step adds one token to a cache of any length; a profile of its own lets TensorRT choose
+    kernels for one row where the whole one is tuned for prompts.
+    """
+    past, sequence = dims.get("past"), dims.get("sequence")
+    if past is None or sequence is None or sequence[0] > 1 or sequence[2] == 1:
+        return ()
+    return ({"sequence": (1, 1, 1)},)
+
+
 def shapes(model: Path, dims: Mapping[str, Sizes]) -> Shapes:
     """[min, opt, max] shape of every input of an ONNX file.
 

@@ -89,10 +89,11 @@ class _TensorRt:
     def _spec(
         self, model: Path, folder: Path, profile: Profile, options: Options
     ) -> dict[str, Any]:
-        from .shapes import consistent, shapes
+        from .shapes import consistent, phases, shapes
         from .trt_lint import float_attention
 
-        others = ({**profile.dims, **each} for each in options.profiles)
+        further = phases(profile.dims) if options.profiles is None else options.profiles
+        others = ({**profile.dims, **each} for each in further)
         profiles = [consistent(dims) for dims in (profile.dims, *others)]
         return {
             "module": self.module,

@@ -18,7 +18,8 @@ class Options(BaseModel):
     """Options of both; what one of them cannot honour is refused by `read`.
 
     `profiles` are further optimization profiles beside the one of `[build.profile]`: sizes
-    [min, opt, max] of the dimensions that differ from it. `timing_cache` is a folder of caches.
+    [min, opt, max] of the dimensions that differ from it; where none are given, a graph with a
+    cache has one for its decode step. `timing_cache` is a folder of caches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,13 +37,15 @@ class Options(BaseModel):
     )
     timing_cache: str | None = None
     compute_capabilities: tuple[Capability, ...] = ()
-    profiles: tuple[dict[str, Sizes], ...] = ()
+    profiles: tuple[dict[str, Sizes], ...] | None = None
     seconds: int = Field(default=3600, ge=1)
 
     @field_validator("profiles")
     @classmethod
-    def _ordered(cls, profiles: tuple[dict[str, Sizes], ...]) -> tuple[dict[str, Sizes], ...]:
-        for name, sizes in (item for profile in profiles for item in profile.items()):
+    def _ordered(
+        cls, profiles: tuple[dict[str, Sizes], ...] | None
+    ) -> tuple[dict[str, Sizes], ...] | None:
+        for name, sizes in (item for profile in profiles or () for item in profile.items()):
             if not 0 <= sizes[0] <= sizes[1] <= sizes[2]:
                 raise ValueError(f"{name} = {list(sizes)} is not [min, opt, max] in order")
         return profiles

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class _Session:
         self._profile = 0
 
     def run(self, feed: Feed) -> dict[str, NDArray[np.generic]]:
-        """One execution; the first optimization profile that holds the feed's shapes is used."""
+        """One execution; the tightest optimization profile that holds the feed's shapes is used."""
         missing = [name for name in self._inputs if name not in feed]
         if missing:
             raise BuildError(f"input {missing[0]} is missing", mend="feed every input")
@@ -69,15 +70,26 @@ class _Session:
         return results
 
     def _choose(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        for index in range(self._engine.num_optimization_profiles):
-            if all(self._within(name, shape, index) for name, shape in shapes.items()):
-                if index != self._profile:
-                    self._context.set_optimization_profile_async(index, self._stream.ptr)
-                    self._stream.synchronize()
-                    self._profile = index
-                return
-        stated = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise BuildError(f"no profile holds {stated}", mend="widen [build.profile] and build again")
+        profiles = range(self._engine.num_optimization_profiles)
+        holding = [
+            index
+            for index in profiles
+            if all(self._within(name, shape, index) for name, shape in shapes.items())
+        ]
+        if not holding:
+            stated = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            mend = "widen [build.profile] and build again"
+            raise BuildError(f"no profile holds {stated}", mend=mend)
+        index = min(holding, key=self._elements)
+        if index != self._profile:
+            self._context.set_optimization_profile_async(index, self._stream.ptr)
+            self._stream.synchronize()
+            self._profile = index
+
+    def _elements(self, index: int) -> int:
+        """Of all inputs at a profile's largest sizes."""
+        largest = (self._engine.get_tensor_profile_shape(name, index)[2] for name in self._inputs)
+        return sum(prod(shape) for shape in largest)
 
     def _within(self, name: str, shape: tuple[int, ...], index: int) -> bool:
         low, _, high = self._engine.get_tensor_profile_shape(name, index)

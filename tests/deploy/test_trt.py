@@ -101,12 +101,13 @@ def test_prefill_and_decode_profiles_of_a_graph_with_a_cache(tmp_path: Path) -> 
       y = Add(all, mask)
     }""")
     dims = {"N": (1, 1, 4), "past": (0, 32, 64), "sequence": (1, 8, 32), "total": (1, 8, 64)}
-    decode = {"past": [0, 32, 64], "sequence": [1, 1, 1]}
-    facts = build(model, tmp_path, Profile(dims), profiles=[decode]).facts
+    facts = build(model, tmp_path, Profile(dims)).facts
     assert [[size[1] for size in each["mask"]] for each in facts["profile"]] == [
         [1, 40, 96],
         [1, 33, 65],
     ]
+    one = build(model, tmp_path, Profile(dims), profiles=[]).facts
+    assert len(one["profile"]) == 1
 
 
 def test_float32_attention_of_opset_23_compiles(tmp_path: Path) -> None:
