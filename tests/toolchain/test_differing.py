@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,32 @@ def test_says_what_changed_and_by_how_much(tmp_path: Path) -> None:
 def test_a_release_does_not_differ_from_itself(tmp_path: Path) -> None:
     one = write(tmp_path / "a", value=0.8, size=100)
     assert diff(one, one / "report.json") == []
+
+
+def calibrated(folder: Path, graph: str, **amax: float) -> None:
+    """Ranges in a workspace, as the stage writes them."""
+    out = folder / "calibrate" / graph
+    out.mkdir(parents=True)
+    ranges = {name: {"amax": value, "strength": 0.5} for name, value in amax.items()}
+    (out / "ranges.json").write_text(json.dumps({"ranges": ranges}))
+
+
+def test_ranges_of_every_graph_are_compared(tmp_path: Path) -> None:
+    before, after = (write(tmp_path / name, value=0.8, size=100) for name in "ab")
+    calibrated(before, "", a=1.0, b=2.0)
+    calibrated(after, "", a=1.0, b=3.0, c=4.0)
+    calibrated(before, "decoder", a=8.0)
+    calibrated(after, "decoder", a=2.0)
+    changes = {(each.part, each.name): each for each in diff(before, after)}
+    assert set(changes) == {
+        ("range", "b"),
+        ("range", "c"),
+        ("smoothing", "c"),
+        ("range", "decoder:a"),
+    }
+    assert changes["range", "b"].ratio == pytest.approx(1.5)
+    assert changes["range", "decoder:a"].ratio == pytest.approx(0.25)
+    assert (changes["range", "c"].before, changes["range", "c"].after) == (None, 4.0)
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no json"])
