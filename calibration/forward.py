@@ -28,7 +28,8 @@ def forward(path: Path, tensors: Sequence[str], feeds: Sequence[Feed]) -> Iterat
     for index, feed in enumerate(feeds):
         fits(inputs_of(model), feed, index)
     (block,) = split(model, tensors, size=sys.maxsize)
-    yield from _run(_session(path.parent, model, block, {}), block, tensors, feeds, None)
+    session = _mapped(model_of(model, block, {}), path.parent)
+    yield from _run(session, block, tensors, feeds, None)
 
 
 def forward_blocks(
@@ -41,13 +42,14 @@ def forward_blocks(
     size: int | None = None,
     widths: Mapping[str, int] | None = None,
     weights: Path | None = None,
+    rewrites: bool = True,
 ) -> Iterator[tuple[Sequence[str], Iterator[Arrays]]]:
     """The model block by block: the tensors that a block gives, and them of each feed.
 
     The weights of one block are in memory at a time; what later blocks read of earlier ones lies
     in `folder` meanwhile. A block's arrays are taken whole before the next block is asked for.
     `together`, `size` and `widths` are those of `split`. Weights lie beside the model, or in the
-    folder `weights`.
+    folder `weights`. Without `rewrites` the runtime executes the graph exactly as it is written.
 
     Raises:
         MissingError: ONNX Runtime is not installed.
@@ -62,7 +64,8 @@ def forward_blocks(
     given = [name for name in tensors if name in inputs]
     for place, block in enumerate(blocks):
         wanted = [*(given if place == 0 else ()), *block.outputs]
-        session = _session(weights or path.parent, model, block, between.kinds)
+        made = model_of(model, block, between.kinds)
+        session = _mapped(made, weights or path.parent, rewrites=rewrites)
         yield wanted, _run(session, block, wanted, feeds, between)
         del session
         between.keep({name for later in blocks[place + 1 :] for name in later.reads})
@@ -126,12 +129,7 @@ def _outputs(session: Any, names: Sequence[str], feed: Feed, index: int) -> Arra
         raise CalibrationError(f"batch {index} cannot be executed: {_line(error)}") from error
 
 
-def _session(folder: Path, model: onnx.ModelProto, block: Block, kinds: Mapping[str, int]) -> Any:
-    """A session on a block of a model whose weights are mapped from that folder."""
-    return _mapped(model_of(model, block, kinds), folder)
-
-
-def _mapped(model: onnx.ModelProto, folder: Path) -> Any:
+def _mapped(model: onnx.ModelProto, folder: Path, *, rewrites: bool = True) -> Any:
     """A session on a model whose weights are mapped from that folder.
 
     Raises:
@@ -149,6 +147,8 @@ def _mapped(model: onnx.ModelProto, folder: Path) -> Any:
     options.add_session_config_entry(_FOLDER, str(folder.resolve()))
     # packed weights are copies of what is mapped, and gain nothing where tokens are many
     options.add_session_config_entry("session.disable_prepacking", "1")
+    if not rewrites:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(
             model.SerializeToString(),

@@ -1,7 +1,10 @@
-"""Run an ONNX file on feeds exactly as it is written: ONNX Runtime with its rewrites turned off."""
+"""Run an ONNX file on feeds exactly as it is written: ONNX Runtime with its rewrites turned off.
+
+A model larger than memory runs a block of it at a time, all feeds through each block.
+"""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .. import ParityError
+from .. import CalibrationError, ConfigError, ParityError
+from ..calibration import forward_blocks, is_large
 from ..deploy.backend import Feed
 from ..deploy.ort_session import Settings, open_session
 from ..passes import save
@@ -18,30 +22,62 @@ from .referenced import weights_of
 Outputs = dict[str, NDArray[Any]]
 
 
-def replay(path: Path, feeds: Sequence[Feed]) -> list[Outputs]:
-    """The outputs of an ONNX file, by name, a dict a feed.
+def replay(path: Path, feeds: Sequence[Feed], names: Collection[str] = ()) -> list[Outputs]:
+    """The outputs of an ONNX file, by name, a dict a feed; `names` alone where some are named.
 
     Raises:
         MissingError: ONNX Runtime is not installed.
         BuildError: the file cannot be loaded.
         ParityError: it cannot be executed on a feed.
     """
-    call = opened(path)
-    return [call(feed) for feed in feeds]
+    return replaying(path, names)(feeds)
 
 
-def opened(path: Path) -> Callable[[Feed], Outputs]:
+def replaying(path: Path, names: Collection[str] = ()) -> Callable[[Sequence[Feed]], list[Outputs]]:
+    """An ONNX file as a function of feeds; raises as `replay`, when it is called or before.
+
+    It is opened once; one that is larger than memory is read block by block at each call.
+    """
+    if is_large(path):
+        return lambda feeds: _in_blocks(path, feeds, names)
+    call = opened(path, names)
+    return lambda feeds: [call(feed) for feed in feeds]
+
+
+def _in_blocks(path: Path, feeds: Sequence[Feed], names: Collection[str]) -> list[Outputs]:
+    import onnx
+
+    outputs = [each.name for each in onnx.load(path, load_external_data=False).graph.output]
+    wanted = [name for name in outputs if not names or name in names]
+    found: list[Outputs] = [{} for _ in feeds]
+    try:
+        with tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside:
+            weights = weights_of(path.parent)
+            blocks = forward_blocks(
+                path, wanted, feeds, Path(aside), weights=weights, rewrites=False
+            )
+            for _, runs in blocks:
+                for gathered, arrays in zip(found, runs, strict=True):
+                    # copies: an array of the runtime's keeps all memory of its session
+                    gathered |= {name: np.array(array) for name, array in arrays.items()}
+    except (CalibrationError, ConfigError) as error:
+        raise ParityError(error.what, where=error.where or path, mend=error.mend) from error
+    return [{name: gathered[name] for name in wanted} for gathered in found]
+
+
+def opened(path: Path, names: Collection[str] = ()) -> Callable[[Feed], Outputs]:
     """An ONNX file as a function of a feed; raises as `replay`."""
     session = open_session(path, Settings(optimized=True), weights=weights_of(path.parent))
-    names = [output.name for output in session.get_outputs()]
+    every = [output.name for output in session.get_outputs()]
+    asked = [name for name in every if not names or name in names]
 
     def call(feed: Feed) -> Outputs:
         try:
-            arrays = session.run(names, dict(feed))
+            arrays = session.run(asked, dict(feed))
         except Exception as error:  # ONNX Runtime's own errors share no narrower class
             what = f"cannot be executed: {' '.join(str(error).split())[:300]}"
             raise ParityError(what, where=path) from error
-        return {name: np.asarray(each) for name, each in zip(names, arrays, strict=True)}
+        return {name: np.asarray(each) for name, each in zip(asked, arrays, strict=True)}
 
     return call
 

@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from llmdeploy.calibration import blocks
 from llmdeploy.deploy.signature import Signature
+from llmdeploy.toolchain import replay as replaying_whole
 from llmdeploy.toolchain.feeds.rolling import following
 from llmdeploy.toolchain.feeds.streamed import continued, is_large
 from llmdeploy.toolchain.int8.quantizing import calibrate, quantize
-from llmdeploy.toolchain.replay import opened
+from llmdeploy.toolchain.replay import opened, replay
+from llmdeploy.toolchain.weight_only.making import quantize as weigh
+from llmdeploy.toolchain.weight_only.rounding import Recipe
+from llmdeploy.toolchain.weight_only.rounds import Samples
 
 from ..deploy.causal import write_causal
 from .test_quantizing import batches, write
@@ -73,3 +78,50 @@ def test_blocks_give_the_ranges_and_the_graph_of_the_whole(
     assert made["int8_share"] == 1.0
     assert made["mean_cosine_holdout"] > 0.999
     assert not list((tmp_path / "parts").glob(".between-*")), "nothing is left between blocks"
+
+
+def test_the_budget_is_held_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, feeds = write(tmp_path / "float"), batches(8)
+    (tmp_path / "ranges").mkdir()
+    calibrate(model, tmp_path / "ranges", feeds[:6], mask="attention_mask", held_out=feeds[6:])
+
+    def made(name: str, max_drop: float) -> dict[str, Any]:
+        (tmp_path / name).mkdir()
+        return quantize(
+            model,
+            tmp_path / "ranges",
+            tmp_path / name,
+            max_drop=max_drop,
+            feeds=feeds[6:],
+            mask="attention_mask",
+        )
+
+    whole = made("whole", 1e-9)
+    monkeypatch.setattr(blocks, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 20_000)  # one MatMul fits
+    monkeypatch.setattr(replaying_whole, "opened", unexpected)
+    parts, loose = made("parts", 1e-9), made("loose", 0.5)
+    assert whole["int8_share"] == parts["int8_share"] == 0
+    assert (loose["int8_share"], parts["sensitivity"]) == (1, {})
+    for name in ("parts", "loose"):
+        assert replay(tmp_path / name / "model.onnx", feeds[:1])[0].keys() == {"out"}
+
+
+def test_weights_alone_are_compared_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, feeds = write(tmp_path / "float"), batches(8)
+    samples = Samples(feeds[:6], feeds[6:], "attention_mask")
+
+    def made(name: str) -> dict[str, Any]:
+        (tmp_path / name).mkdir()
+        return weigh(model, tmp_path / name, recipe=Recipe(4, 32), samples=samples)
+
+    whole = made("whole")
+    monkeypatch.setattr(blocks, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(replaying_whole, "opened", unexpected)
+    parts = made("parts")
+    assert parts["drop_holdout"] == pytest.approx(whole["drop_holdout"], rel=1e-3)
+
+
+def unexpected(*_: Any) -> None:
+    raise AssertionError("a model larger than memory was opened whole")

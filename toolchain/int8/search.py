@@ -1,17 +1,17 @@
 """Which layers stay in float: as few multiply-adds as hold the budget, by measured sensitivity."""
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ...calibration import Calibrated, Feed
+from ...calibration import Calibrated, Feed, is_large
 from ...passes import PassManager, Step, load, save
 from ...passes.quantize import Quantize
 from ...passes.switch import PREFIX, Switch
-from ..replay import Outputs, Probe, opened
+from ..replay import Outputs, Probe, replay, replaying
 from .layers import Rounded, float_passes, smoothed
 from .loss import Loss
 
@@ -50,27 +50,40 @@ class Search:
         self.model, self.calibrated, self.rounded, self.loss = model, calibrated, rounded, loss
         self.wanted = _wanted(model, loss, feeds[:BATCHES]) if feeds else []
         self.feeds = list(feeds[: len(self.wanted)])
+        self.large = is_large(model)
 
     def run(self, folder: Path, keep: frozenset[str], max_drop: float) -> Result:
         """Write model.onnx with as few layers in float as hold `max_drop`, beside `keep`."""
         steps = self.write(folder, keep)
         if not self.feeds:
             return Result(keep, None, {}, steps)
-        drop = self.measured(opened(folder / "model.onnx"))
+        drop = self.measured(self._outputs(folder))
         if drop <= max_drop:
             return Result(keep, drop, {}, steps)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as aside:
             trial = Trial(self, Path(aside))
             alone = trial.alone(keep)
-            kept = trial.hold(keep, self.ranked(alone), max_drop)
+            order = self.ranked(alone if alone else self._errors(keep))
+            kept = trial.hold(keep, order, max_drop)
         steps = self.write(folder, kept)
-        return Result(kept, self.measured(opened(folder / "model.onnx")), alone, steps)
+        return Result(kept, self.measured(self._outputs(folder)), alone, steps)
 
-    def measured(self, run: Callable[[Feed], Outputs]) -> float:
+    def measured(self, outputs: Sequence[Outputs]) -> float:
         """The loss of a model's outputs on the held-out feeds."""
-        return self.loss(
-            self.wanted, [self.loss.kept(run(feed)) for feed in self.feeds], self.feeds
-        )
+        return self.loss(self.wanted, outputs, self.feeds)
+
+    def _outputs(self, folder: Path) -> list[Outputs]:
+        found = replay(folder / "model.onnx", self.feeds, self.loss.logits)
+        return [self.loss.kept(each) for each in found]
+
+    def _errors(self, keep: Collection[str]) -> dict[str, float]:
+        """The errors at the outputs of each activation's layers, where no drop is measured."""
+        found: dict[str, float] = {}
+        for name, each in self.calibrated.ranges.items():
+            layers = [node for node in each.layers if node not in keep]
+            if layers:
+                found[name] = sum(self.rounded[node].error for node in layers)
+        return found
 
     def write(self, folder: Path, keep: Collection[str]) -> tuple[Step, ...]:
         """The Q/DQ graph with the layers in `keep` left in float."""
@@ -102,27 +115,33 @@ class Trial:
         layers = {name: each.int8 for name, each in search.rounded.items()}
         model = smoothed(search.model, search.calibrated)
         save(Switch(layers=layers)(model).model, folder)
-        self._run = opened(folder / "model.onnx")
+        self._run = replaying(folder / "model.onnx", search.loss.logits)
         self._few = [few(feed, TOKENS) for feed in search.feeds[:RANKING]]
-        self._wanted = [self._outputs(feed, frozenset(layers)) for feed in self._few]
 
-    def _outputs(self, feed: Feed, kept: Collection[str]) -> Outputs:
+    def _outputs(self, feeds: Sequence[Feed], kept: Collection[str]) -> list[Outputs]:
         """What counts of the outputs, with these layers in float and all others in INT8."""
         switches = {f"{PREFIX}{name}": np.array(name not in kept) for name in self._search.rounded}
-        return self._search.loss.kept(self._run({**feed, **switches}))
+        found = self._run([{**feed, **switches} for feed in feeds])
+        return [self._search.loss.kept(each) for each in found]
 
     def drop(self, kept: Collection[str]) -> float:
         """The drop with these layers in float and all others in INT8."""
-        return self._search.measured(lambda feed: self._outputs(feed, kept))
+        return self._search.measured(self._outputs(self._search.feeds, kept))
 
     def alone(self, keep: frozenset[str]) -> dict[str, float]:
-        """The drop that each activation's layers cause alone, on few tokens: it only ranks them."""
+        """The drop that each activation's layers cause alone, on few tokens: it only ranks them.
+
+        Nothing for a model larger than memory: each drop would be a walk through all its blocks.
+        """
         everything, found = frozenset(self._search.rounded), dict[str, float]()
+        if self._search.large:
+            return found
+        wanted = self._outputs(self._few, everything)
         for name, each in self._search.calibrated.ranges.items():
             layers = frozenset(each.layers) - keep
             if layers:
-                outputs = [self._outputs(feed, everything - layers) for feed in self._few]
-                found[name] = self._search.loss(self._wanted, outputs, self._few)
+                outputs = self._outputs(self._few, everything - layers)
+                found[name] = self._search.loss(wanted, outputs, self._few)
         return found
 
     def hold(
@@ -152,11 +171,12 @@ def few(feed: Feed, tokens: int) -> Feed:
 
 
 def _wanted(model: Path, loss: Loss, feeds: Sequence[Feed]) -> list[Outputs]:
-    """The float model's outputs, of as many feeds as `BYTES` of them allow, of one at least."""
-    run, found, size = opened(model), list[Outputs](), 0
-    for feed in feeds:
-        found.append(loss.kept(run(feed)))
-        size += sum(array.nbytes for array in found[-1].values())
-        if size > BYTES:
-            break
-    return found
+    """The float model's outputs, of about as many feeds as `BYTES` of them allow, of one at least.
+
+    In two goes: a model larger than memory is read whole for each.
+    """
+    run = replaying(model, loss.logits)
+    first = [loss.kept(each) for each in run(feeds[:1])]
+    size = sum(array.nbytes for array in first[0].values())
+    more = feeds[1 : BYTES // max(size, 1) + 1]
+    return first + ([loss.kept(each) for each in run(more)] if more else [])

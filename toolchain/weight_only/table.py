@@ -10,7 +10,7 @@ from ...calibration.blockwise import fitting
 from ...passes.sites import Layer, Site
 from ..int8 import loss
 from ..int8.table import decibels
-from ..replay import opened
+from ..replay import replay
 from .rounding import Choice, Recipe, Rounding
 
 #: Held-out batches that the outputs are compared on, at most.
@@ -36,9 +36,11 @@ class Loss:
             return None
         count = loss.Loss(self.logits, self.mask)
         few = feeds[:BATCHES]
-        before, after = opened(model), opened(folder / "model.onnx")
-        pairs = [(count.kept(before(feed)), count.kept(after(feed))) for feed in few]
-        return count([one for one, _ in pairs], [two for _, two in pairs], few)
+        before, after = (
+            [count.kept(each) for each in replay(path, few, self.logits)]
+            for path in (model, folder / "model.onnx")
+        )
+        return count(before, after, few)
 
 
 def table(
