@@ -63,6 +63,13 @@ MethodName = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option("--max-drop", help="The loss INT8 may cause; over [calibration].")
 ]
+RecoverMinutes = Annotated[
+    float | None,
+    typer.Option(
+        "--recover-minutes",
+        help="Train the compressed model so long to be like the dense one; a `recover` pass.",
+    ),
+]
 Kinds = Annotated[
     list[str] | None, typer.Option("--kind", help="edge, oci, triton, sagemaker; may repeat.")
 ]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from .. import ConfigError
 from . import checks, release, report, stages
-from .config import WEIGHT_ONLY, Config, Precision, load
+from .config import WEIGHT_ONLY, Config, PassTable, Precision, load
 from .console import emit, people, watcher
 from .int8 import showing
 from .optimizing import Asked
@@ -58,6 +58,8 @@ def given(
     named = lone or bool(over.get("model"))
     base = Config() if named and config == CONFIG and not config.exists() else load(config)
     asked = {name: value for name, value in over.items() if value is not None}
+    minutes = asked.pop("recover_minutes", None)
+    base = base if minutes is None else recovering(base, minutes)
     precision = asked.get("precision", base.build.precision)
     for name, value in asked.items():
         section, key = PLACES[name]
@@ -68,6 +70,15 @@ def given(
         changed = _validated(type(table), {**dict(table), key: _here(name, kept)})
         base = base.model_copy(update={section: changed})
     return Run(base, Workspace(workspace), force, watcher(quiet))
+
+
+def recovering(config: Config, minutes: float) -> Config:
+    """A configuration whose passes end with so many minutes of recovery, in the place of others."""
+    before = [table for table in config.passes if table.use != "recover"]
+    old = next((table for table in config.passes if table.use == "recover"), None)
+    options = {**(old.model_extra or {} if old else {}), "minutes": minutes}
+    added = PassTable(use="recover", **options)
+    return config.model_copy(update={"passes": (*before, added)})
 
 
 def _beside(name: str, table: Any, value: Any) -> Any:

@@ -110,6 +110,7 @@ def build(
     method: opt.MethodName = None,
     keep: opt.KeepNodes = None,
     max_drop: opt.MaxDrop = None,
+    recover_minutes: opt.RecoverMinutes = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
@@ -132,6 +133,7 @@ def build(
         method=method,
         keep=keep,
         max_drop=max_drop,
+        recover_minutes=recover_minutes,
     )
     return verbs.end("build", given, json, quiet)
 
@@ -198,6 +200,7 @@ def release(
     chain: opt.SignChain = None,
     summary: opt.Summary = None,
     mlflow: opt.Tracking = None,
+    recover_minutes: opt.RecoverMinutes = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
@@ -217,5 +220,6 @@ def release(
         sign=sign,
         certificate=certificate,
         chain=chain,
+        recover_minutes=recover_minutes,
     )
     return verbs.end("release", given, json, quiet, summary=summary, tracking=mlflow)

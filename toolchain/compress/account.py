@@ -10,14 +10,12 @@ from ...passes import Step, load
 from ...passes.store import tensors
 
 
-def step_of(
-    name: str, before: Path, after: ir.Model, results: Mapping[str, Any], seconds: float
-) -> Step:
-    """The step of a pass that removed units: nodes and bytes before and after, units by kind."""
+def units_gone(results: Mapping[str, Any]) -> dict[str, int]:
+    """Of a pass that removed units, how many of each kind."""
     gone: dict[str, int] = {}
     for layer in results["layers"]:
         gone[layer["kind"]] = gone.get(layer["kind"], 0) + layer["units"] - layer["kept"]
-    return stepped(name, before, after, gone, seconds)
+    return gone
 
 
 def stepped(

@@ -1,56 +1,60 @@
 """The stage `compress`: from the first pass that samples are needed for to the last of the list."""
 
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from ... import ConfigError
 from ...deploy.backend import Backend
-from ...passes import PassManager, Step, load, save
-from ...passes.low_rank import LowRank
+from ...passes import save
 from ...passes.prune import Prune
-from ...passes.sparsify import Sparsify
 from ..choosing import backend_of, divided, make_pass
 from ..config import PassTable
 from ..feeds import calibration_feeds, logit_names, mask_name, timed_phases
 from ..replay import opened
 from ..run import Run
 from ..stages import each, sample_options, samples_digest
-from ..versions import GRAPH, RUNTIME
-from ..workspace import Stage
-from .account import step_of, stepped
-from .factoring import factor
-from .pruning import held, prune
-from .sparsifying import sparsify
+from ..versions import GRAPH, RUNTIME, versions
+from ..workspace import Stage, digest_of
+from .fitting import BOUNDED, Stand, fit
+from .kept import Kept
+from .pruning import held
 from .subject import Subject
+
+#: Where what passes made lies in the workspace until the stage is whole.
+KEPT = ".compress"
 
 
 def compress(run: Run, before: Stage) -> Stage:
     """The compressed float graph, in the place of the optimised one.
+
+    A run that is killed leaves what whole passes made, and where a training was, in the workspace.
 
     Raises:
         ConfigError: no samples, or nothing that can be compressed.
         PassError: it costs more than the pass may.
     """
     _, tables = divided(run.config.passes)
-    digest = samples_digest(run)
+    inputs = {before.name: before.digest, "samples": samples_digest(run)}
+    aside = run.workspace.path(KEPT)
+    trained = any(table.use == "recover" for table in tables)
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         subject = _subject(run, before, graph, tables)
-        return carry_out(subject, tables, backend_of("onnxruntime", "fp32"), out)
+        kept = Kept(aside / graph, digest_of([inputs, sample_options(run), versions(GRAPH)]))
+        return carry_out(subject, tables, backend_of("onnxruntime", "fp32"), out, kept)
 
-    return run.stage(
+    made = run.stage(
         "compress",
         each(run, work),
-        inputs={before.name: before.digest, "samples": digest},
+        inputs=inputs,
         options={"passes": [table.model_dump() for table in tables], **sample_options(run)},
-        packages=(*GRAPH, *RUNTIME),
+        packages=(*GRAPH, *RUNTIME, *(("torch",) if trained else ())),
     )
+    shutil.rmtree(aside, ignore_errors=True)
+    return made
 
 
 def _subject(run: Run, before: Stage, graph: str, tables: Sequence[PassTable]) -> Subject:
@@ -68,51 +72,36 @@ def _subject(run: Run, before: Stage, graph: str, tables: Sequence[PassTable]) -
 
 
 def carry_out(
-    subject: Subject, tables: Sequence[PassTable], backend: Backend, out: Path
+    subject: Subject,
+    tables: Sequence[PassTable],
+    backend: Backend,
+    out: Path,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
-    """Run the passes of the stage in order; what each did, and what all of it costs."""
+    """Run the passes of the stage in order; what each did, and what all of it costs.
+
+    `kept` is where what passes made lies until all of it is done.
+    """
     results: dict[str, Any] = {"steps": [], "layers": [], "left_alone": [], "notes": []}
-    now = subject
-    for index, table in enumerate(tables):
-        made, found, step = _one(now, table, backend)
-        folder = out if index + 1 == len(tables) else out / f".{index}"
-        save(made, folder)
-        now = replace(now, model=folder / "model.onnx")
-        results["steps"].append(asdict(step))
-        for key, value in found.items():
+    kept, now = kept or Kept(out / ".passes"), subject
+    for index in range(len(tables)):
+        done, last = tables[: index + 1], index + 1 == len(tables)
+        told = None if last else kept.found(done)
+        if told is None:
+            stand = Stand(subject, now, backend, kept.training(done))
+            model, found, step = fit(tables[index].use, make_pass(tables[index]), stand)
+            told = {**found, "step": asdict(step)}
+            save(model, out) if last else kept.put(done, model, told)
+        now = replace(now, model=(out if last else kept.at(index)) / "model.onnx")
+        results["steps"].append(told.pop("step"))
+        for key, value in told.items():
             results[key] = results[key] + value if isinstance(results.get(key), list) else value
     loss = loss_of(subject, now.model)
     for asked in map(make_pass, tables):
-        if isinstance(asked, Prune | Sparsify | LowRank):
+        if isinstance(asked, BOUNDED):
             held(loss, asked.max_drop, out)
-    _clear(out)
+    kept.clear()
     return {**results, "loss": loss, "samples": len(subject.fit), "tokens": None}
-
-
-def _one(
-    subject: Subject, table: PassTable, backend: Backend
-) -> tuple[ir.Model, dict[str, Any], Step]:
-    asked = make_pass(table)
-    if isinstance(asked, Prune):
-        started = time.perf_counter()
-        made = prune(subject, asked, backend)
-        seconds = time.perf_counter() - started
-        step = step_of(table.use, subject.model, made.model, made.results, seconds)
-        return made.model, made.results, step
-    if isinstance(asked, Sparsify):
-        started = time.perf_counter()
-        model, found = sparsify(subject, asked)
-        done = {"layers sparse": len(found["sparse"])}
-        seconds = time.perf_counter() - started
-        return model, found, stepped(table.use, subject.model, model, done, seconds)
-    if isinstance(asked, LowRank):
-        started = time.perf_counter()
-        model, found = factor(subject, asked)
-        done = {"weights factored": len(found["factored"])}
-        seconds = time.perf_counter() - started
-        return model, found, stepped(table.use, subject.model, model, done, seconds)
-    model, steps = PassManager([asked]).run(load(subject.model))
-    return model, {}, steps[0]
 
 
 def loss_of(subject: Subject, model: Path) -> float:
@@ -129,8 +118,3 @@ def loss_of(subject: Subject, model: Path) -> float:
         [loss.kept(call(feed)) for feed in feeds] for call in (opened(subject.model), opened(model))
     )
     return loss(before, after, feeds)
-
-
-def _clear(out: Path) -> None:
-    for path in out.glob(".[0-9]*"):
-        shutil.rmtree(path)

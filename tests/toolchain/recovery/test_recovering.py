@@ -1,0 +1,169 @@
+"""Recovery of a compressed model: nearer to the dense one, seeded, resumed, or not kept at all."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from llmdeploy import ConfigError
+from llmdeploy.deploy.ort import OnnxRuntime
+from llmdeploy.passes import load, save
+from llmdeploy.passes.prune import Prune
+from llmdeploy.passes.recover import Recover
+from llmdeploy.passes.sparsify import Sparsify
+from llmdeploy.toolchain import cli
+from llmdeploy.toolchain.compress.pruning import prune
+from llmdeploy.toolchain.compress.sparsifying import sparsify
+from llmdeploy.toolchain.compress.stage import carry_out, loss_of
+from llmdeploy.toolchain.compress.subject import Subject
+from llmdeploy.toolchain.config import PassTable
+from llmdeploy.toolchain.recovery import training
+from llmdeploy.toolchain.recovery.recovering import recover
+
+TEXT = """
+<ir_version: 10, opset_import: ["" : 20]>
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{ u = MatMul(x, up)
+  h = Relu(u)
+  d = MatMul(h, down)
+  e = Add(d, bias)
+  f = Add(x, e)
+  y = MatMul(f, last) }
+"""
+SHAPES = {"up": (16, 64), "down": (64, 16), "bias": (16,), "last": (16, 16)}
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """A block of 64 neurons, and samples of it."""
+    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("block")
+    proto = onnx.parser.parse_model(TEXT)
+    for name, shape in SHAPES.items():
+        array = random.normal(size=shape).astype("f4") / shape[0] ** 0.5
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    save(ir.from_proto(proto), folder)
+
+    def feeds(count: int) -> list[dict[str, Any]]:
+        return [{"x": random.normal(size=(4, 25, 16)).astype("f4")} for _ in range(count)]
+
+    path = folder / "model.onnx"
+    return Subject(path, feeds(16), feeds(4), timed={"4x25": feeds(1)[0]})
+
+
+@pytest.fixture(scope="module")
+def pruned(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pruned")
+    asked = Prune(neurons=0.75, multiple=1, max_drop=0.9, correct=False)
+    save(prune(subject, asked, OnnxRuntime()).model, folder)
+    return folder / "model.onnx"
+
+
+FEW = Recover(minutes=1, steps=150, learning_rate=0.01)
+
+
+def weights(model: ir.Model) -> list[np.ndarray]:
+    values = (value.const_value for value in model.graph.initializers.values())
+    return [tensor.numpy() for tensor in values if tensor is not None]
+
+
+def test_it_comes_nearer_and_the_seed_decides(
+    subject: Subject, pruned: Path, tmp_path: Path
+) -> None:
+    one, told = recover(subject, pruned, FEW)
+    two, _ = recover(subject, pruned, FEW)
+    other, _ = recover(subject, pruned, replace(FEW, seed=1))
+    save(one, tmp_path)
+    assert loss_of(subject, tmp_path / "model.onnx") < 0.5 * loss_of(subject, pruned)
+    assert told["recovered"]["steps"] == 150
+    assert not told["recovered"]["rolled_back"]
+    assert all((a == b).all() for a, b in zip(weights(one), weights(two), strict=True))
+    assert any((a != b).any() for a, b in zip(weights(one), weights(other), strict=True))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(
+    subject: Subject, pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = recover(subject, pruned, FEW)
+    monkeypatch.setattr(training, "SAVE_S", 0.0)
+    step, count = training.Training._step, 0  # pyright: ignore[reportPrivateUsage]
+
+    def killed(*given: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 70:
+            raise KeyboardInterrupt
+        step(*given)
+
+    monkeypatch.setattr(training.Training, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        recover(subject, pruned, FEW, tmp_path)
+    monkeypatch.setattr(training.Training, "_step", step)
+    rest, told = recover(subject, pruned, FEW, tmp_path)
+    assert told["recovered"]["resumed"]
+    assert told["recovered"]["steps"] == 150
+    assert all((a == b).all() for a, b in zip(weights(whole), weights(rest), strict=True))
+
+
+def test_what_does_not_help_is_put_back(subject: Subject) -> None:
+    """Nothing is nearer to the dense model than itself."""
+    wild = Recover(minutes=1, steps=20, learning_rate=0.9)
+    found, told = recover(subject, subject.model, wild)
+    before = load(subject.model)
+    assert told["recovered"]["rolled_back"]
+    assert told["recovered"]["loss_after"] == told["recovered"]["loss_before"]
+    assert all((a == b).all() for a, b in zip(weights(found), weights(before), strict=True))
+
+
+def test_zeros_stay_zeros(subject: Subject, tmp_path: Path) -> None:
+    save(sparsify(subject, Sparsify(max_drop=0.9))[0], tmp_path)
+    found, told = recover(subject, tmp_path / "model.onnx", FEW)
+    assert not told["recovered"]["rolled_back"]
+    shares = [float((array == 0).mean()) for array in weights(found) if array.ndim == 2]
+    assert shares == [0.5, 0.5, 0.5]
+
+
+def test_it_is_a_pass_of_the_stage(subject: Subject, tmp_path: Path) -> None:
+    tables = [
+        PassTable.model_validate({"use": "prune", "neurons": 0.75, "multiple": 1, "max_drop": 0.9}),
+        PassTable.model_validate({"use": "recover", "minutes": 1, "steps": 50}),
+    ]
+    found = carry_out(subject, tables, OnnxRuntime(), tmp_path)
+    assert [step["name"] for step in found["steps"]] == ["prune", "recover"]
+    assert found["recovered"]["loss_after"] == pytest.approx(found["loss"], rel=1e-3)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_without_samples_it_is_refused(subject: Subject, pruned: Path) -> None:
+    with pytest.raises(ConfigError, match="recover needs samples"):
+        recover(Subject(subject.model, [], []), pruned, Recover())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["encoder", "causal"])
+def test_the_command_line_recovers_and_goes_on(
+    kind: str,
+    tiny_bert: Path,
+    some_texts: Path,
+    tmp_path: Path,
+    give_llama: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = tiny_bert if kind == "encoder" else give_llama(tmp_path / "checkpoint")
+    config, space = tmp_path / "llmdeploy.toml", tmp_path / "a"
+    config.write_text(
+        f'[model]\ncheckpoint = "{checkpoint}"\n[[passes]]\nuse = "clean"\n'
+        '[[passes]]\nuse = "prune"\nneurons = 0.5\nmultiple = 8\nmax-drop = 0.9\n'
+        f'[calibration]\nsamples = "{some_texts}"\ncount = 32\nmax-length = 32\n'
+    )
+    asked = ["release", "-q", "-c", str(config), "-w", str(space), "--recover-minutes", "0.05"]
+    assert cli.call(asked) == 0, capsys.readouterr().err
+    results = json.loads((space / "compress" / "stage.json").read_text())["results"]
+    assert results["recovered"]["steps"] > 1
+    assert results["recovered"]["loss_after"] < results["recovered"]["loss_before"]
+    assert not (space / ".compress").exists()
+    assert cli.call(["build", "-c", str(config), "--recover-minutes", "0"]) == 2

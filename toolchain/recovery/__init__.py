@@ -1,0 +1,1 @@
+"""Recovery: a compressed graph run by torch, trained to give the dense one's outputs again."""
