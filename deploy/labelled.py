@@ -2,10 +2,11 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,15 @@ class Labelled:
     """Texts to run, the items they make and the gold of each.
 
     An item is a text, or a pair of texts when `pairs` [items, 2] indexes them. What is drawn
-    anew in a bootstrap is a text when items share texts, else an item.
+    anew in a bootstrap is a text when items share texts, else an item. Where the samples are
+    arrays, `arrays` holds them by input name, a sample a row, and `texts` their numbers.
     """
 
     texts: tuple[str, ...]
     gold: NDArray[Any]
     pairs: NDArray[np.intp]
     shared: bool = False
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
 
 def pairs(samples: Path, encoding: str) -> Labelled:
@@ -82,7 +85,12 @@ def texts(samples: Path, encoding: str) -> Labelled:
 
 
 def answers(samples: Path, labels: Path | None, encoding: str) -> Labelled:
-    """Read a text and its answer an item: by columns, or by a second file with an answer a line."""
+    """Read a text and its answer an item: by columns, or by a second file with an answer a line.
+
+    The samples may be the .npz of an encoder's arrays, a sample a row, beside such a second file.
+    """
+    if samples.suffix == ".npz":
+        return _written_of(samples, labels, encoding)
     if labels is None:
         rows = _table(samples, encoding)
         asked, gold = tuple(row[0] for row in rows), [row[1] for row in rows]
@@ -91,6 +99,26 @@ def answers(samples: Path, labels: Path | None, encoding: str) -> Labelled:
     if len(asked) != len(gold):
         raise ConfigError(f"{len(gold)} answers for {len(asked)} texts", where=labels or samples)
     return Labelled(asked, np.array(gold, dtype=object), np.empty((0, 2), dtype=np.intp))
+
+
+def _written_of(samples: Path, labels: Path | None, encoding: str) -> Labelled:
+    if labels is None:
+        mend = "name a file with a text a line, `labels`"
+        raise ConfigError("arrays without the texts they stand for", where=samples, mend=mend)
+    try:
+        with np.load(samples, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        mend = "write it with numpy.savez"
+        raise ConfigError(f"not a .npz of arrays: {error}", where=samples, mend=mend) from error
+    gold = _lines(labels, encoding)
+    if not arrays or any(array.ndim == 0 or len(array) != len(gold) for array in arrays.values()):
+        sizes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        what = f"{len(gold)} texts for {sizes or 'no arrays'}"
+        raise ConfigError(what, where=samples, mend="give a row a text")
+    numbers = tuple(map(str, range(len(gold))))
+    none = np.empty((0, 2), dtype=np.intp)
+    return Labelled(numbers, np.array(gold, dtype=object), none, arrays=arrays)
 
 
 def _table(path: Path, encoding: str) -> list[list[str]]:

@@ -114,6 +114,35 @@ def start_id(folder: Path) -> int:
     )
 
 
+def start_ids(folder: Path) -> tuple[int, ...]:
+    """The tokens that every text of a decoder starts with: one, or the prompt of a speech model.
+
+    Whisper's (Radford et al., 2022) names the language and the task where it knows several, and
+    says that no times are to be written.
+
+    Raises:
+        ConfigError: they are not named, or the language is not.
+    """
+    start = start_id(folder)
+    said = _read(folder / _FILES[0])
+    silent = said.get("no_timestamps_token_id")
+    if not isinstance(silent, int):
+        return (start,)
+    if not said.get("is_multilingual"):
+        return (start, silent)
+    languages, tasks = (said.get(key) or {} for key in ("lang_to_id", "task_to_id"))
+    language = str(said.get("language") or "").strip("<|>")
+    known = languages.get(f"<|{language}|>")
+    if not isinstance(known, int):
+        raise ConfigError(
+            f"{language!r} is no language of the model" if language else "no language is named",
+            where=folder / _FILES[0],
+            mend='name one, as "language": "en", and export again',
+        )
+    task = tasks.get(str(said.get("task") or "transcribe"))
+    return (start, known, *([task] if isinstance(task, int) else []), silent)
+
+
 def stop_ids(folder: Path) -> frozenset[int]:
     """The tokens that end a text, by generation_config.json, else by config.json."""
     found = (_ids(_read(folder / name).get("eos_token_id")) for name in _FILES)

@@ -23,7 +23,7 @@ from .places import Places, locate, model_of
 from .sampling import Sampling
 from .seq2seq import Pair
 from .signature import Signature
-from .text import Arrays, Encoder, Text
+from .text import Arrays, Encoder, Text, Words
 from .writing import Writer, Written
 
 #: Tokens a text is cut after where neither the caller nor the graph says.
@@ -126,6 +126,17 @@ class Session:
         plain = [prompt if isinstance(prompt, str) else "\n".join(prompt) for prompt in prompts]
         return self._writer().write(plain, sampling or Sampling(), batch=self._batch, chat=chat)
 
+    def write(self, feed: Arrays, sampling: Sampling | None = None) -> list[Written]:
+        """The text that an encoder-decoder writes of each row of arrays, as sound or images.
+
+        Raises:
+            ConfigError: the engine writes no text of arrays, or takes other ones.
+        """
+        if not self._graphs:
+            raise ConfigError(f"a graph for {self.signature.task} writes no text of arrays")
+        _check(next(iter(self._graphs.values())), feed)
+        return self._writer().write_of(feed, sampling or Sampling(), batch=self._batch)
+
     def stream(
         self, prompt: str, sampling: Sampling | None = None, *, chat: bool = False
     ) -> Generator[str, None, Written]:
@@ -195,7 +206,9 @@ class Session:
         assets = self._places.assets
         if self._graphs:
             pair = partial(Pair, self._engines, self._graphs, assets)
-            return Writer(self.encoder, None, assets, pair)
+            first = next(iter(self._graphs.values()))
+            words = self.encoder if first.input("input_ids") else Words(assets)
+            return Writer(words, None, assets, pair)
         if not is_causal(self.signature):
             raise ConfigError(f"a graph for {self.signature.task} writes no text")
         return Writer(self.encoder, self._engines[""], assets)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import BundleError, ConfigError
-from .rules import start_id
+from .rules import start_ids
 from .signature import Signature
 from .text import Arrays
 
@@ -25,7 +25,7 @@ class Pair:
         self._engines = engines
         self._signatures = signatures
         self._where = assets
-        self.start = start_id(assets)
+        self.start = start_ids(assets)
         self._kept: dict[str, Any] = {}
         self.length = 0
 
@@ -36,9 +36,9 @@ class Pair:
         return bounds.max if bounds and bounds.max else float("inf")
 
     def prefill(self, feed: Arrays) -> NDArray[Any]:
-        """Run the encoder on padded texts, and the decoder on the start token.
+        """Run the encoder on its arrays, and the decoder on the start tokens, one at a time.
 
-        Gives logits [texts, vocabulary] of the first token.
+        Gives logits [rows, vocabulary] of the first token.
         """
         encoder, decoder = self._signatures[ENCODER], self._signatures[DECODER]
         names = [tensor.name for tensor in encoder.outputs]
@@ -55,7 +55,10 @@ class Pair:
                 shape = [dim if isinstance(dim, int) else 0 for dim in tensor.shape]
                 self._kept[tensor.name] = _value(np.zeros([rows, *shape[1:]], tensor.dtype))
         self.length = 0
-        return self.step([self.start] * rows)
+        *others, last = self.start
+        for token in others:
+            self.step([token] * rows)
+        return self.step([last] * rows)
 
     def step(self, tokens: Sequence[int]) -> NDArray[Any]:
         """Run one more token a text; logits [texts, vocabulary] after it."""

@@ -30,7 +30,32 @@ _ROWS: dict[str, Row] = {
 }
 
 
-class Encoder:
+class Words:
+    """A tokenizer by itself: tokens to text, and text to tokens.
+
+    Raises:
+        ConfigError: tokenizer.json is missing, too large or not what it should be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = _read(folder / TOKENIZER)
+        self._tokenizer.no_padding()
+
+    def pieces(self) -> Callable[[int], str]:
+        """A function of one text's token ids, in order, to the characters each completes."""
+        stream = DecodeStream(skip_special_tokens=True)
+        return lambda token: stream.step(self._tokenizer, token) or ""
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Token ids back to text."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, no special ones among them."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+class Encoder(Words):
     """A graph's tokenizer: texts in, the graph's own inputs out.
 
     `graph` is the folder of its io.json, where that does not lie beside the tokenizer.
@@ -42,8 +67,7 @@ class Encoder:
 
     def __init__(self, folder: Path, graph: Path | None = None) -> None:
         self.signature = Signature.load(graph or folder)
-        self._tokenizer = _read(folder / TOKENIZER)
-        self._tokenizer.no_padding()
+        super().__init__(folder)
         self._lock = Lock()
         self._ids = _ids(self.signature, graph or folder)
 
@@ -111,11 +135,6 @@ class Encoder:
             )
         return found
 
-    def pieces(self) -> Callable[[int], str]:
-        """A function of one text's token ids, in order, to the characters each completes."""
-        stream = DecodeStream(skip_special_tokens=True)
-        return lambda token: stream.step(self._tokenizer, token) or ""
-
     def arrays(self, encodings: Sequence[Encoding]) -> Arrays:
         """Input arrays of texts that `encodings` tokenised, padded to the longest of them."""
         width = self._width(encodings)
@@ -130,10 +149,6 @@ class Encoder:
             return row
         count = len(encoding.ids)
         return row[len(row) - count :] if self.signature.padding_side == "left" else row[:count]
-
-    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Token ids back to text."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
 
     def _width(self, encodings: Sequence[Encoding]) -> int:
         size = self._ids.shape[-1]

@@ -10,7 +10,9 @@ from .generate import Decoder, Row, decode
 from .rules import Rules
 from .sampling import Sampling
 from .seq2seq import Pair
-from .text import Encoder
+from .text import Arrays, Encoder, Words
+
+Steps = Generator[None]
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,18 @@ class Written:
 class Writer:
     """Generates text; one prompt at a time where the graph pads on the right.
 
-    `pair` makes the two engines of an encoder-decoder, which writes a text of its own.
+    `pair` makes the two engines of an encoder-decoder, which writes a text of its own: after
+    prompts where `encoder` is one, and after arrays.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | Words,
         engine: Any,
         assets: Path,
         pair: Callable[[], Pair] | None = None,
     ) -> None:
-        self._encoder = encoder
+        self._words = encoder
         self._rules = Rules.load(assets)
         self._assets = assets
         self._engine = engine
@@ -49,15 +52,23 @@ class Writer:
         size = batch if together else 1
         found: list[Written] = []
         for start in range(0, len(prompts), size):
-            texts = [_Text(self._encoder, sampling.stop) for _ in prompts[start : start + size]]
-            rows, steps = self._start(prompts[start : start + size], sampling, chat)
-            for _ in steps:
-                for row, text in zip(rows, texts, strict=True):
-                    text.follow(row)
-            found += [
-                Written(text.all, len(row.new), row.finish)
-                for row, text in zip(rows, texts, strict=True)
-            ]
+            found += self._whole(
+                *self._start(prompts[start : start + size], sampling, chat), sampling.stop
+            )
+        return found
+
+    def write_of(self, feed: Arrays, sampling: Sampling, *, batch: int = 8) -> list[Written]:
+        """The text of each row of the arrays that an encoder-decoder's encoder takes.
+
+        Raises:
+            ConfigError: there is no encoder-decoder.
+        """
+        if self._pair is None:
+            raise ConfigError("no text is written after arrays", mend="give texts")
+        found: list[Written] = []
+        for start in range(0, len(next(iter(feed.values()))), batch):
+            part = {name: array[start : start + batch] for name, array in feed.items()}
+            found += self._whole(*self._paired(self._pair(), part, sampling), sampling.stop)
         return found
 
     def stream(
@@ -65,35 +76,53 @@ class Writer:
     ) -> Generator[str, None, Written]:
         """The text after a prompt in pieces, each as soon as its characters are certain."""
         (row,), steps = self._start([prompt], sampling, chat)
-        text = _Text(self._encoder, sampling.stop)
+        text = _Text(self._words, sampling.stop)
         for _ in steps:
             piece = text.follow(row)
             if piece:
                 yield piece
         return Written(text.all, len(row.new), row.finish)
 
+    @property
+    def _encoder(self) -> Encoder:
+        if not isinstance(self._words, Encoder):
+            raise ConfigError("the engine takes no text", mend="give arrays")
+        return self._words
+
+    def _whole(self, rows: list[Row], steps: Steps, stop: tuple[str, ...]) -> list[Written]:
+        texts = [_Text(self._words, stop) for _ in rows]
+        for _ in steps:
+            for row, text in zip(rows, texts, strict=True):
+                text.follow(row)
+        return [
+            Written(text.all, len(row.new), row.finish)
+            for row, text in zip(rows, texts, strict=True)
+        ]
+
+    def _paired(self, pair: Pair, feed: Arrays, sampling: Sampling) -> tuple[list[Row], Steps]:
+        rows = [Row(list(pair.start)) for _ in next(iter(feed.values()))]
+        return rows, decode(pair, feed, rows, sampling, self._rules)
+
     def _start(
         self, prompts: Sequence[str], sampling: Sampling, chat: bool
-    ) -> tuple[list[Row], Generator[None]]:
+    ) -> tuple[list[Row], Steps]:
         encodings = self._encoder.whole(prompts, special=not chat)
         rows = [Row(list(encoding.ids)) for encoding in encodings]
         if not all(row.prompt for row in rows):
             raise ConfigError("a prompt without a token", mend="give at least a word")
         feed = self._encoder.arrays(encodings)
         if self._pair:
-            decoder = self._pair()
-            rows = [Row([decoder.start]) for _ in encodings]
-        else:
-            decoder = Decoder(self._engine, self._encoder.signature, self._assets)
+            return self._paired(self._pair(), feed, sampling)
+        decoder = Decoder(self._engine, self._encoder.signature, self._assets)
         return rows, decode(decoder, feed, rows, sampling, self._rules)
 
 
 class _Text:
     """The text of one row as it grows, held back where a stop string may have begun."""
 
-    def __init__(self, encoder: Encoder, stop: tuple[str, ...]) -> None:
+    def __init__(self, words: Words, stop: tuple[str, ...]) -> None:
         self.all = ""
-        self._pieces = encoder.pieces()
+        self._pieces = words.pieces()
         self._stop = stop
         self._held = ""
         self._taken = 0

@@ -133,8 +133,9 @@ def _profile(facts: Facts) -> dict[str, tuple[int, int, int]]:
     if facts.task == "text-generation":
         most = min(facts.longest or 2048, 2048)
         usual = min(256, most - 1)
-        sizes = {"sequence": (1, 1, min(512, most)), "past": (0, usual, most - 1)}
-        return {"batch": (1, 1, 4), **sizes, "total": (1, usual + 1, most)}
+        prompt = min(128, most - usual)  # one token at a time has a profile of its own
+        sizes = {"sequence": (1, prompt, min(512, most)), "past": (0, usual, most - 1)}
+        return {"batch": (1, 1, 4), **sizes, "total": (1, usual + prompt, most)}
     return {}
 
 

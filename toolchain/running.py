@@ -1,7 +1,8 @@
 """`llmdeploy run`: an engine or a bundle on texts or arrays, results on stdout."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,33 @@ def run_texts(path: Path, texts: Sequence[str], way: Way, as_json: bool, quiet: 
 
 
 def run_arrays(path: Path, arrays: Path, as_json: bool, quiet: bool) -> int:
-    """Run on a .npz of input arrays; shapes and summaries for people, values as JSON."""
+    """Run on a .npz of input arrays; shapes and summaries for people, values as JSON.
+
+    An encoder-decoder writes the text of each row.
+    """
     try:
         with np.load(arrays, allow_pickle=False) as loaded:
             feed = dict(loaded)
     except (OSError, ValueError) as error:
         raise ConfigError(f"not a .npz of arrays: {error}", where=arrays) from error
     with load(path) as session:
+        if session.signature.components:
+            return _show([asdict(each) for each in session.write(feed)], as_json, quiet)
         outputs = session.run(feed)
     if as_json:
         emit({"outputs": {name: array.tolist() for name, array in outputs.items()}})
     elif not quiet:
         for name, array in outputs.items():
             people(file=sys.stdout).print(f"{name} {array.dtype}{list(array.shape)}", markup=False)
+    return 0
+
+
+def _show(written: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool) -> int:
+    if as_json:
+        emit({"results": written})
+    elif not quiet:
+        for each in written:
+            people(file=sys.stdout).print(each["text"], markup=False)
     return 0
 
 

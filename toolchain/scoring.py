@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def score(run: Run, stage: Stage, against: Stage | None = None) -> Stage:
     def work(out: Path) -> dict[str, Any]:
         metric, data = labelled(run)
         results = {"metric": metric.name, "samples": len(data.gold), "data": table.samples}
-        outputs = _written(run, stage, data.texts, out) if metric.generates else None
+        outputs = _written(run, stage, data, out) if metric.generates else None
         if outputs is None:
             outputs = stack(_evaluate(run, stage, metric, data.texts), len(data.texts))
         np.save(out / OUTPUTS, outputs, allow_pickle=False)
@@ -74,17 +75,24 @@ def mean_cosine(before: Array, after: Array) -> float:
     return float(np.mean(np.einsum("ij,ij->i", one, two) / np.maximum(scale, 1e-30)))
 
 
-def _written(run: Run, stage: Stage, texts: Sequence[str], out: Path) -> Array:
-    """What an engine writes after each text, greedily; its tokens are kept beside."""
+def _written(run: Run, stage: Stage, data: Labelled, out: Path) -> Array:
+    """What an engine writes after each text or of each sample's arrays, greedily.
+
+    Its tokens are kept beside.
+    """
     from ..deploy.runtime import load
     from ..deploy.sampling import Sampling
+    from ..deploy.text import Words
 
     table = run.config.evaluation
     sampling = Sampling(max_new_tokens=table.max_new_tokens)
     with load(run.folder(stage.name), batch=table.batch) as session:
-        said = [each.text for each in session.generate(texts, sampling)]
-        encoded = session.encoder.whole([text or " " for text in said], special=False)
-    tokens = json.dumps([list(each.ids) for each in encoded])
+        if data.arrays:
+            written = session.write(dict(data.arrays), sampling)
+        else:
+            written = session.generate(data.texts, sampling)
+        said, words = [each.text for each in written], Words(session.assets)
+    tokens = json.dumps([words.ids(text) for text in said])
     (out / TOKENS).write_text(tokens, encoding="utf-8")
     return np.array(said)
 
@@ -120,4 +128,6 @@ def labelled(run: Run) -> tuple[Metric, Labelled]:
 
 def _data(run: Run) -> dict[str, str]:
     metric, data = labelled(run)
-    return {"data": digest_of([metric.name, data.texts, [str(each) for each in data.gold]])}
+    arrays = {name: sha256(array.tobytes()).hexdigest() for name, array in data.arrays.items()}
+    gold = [str(each) for each in data.gold]
+    return {"data": digest_of([metric.name, data.texts, gold, *arrays.items()])}

@@ -104,8 +104,8 @@ def test_a_causal_model_gets_sizes_for_its_cache(tmp_path: Path):
     initialize(str(folder), tmp_path / "llmdeploy.toml")
     profile = load(tmp_path / "llmdeploy.toml").build.profile
     assert profile["past"] == (0, 256, 999)
-    assert profile["total"] == (1, 257, 1000)
-    assert profile["sequence"] == (1, 1, 512)
+    assert profile["sequence"] == (1, 128, 512)
+    assert profile["total"] == (1, 384, 1000)
 
 
 def test_a_multimodal_config_is_read_where_its_text_part_is(tmp_path: Path):

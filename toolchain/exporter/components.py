@@ -185,6 +185,7 @@ def sequence_bounds(subject: Subject) -> Bounds:
     """At least 1, up to the lesser of the position table's and the tokenizer's limit."""
     found = [
         getattr(subject.model.config, "max_position_embeddings", None),
+        getattr(subject.model.config, "max_target_positions", None),  # a speech model's texts
         subject.tokenizer.get("model_max_length"),  # 1e30 where nothing limits it
     ]
     limits = [int(one) for one in found if one and 1 < one < 1 << 31]
