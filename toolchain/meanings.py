@@ -70,7 +70,10 @@ EVALUATION: Mapping[str, Meaning] = {
     "metric": Meaning(
         "How labelled data is scored; `llmdeploy list metrics` shows all.", "pearson"
     ),
-    "samples": Meaning("Labelled inputs that are not calibrated on; a .npz where the model takes no text.", "evaluation.txt"),
+    "samples": Meaning(
+        "Labelled inputs, not calibrated on; a .npz where the model takes no text.",
+        "evaluation.txt",
+    ),
     "labels": Meaning("Their labels, where they are in a file of their own.", "labels.txt"),
     "encoding": Meaning("The encoding of both files."),
     "max-length": Meaning("Longer inputs are cut to this many tokens."),
