@@ -119,6 +119,14 @@ Summary = Annotated[
 Tracking = Annotated[
     str | None, typer.Option("--mlflow", help="Log to MLflow at this URI, and register the bundle.")
 ]
+MatrixFile = Annotated[
+    Path | None,
+    typer.Option("--matrix", help="Release every cell of this file: models, precisions, targets."),
+]
+Jobs = Annotated[
+    str | None,
+    typer.Option(help="With --matrix: so many processes, or ray, or ray:HOST:PORT. 1."),
+]
 
 CONFIG = Path("llmdeploy.toml")
 _SIZES = re.compile(r"[A-Za-z_]\w*=\d+,\d+,\d+")

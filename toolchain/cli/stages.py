@@ -1,10 +1,11 @@
 """The verbs from checkpoint to bundle: each parses, and hands over to `verbs`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ... import ConfigError
 from .. import options as opt
 
 
@@ -32,6 +33,7 @@ def export(
         workspace,
         force,
         quiet,
+        verb="export",
         model=model,
         revision=revision,
         task=task,
@@ -72,7 +74,13 @@ def optimize(
     from .. import verbs
 
     given = verbs.given(
-        config, workspace, force, quiet, lone=path is not None, on_failure=on_failure
+        config,
+        workspace,
+        force,
+        quiet,
+        lone=path is not None,
+        verb="optimize" if path is None else "",
+        on_failure=on_failure,
     )
     if path is None and explain is None and stop_after is None and dump is None:
         return verbs.stage("optimize", given, json, quiet)
@@ -94,7 +102,9 @@ def calibrate(
     """Ranges from samples."""
     from .. import verbs
 
-    given = verbs.given(config, workspace, force, quiet, samples=samples, method=method)
+    given = verbs.given(
+        config, workspace, force, quiet, verb="calibrate", samples=samples, method=method
+    )
     return verbs.stage("calibrate", given, json, quiet)
 
 
@@ -126,6 +136,7 @@ def build(
         workspace,
         force,
         quiet,
+        verb="build",
         precision=verbs.one_precision(precision, flags),
         backends=backend,
         profile=opt.sizes(profile),
@@ -154,7 +165,9 @@ def verify(
 
     if path is not None:
         return verbs.verify_bundle(path, json, quiet)
-    given = verbs.given(config, workspace, force, quiet, allow_unexecuted=allow_unexecuted)
+    given = verbs.given(
+        config, workspace, force, quiet, verb="verify", allow_unexecuted=allow_unexecuted
+    )
     return verbs.end("verify", given, json, quiet)
 
 
@@ -181,6 +194,7 @@ def bundle(
         workspace,
         force,
         quiet,
+        verb="bundle",
         kinds=kind,
         bundle_python=bundle_python,
         sign=sign,
@@ -200,6 +214,8 @@ def release(
     chain: opt.SignChain = None,
     summary: opt.Summary = None,
     mlflow: opt.Tracking = None,
+    matrix: opt.MatrixFile = None,
+    jobs: opt.Jobs = None,
     recover_minutes: opt.RecoverMinutes = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
@@ -207,19 +223,23 @@ def release(
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> int:
-    """All of it, with gates."""
+    """All of it, with gates; with --matrix a release of every cell, and one report."""
     from .. import verbs
 
-    given = verbs.given(
-        config,
-        workspace,
-        force,
-        quiet,
-        allow_unexecuted=allow_unexecuted,
-        bundle_python=bundle_python,
-        sign=sign,
-        certificate=certificate,
-        chain=chain,
-        recover_minutes=recover_minutes,
-    )
+    over: dict[str, Any] = {
+        "allow_unexecuted": allow_unexecuted,
+        "bundle_python": bundle_python,
+        "sign": sign,
+        "certificate": certificate,
+        "chain": chain,
+        "recover_minutes": recover_minutes,
+    }
+    if matrix is not None:
+        from ..matrix.verb import release_all
+
+        asked = {"over": over, "force": force, "mlflow": mlflow}
+        return release_all(matrix, workspace, jobs or "1", asked, json, quiet, summary)
+    if jobs is not None:
+        raise ConfigError("jobs are of a matrix", where="--jobs", mend="add --matrix FILE")
+    given = verbs.given(config, workspace, force, quiet, **over)
     return verbs.end("release", given, json, quiet, summary=summary, tracking=mlflow)

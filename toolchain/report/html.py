@@ -36,7 +36,11 @@ def page(report: Report) -> str:
     parts = [(part.__name__, part(report)) for part in _PARTS]
     there = [title for title, part in parts if part]
     body = html((_verdict(report), _contents(there), [part for _, part in parts]))
-    title = f"{report.verdict}: {report.model.checkpoint}"
+    return document(f"{report.verdict}: {report.model.checkpoint}", body)
+
+
+def document(title: str, body: Html) -> str:
+    """A whole page of this title and body, which stand escaped in it."""
     return _template().substitute(title=html(title), style=_file("page.css"), body=body)
 
 
