@@ -9,6 +9,7 @@ from typing import Any
 from .. import ConfigError
 from ..deploy.signature import Signature
 from .config import Config
+from .said import Said
 from .versions import versions
 from .workspace import Stage, Work, Workspace
 
@@ -21,13 +22,17 @@ def _silent(_: str) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage is given; `stages` collects the records in the order they were asked for."""
+    """What every stage is given; `stages` collects the records in the order they were asked for.
+
+    `said` is what the command line says over the file, which `config` has taken up.
+    """
 
     config: Config
     workspace: Workspace
     force: bool = False
     watch: Watch = _silent
     stages: dict[str, Stage] = field(default_factory=dict)
+    said: Said = field(default_factory=Said)
 
     @property
     def checkpoint(self) -> str:

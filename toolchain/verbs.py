@@ -17,6 +17,7 @@ from .int8 import showing
 from .optimizing import Asked
 from .options import CONFIG
 from .run import Run
+from .said import Said, digest
 from .workspace import Stage, Workspace
 
 #: Where an option of the command line goes in the configuration.
@@ -48,16 +49,29 @@ PLACES = {
 
 
 def given(
-    config: Path, workspace: Path, force: bool, quiet: bool, *, lone: bool = False, **over: Any
+    config: Path,
+    workspace: Path,
+    force: bool,
+    quiet: bool,
+    *,
+    lone: bool = False,
+    verb: str = "",
+    **over: Any,
 ) -> Run:
     """The run that a verb was asked for: the file, and what the command line says over it.
+
+    A `verb` of the path heeds what those before it were told there, and says so.
 
     Raises:
         ConfigError: the file is wrong, or missing where no checkpoint is named otherwise.
     """
     named = lone or bool(over.get("model"))
     base = Config() if named and config == CONFIG and not config.exists() else load(config)
-    asked = {name: value for name, value in over.items() if value is not None}
+    told = {name: _here(name, value) for name, value in over.items() if value is not None}
+    said = Said(verb, digest(base), told)
+    heeded = said.heeding(workspace)
+    _say(heeded, told, quiet)
+    asked = {**heeded, **told}
     minutes = asked.pop("recover_minutes", None)
     base = base if minutes is None else recovering(base, minutes)
     precision = asked.get("precision", base.build.precision)
@@ -67,9 +81,17 @@ def given(
             section = "quantize"  # which weights are rounded how, not which ranges are taken
         table = getattr(base, section)
         kept = _beside(name, table, value)
-        changed = _validated(type(table), {**dict(table), key: _here(name, kept)})
+        changed = _validated(type(table), {**dict(table), key: kept})
         base = base.model_copy(update={section: changed})
-    return Run(base, Workspace(workspace), force, watcher(quiet))
+    return Run(base, Workspace(workspace), force, watcher(quiet), said=said)
+
+
+def _say(heeded: Mapping[str, Any], told: Mapping[str, Any], quiet: bool) -> None:
+    """What is heeded of what earlier verbs were told."""
+    words = [f"{name.replace('_', '-')} {value}" for name, value in heeded.items()
+             if name not in told]  # fmt: skip
+    if words:
+        people(quiet).print(f"as asked before: {', '.join(words)}", markup=False)
 
 
 def recovering(config: Config, minutes: float) -> Config:
@@ -126,6 +148,7 @@ def stage(name: str, run: Run, as_json: bool, quiet: bool) -> int:
     """One stage, all it needs, and its parity; 1 when the parity does not hold."""
     with run.workspace.locked():
         made: Stage = getattr(stages, name)(run)
+        run.said.keep(run.workspace.root)
         parity = {"export": checks.export_parity, "optimize": checks.optimize_parity}.get(name)
         held = parity(run) if parity else []
     if as_json:
@@ -187,6 +210,7 @@ def end(
             if verb == "bundle"
             else getattr(release, verb)(run)
         )
+        run.said.keep(run.workspace.root)
         paths = [Path(made.path) for made in outcome.report.bundles]
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
