@@ -1,13 +1,15 @@
 """Two LayerNormalizations of one tensor, as smoothing leaves them, become one and a product."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from .graph import array, constant, insert, only_use, replace
+from .backend import CLOSE, Promise
+from .graph import array, constant, insert, made_by, only_use, replace
 
 Vector = NDArray[np.float32]
 
@@ -29,6 +31,8 @@ class ShareNorm(ir.passes.InPlacePass):
     The offset moves into the bias of the integer MatMul that the norm is added to. Where there is
     none both norms stay: a product and a sum would cost as much as a norm.
     """
+
+    contract: ClassVar[Promise] = CLOSE
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Share what two norms of one tensor have in common."""
@@ -54,16 +58,28 @@ def _share(graph: ir.Graph, first: ir.Node, second: ir.Node) -> bool:
 
 
 def _added_to(norm: ir.Node) -> ir.Node | None:
-    """The integer MatMul with a bias that the norm alone is added to, and nothing else reads."""
+    """The integer MatMul with a bias that the norm alone is added to, and nothing else reads.
+
+    It may be one of two summands, beside the product of the channels that stay in float.
+    """
     add = only_use(norm.outputs[0])
     if add is None or add.op_type != "Add" or add.domain:
         return None
     other = add.inputs[1 if add.inputs[0] is norm.outputs[0] else 0]
-    product = other.producer() if other is not None else None
-    if other is None or product is None or product.op_type != "MatMulIntegerToFloat":
+    inner = made_by(other, "Add")
+    if inner is None or other is None or only_use(other) is not add:
+        return _biased(other, add)
+    found = (_biased(summand, inner) for summand in inner.inputs)
+    return next((product for product in found if product is not None), None)
+
+
+def _biased(value: ir.Value | None, reader: ir.Node) -> ir.Node | None:
+    """The integer MatMul with a constant bias that makes what `reader` alone reads."""
+    product = value.producer() if value is not None else None
+    if value is None or product is None or product.op_type != "MatMulIntegerToFloat":
         return None
     biased = len(product.inputs) > 6 and constant(product.inputs[6]) is not None
-    return product if biased and only_use(other) is add else None
+    return product if biased and only_use(value) is reader else None
 
 
 def _twins(kept: ir.Node, other: ir.Node, later: ir.Node) -> Twins | None:
