@@ -64,11 +64,13 @@ class OnnxRuntime:
         from .ort_attention import FuseAttention, hidden_rows_are_zero
         from .ort_int8 import IntegerMatMul
         from .ort_norm import ShareNorm
+        from .ort_outliers import PickSooner
         from .ort_weights import WeightOnlyMatMul
         from .sequences import SplitSequences
 
         return (
             SplitSequences(),
+            PickSooner(),
             IntegerMatMul(),
             WeightOnlyMatMul(),
             ShareNorm(),
