@@ -1,4 +1,4 @@
-"""Stages of one workspace in another: what several cells need is made once and lies there once."""
+"""Stages of one workspace in another: what several cells need is made once."""
 
 import os
 import shutil
@@ -10,8 +10,7 @@ from ..workspace import RECORD, Workspace
 def adopt(ours: Workspace, theirs: Workspace) -> tuple[str, ...]:
     """Take over the whole stages of `theirs` that are not in `ours` as they are; their names.
 
-    By hard links where the disk allows: a stage is replaced and never written to, so that both
-    keep what they have. What does not fit the configuration here is made again by its key.
+    What does not fit the configuration here is made again by its key.
     """
     taken: list[str] = []
     for record in sorted(theirs.root.rglob(RECORD)):
@@ -28,7 +27,7 @@ def adopt(ours: Workspace, theirs: Workspace) -> tuple[str, ...]:
 def _take(source: Path, target: Path, aside: Path) -> None:
     old, part = (aside.with_name(f"{aside.name}.{end}") for end in ("old", "part"))
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part, copy_function=_link)
+    shutil.copytree(source, part, copy_function=_copy)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rename(old)
@@ -36,9 +35,13 @@ def _take(source: Path, target: Path, aside: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one that has no links
-        shutil.copy2(source, target)
+def _copy(source: str, target: str) -> str:
+    """A copy that shares its blocks where the file system can: onnx refuses hard links."""
+    with open(source, "rb") as read, open(target, "wb") as write:
+        try:
+            while os.copy_file_range(read.fileno(), write.fileno(), 1 << 30):
+                pass
+        except OSError:  # another file system, or one that cannot
+            shutil.copyfile(source, target)
+    shutil.copystat(source, target)
     return target
