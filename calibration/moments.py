@@ -45,6 +45,10 @@ class Moments:
             self.power += np.square(t, dtype=np.float64).sum(axis=0)
             self.rows += len(x)
 
+    def mean(self) -> Matrix:
+        """The mean of x x^T [k, k], not centred."""
+        return self.gram / max(self.rows, 1)
+
     def centred(self) -> tuple[Matrix, Matrix]:
         """Covariances of the inputs [k, k], and of inputs and targets [k, n]."""
         rows = max(self.rows, 1)

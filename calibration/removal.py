@@ -48,9 +48,16 @@ def damped(gram: Matrix, rows: int) -> tuple[Matrix, float]:
 
 
 def removal_order(
-    gram: Matrix, weight: Matrix, labels: Labels, rows: int, method: Method = "second-order"
+    gram: Matrix,
+    weight: Matrix,
+    labels: Labels,
+    rows: int,
+    method: Method = "second-order",
+    most: int | None = None,
 ) -> Order:
     """In which order the units of inputs go: `gram` [k, k], `weight` [k, n], `labels` [k].
+
+    Where no more than `most` will go, those behind them come in the order of their losses then.
 
     Raises:
         ValueError: a label is missing between 0 and the greatest.
@@ -63,7 +70,9 @@ def removal_order(
         return _scored(gram, weight, members, method)
     single = all(len(each) == 1 for each in members)
     hessian, _ = damped(gram, rows)
-    return _single(hessian, weight, labels) if single else _blocks(hessian, weight, members)
+    if not single:
+        return _blocks(hessian, weight, members)
+    return _single(hessian, weight, labels, units if most is None else most)
 
 
 def _scored(
@@ -78,13 +87,18 @@ def _scored(
     return Order(tuple(order.tolist()), tuple(np.cumsum(each[order]).tolist()))
 
 
-def _single(hessian: Matrix, weight: Matrix, labels: Labels) -> Order:
+def _single(hessian: Matrix, weight: Matrix, labels: Labels, most: int) -> Order:
     """Units of one input, in turns: of the cheapest some go in order, then all others make up."""
     inverse = np.linalg.inv(hessian).astype(np.float32)
     left, alive = weight.astype(np.float32), np.arange(len(hessian))
     order, errors, total = list[int](), list[float](), 0.0
     while len(alive):
         losses = np.square(left).sum(axis=1) / np.maximum(np.diag(inverse), 1e-30)
+        if len(order) >= most:
+            rest = np.argsort(losses, kind="stable")
+            order += labels[alive[rest]].tolist()
+            errors += (total + np.cumsum(losses[rest])).tolist()
+            break
         cheapest = np.argsort(losses, kind="stable")[:CANDIDATES]
         rest = np.delete(losses, cheapest)
         bound = float(rest.min()) if len(rest) else np.inf

@@ -48,14 +48,17 @@ def whole(contents: Contents) -> dict[str, Source]:
         files |= _engine(contents, backend, files)
     portable = PORTABLE if contents.portable else None
     if contents.portable:
-        files |= below(contents.portable, PORTABLE)
+        files |= _beside(below(contents.portable, PORTABLE), files)
     engines = [engine(contents, backend, f"engines/{backend}") for backend in contents.engines]
     return sealed(contents, files, engines, portable)
 
 
 def _engine(contents: Contents, backend: str, files: dict[str, Source]) -> dict[str, Path]:
-    """An engine's files, without those that `model/` holds already under their name."""
-    found = below(contents.engines[backend], f"engines/{backend}")
+    return _beside(below(contents.engines[backend], f"engines/{backend}"), files)
+
+
+def _beside(found: dict[str, Path], files: dict[str, Source]) -> dict[str, Path]:
+    """Files without those that `model/` holds already under their name."""
     return {
         name: path
         for name, path in found.items()

@@ -168,9 +168,19 @@ def droppable(model: ir.Model, group: Group) -> bool:
     """Whether all units of a group may go: its layer's output is only added to others."""
     node = _named(model, group.consumer)
     out = ending(node).outputs[0]
-    if group.interface or out.is_graph_output() or not out.uses():
+    if out.is_graph_output() or not out.uses():
         return False
-    return all(_added(use.node, out) for use in out.uses())
+    ends = [*model.graph.inputs, *model.graph.outputs]
+    cache = [value for value in ends if value.name in group.interface]
+    return all(_added(use.node, out) for use in out.uses()) and not any(map(_measured, cache))
+
+
+def _measured(value: ir.Value) -> bool:
+    """Whether somebody asks how long a cache is: then it has to stay."""
+    producer = value.producer()
+    around = [value, *(producer.inputs if producer is not None else ())]
+    readers = [node for each in around if each is not None for node in each.consumers()]
+    return any(node.op_type in ("Shape", "Size") for node in readers)
 
 
 def _added(node: ir.Node, out: ir.Value) -> bool:
@@ -188,6 +198,13 @@ def _bypass(model: ir.Model, group: Group) -> None:
     last = ending(node)
     out = last.outputs[0]
     move(model.graph, out, _bias_of(last) or _zeros(model.graph, node, out))
+    for output in [each for each in model.graph.outputs if each.name in group.interface]:
+        model.graph.outputs.remove(output)
+    drop_unused(model)
+    for value in [each for each in model.graph.inputs if each.name in group.interface]:
+        if value.uses():
+            raise PassError(f"the cache {value.name} is read elsewhere", mend="keep one unit")
+        model.graph.inputs.remove(value)
 
 
 def _bias_of(last: ir.Node) -> ir.Value | None:

@@ -12,6 +12,7 @@ from . import registry
 from .choosing import divided, make_pass
 from .feeds import logit_names, parity_feeds, timed_phases, valid
 from .locating import locate
+from .narrowing import fitted, of, through
 from .replay import Outputs, replay
 from .run import Run
 from .stages import engine, export, float_engine, neutral, optimize, slim
@@ -107,6 +108,8 @@ def _parity(
             marks = valid(run, feeds, graph)
             one, other = (str(Path(each, graph)) for each in names)
             before, after = reference(graph)(feeds), candidate(graph)(feeds)
+            if (less := of(run, name, graph)) and not of(run, against, graph):
+                before = [less.outputs(each) for each in before]
             parity = compare(one, other, before, after, tolerance, marks)
             found = {**asdict(parity), "inputs": what}
             if not parity.ok:
@@ -162,20 +165,24 @@ def _agreement(
 
 
 def _graph(run: Run, stage: str) -> Of:
-    return lambda graph: lambda feeds: replay(run.folder(stage, graph) / "model.onnx", feeds)
+    def give(graph: str) -> Give:
+        path = run.folder(stage, graph) / "model.onnx"
+        return lambda feeds: replay(path, fitted(run, stage, graph, feeds))
+
+    return give
 
 
 def _engine(run: Run, stage: Stage) -> Of:
     backend = registry.find("backends", stage.results["backend"])()
 
-    def of(graph: str) -> Give:
+    def engines(graph: str) -> Give:
         def give(feeds: Sequence[Feed]) -> list[Outputs]:
             with backend.runner(run.folder(stage.name, graph)) as call:
-                return [call(feed) for feed in feeds]
+                return [call(feed) for feed in fitted(run, stage.name, graph, feeds)]
 
         return give
 
-    return of
+    return engines
 
 
 def unexecutable(name: str) -> str:
@@ -213,7 +220,10 @@ def _timings(
     backend = registry.find("backends", name)()
     with ExitStack() as stack:
         runners = {
-            label: stack.enter_context(backend.runner(run.folder(stage.name, graph)))
+            label: through(
+                of(run, stage.name, graph),
+                stack.enter_context(backend.runner(run.folder(stage.name, graph))),
+            )
             for label, stage in stages.items()
         }
         for phase, feeds in timed_phases(run, graph).items():
@@ -229,7 +239,7 @@ def footprint(run: Run, stage: Stage, name: str = "onnxruntime") -> Stage:
         from ..deploy.footprint import footprint as measure
 
         fed = [
-            (graph, feed)
+            (graph, narrow.feed(feed) if (narrow := of(run, stage.name, graph)) else feed)
             for graph in run.graphs
             for feeds in timed_phases(run, graph).values()
             for feed in feeds.values()

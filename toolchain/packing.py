@@ -12,10 +12,12 @@ from ..deploy.backend import Run as Call
 from ..deploy.bundle import Lineage, Recipe, Requires, Tolerance
 from ..deploy.contents import Case, Contents
 from ..deploy.requirements import derive, on_gpu
+from ..deploy.signature import Signature
 from . import registry
-from .feeds import SENTENCES, parity_feeds, read, signature
+from .feeds import SENTENCES, parity_feeds, read
 from .feeds.encoding import Texts, textual
 from .feeds.rolling import following, keeps_cache
+from .narrowing import fitted, home
 from .run import Run
 from .stages import neutral
 from .versions import ENGINE, EXPORT, versions
@@ -26,10 +28,14 @@ TOLERANCE = {
     "fp16": Tolerance(min_cosine=0.999),
     "bf16": Tolerance(min_cosine=0.99),
     "int8": Tolerance(min_cosine=0.995),
+    "fp8": Tolerance(min_cosine=0.995),
+    "w8a16": Tolerance(min_cosine=0.999),
     "w8": Tolerance(min_cosine=0.995),
     "int4": Tolerance(min_cosine=0.995),
 }
 GOLDEN_TEXTS = 4
+#: Any engine's stage: all are of one graph.
+ENGINES = "engine"
 #: Of a text whose continuation is checked, so many tokens.
 GOLDEN_TOKENS = 16
 
@@ -42,7 +48,7 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
     """
     backends = run.config.build.backends
     engines = {name: run.folder(f"engine/{name}") for name in backends}
-    exported = run.folder("export")
+    exported, assets = run.folder("export"), home(run, neutral(run).name)
     made = [run.stages.get(name) for name in ("compress", "calibrate", "quantize")]
     samples = (stage.inputs["samples"] for stage in made if stage and "samples" in stage.inputs)
     known = versions(tuple(dict.fromkeys((*EXPORT, *ENGINE))))
@@ -50,7 +56,7 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
         name=bundle_name(run),
         version=run.config.bundle.version,
         engines=engines,
-        assets=exported,
+        assets=assets,
         golden=golden(run),
         tolerance=TOLERANCE[run.config.build.precision],
         lineage=Lineage(
@@ -116,11 +122,12 @@ def _text_cases(run: Run, graph: str) -> list[Case]:
     """Texts where the graph takes them: the device's tokenizer is then held against ours too."""
     table = run.config.calibration
     texts: Sequence[str] = read(run).texts[:GOLDEN_TEXTS] if table.samples else SENTENCES
-    if not texts or not textual(signature(run, graph)):
+    known = Signature.load(home(run, ENGINES, graph))
+    if not texts or not textual(known):
         return _graph_cases(run, graph)
-    if keeps_cache(signature(run, graph)):
+    if keeps_cache(known):
         return _decoded(run, graph, texts[:1])
-    encode, cases = Texts(run), list[Case]()
+    encode, cases = Texts(run, ENGINES), list[Case]()
     with _engine(run, graph) as call:
         for part in (texts, texts[:1]):
             feed = encode(part, table.max_length)
@@ -130,10 +137,10 @@ def _text_cases(run: Run, graph: str) -> list[Case]:
 
 def _decoded(run: Run, graph: str, texts: Sequence[str]) -> list[Case]:
     """A few tokens of one text, and the step after them: logits are large."""
-    known = signature(run, graph)
+    known = Signature.load(home(run, ENGINES, graph))
     length = min(GOLDEN_TOKENS, run.config.calibration.max_length)
     with _engine(run, graph) as call:
-        feed = Texts(run)(texts, length)
+        feed = Texts(run, ENGINES)(texts, length)
         outputs = call(feed)
         after = following(known, feed, outputs)
         return [
@@ -146,7 +153,8 @@ def _graph_cases(run: Run, graph: str) -> list[Case]:
     """The first feeds that parity is measured on: for a decoder, without and with a cache."""
     feeds, _ = parity_feeds(run, graph, count=2)
     with _engine(run, graph) as call:
-        return [Case(feed, call(feed), graph=graph) for feed in feeds[:2]]
+        narrow = fitted(run, ENGINES, graph, feeds[:2])
+        return [Case(feed, call(feed), graph=graph) for feed in narrow]
 
 
 def _engine(run: Run, graph: str) -> AbstractContextManager[Call]:

@@ -106,7 +106,7 @@ def _evaluate(run: Run, stage: Stage, metric: Metric, texts: Sequence[str]) -> l
             where="[evaluation] metric",
             mend=mend,
         )
-    table, encode = run.config.evaluation, Texts(run)
+    table, encode = run.config.evaluation, Texts(run, stage.name)
     name = signature(run).outputs[0].name
     backend = registry.find("backends", stage.name.rpartition("/")[2])()
     kept: list[Any] = []

@@ -20,6 +20,7 @@ from .feeds import (
     parity_feeds,
 )
 from .joining import named, over
+from .narrowing import fitted, home
 from .referenced import weights_of
 from .run import Run
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
@@ -111,9 +112,9 @@ def calibrate(run: Run) -> Stage:
         return collect(
             run.folder(before.name, graph) / "model.onnx",
             out,
-            feeds.fit,
+            fitted(run, before.name, graph, feeds.fit),
             mask=mask_name(run, graph),
-            held_out=feeds.held_out,
+            held_out=fitted(run, before.name, graph, feeds.held_out),
             source=feeds.source,
             method=table.method,
             seed=table.seed,
@@ -146,7 +147,7 @@ def quantize(run: Run) -> Stage:
             precision=precision,
             keep=named(graph, keep),
             max_drop=table.max_drop,
-            feeds=feeds.held_out,
+            feeds=fitted(run, before.name, graph, feeds.held_out),
             mask=mask_name(run, graph),
             logits=logit_names(run, graph),
         )
@@ -169,6 +170,7 @@ def halve(run: Run) -> Stage:
         from .halving import halve as cast
 
         feeds, what = parity_feeds(run, graph)
+        feeds = fitted(run, before.name, graph, feeds)
         model, kept = run.folder(before.name, graph) / "model.onnx", named(graph, keep)
         return {**cast(model, out, feeds, precision=precision, keep=kept), "samples": what}
 
@@ -224,7 +226,7 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
             lowered, steps = _lower(path, backend, precision, Path(aside))
             given = options_of(run, name, backend)
             built = backend.build(lowered, out, profiles[graph], given)
-        _copy(run.folder("export", graph), out)
+        _copy(home(run, source.name, graph), out)
         return {"files": built.files, "facts": built.facts, "steps": steps}
 
     def whole(out: Path) -> dict[str, Any]:

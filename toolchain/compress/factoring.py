@@ -1,27 +1,32 @@
 """The pass `low-rank` fitted to a model: ranks under one budget, then factors layer by layer."""
 
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from ... import ConfigError
 from ...calibration import one_thread
-from ...calibration.low_rank import Weight, factors, ranks
+from ...calibration.low_rank import Weight, factors, lost, ranks
 from ...calibration.moments import Moments
 from ...passes import load
 from ...passes.factor import Factor, Thin
 from ...passes.infer import infer
 from ...passes.low_rank import LowRank
 from ...passes.sites import Layer, Site, find, weight_of
+from .shelf import Spill
 from .subject import Subject
 from .visiting import visit
 
 
-def factor(subject: Subject, asked: LowRank) -> tuple[ir.Model, dict[str, Any]]:
+def factor(
+    subject: Subject, asked: LowRank, scratch: Path | None = None
+) -> tuple[ir.Model, dict[str, Any]]:
     """The model with thin factors in the place of weights, and what of it is told.
 
     First the losses of all ranks of all weights, seen on the dense model; then, with the ranks
-    chosen, each weight is factored on what the layers before it now give.
+    chosen, each weight is factored on what the layers before it now give. Thin weights lie in
+    `scratch` until the model is saved, in memory where there is none.
 
     Raises:
         ConfigError: no samples, or no weight that thin factors make smaller.
@@ -33,16 +38,22 @@ def factor(subject: Subject, asked: LowRank) -> tuple[ir.Model, dict[str, Any]]:
     infer(model)
     known: dict[str, Weight] = {}
     told: list[dict[str, Any]] = []
+    spill = Spill(scratch) if scratch else None
 
     def look(site: Site, seen: Moments) -> None:
+        gram = seen.mean()
         for layer in site.eligible:
-            lost = factors(_gram(seen), weight_of(model, layer), seen.rows, asked.method).lost
-            known[layer.node] = Weight(layer.k, layer.n, lost)
+            weight = weight_of(model, layer)
+            known[layer.node] = Weight(
+                layer.k, layer.n, lost(gram, weight, seen.rows, asked.method)
+            )
 
     def change(site: Site, seen: Moments) -> None:
         for layer in site.eligible:
             if layer.node in chosen:
                 told.append(_one(model, layer, seen, asked, chosen[layer.node]))
+        if spill:
+            spill(model)
 
     with one_thread():
         visit(subject, model, sites, look)
@@ -55,13 +66,9 @@ def factor(subject: Subject, asked: LowRank) -> tuple[ir.Model, dict[str, Any]]:
     return model, {"factored": told, "parameters_removed": gone / before}
 
 
-def _gram(seen: Moments) -> Any:
-    return seen.gram / max(seen.rows, 1)
-
-
 def _one(model: ir.Model, layer: Layer, seen: Moments, asked: LowRank, rank: int) -> dict[str, Any]:
-    made = factors(_gram(seen), weight_of(model, layer), seen.rows, asked.method)
+    made = factors(seen.mean(), weight_of(model, layer), seen.rows, asked.method)
     left, right = made.at(rank)
     Factor({layer.node: Thin(left, right)})(model)
-    lost = float(made.lost[rank])
-    return {"node": layer.node, "k": layer.k, "n": layer.n, "rank": rank, "error": lost}
+    error = float(made.lost[rank])
+    return {"node": layer.node, "k": layer.k, "n": layer.n, "rank": rank, "error": error}

@@ -1,7 +1,7 @@
 """Each pass that needs samples, by its record: the model it makes, and what is told of it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ...passes.low_rank import LowRank
 from ...passes.prune import Prune
 from ...passes.recover import Recover
 from ...passes.sparsify import Sparsify
+from ..narrowing import Narrowing
 from .account import stepped, units_gone
 from .factoring import factor
 from .pruning import prune
@@ -25,42 +26,54 @@ BOUNDED = (Prune, Sparsify, LowRank, Recover)
 
 @dataclass(frozen=True)
 class Stand:
-    """Where a pass stands: the dense subject, the model before it, and where its state may lie."""
+    """Where a pass stands: the dense subject, the model before it, and what that takes less.
+
+    Weights that it changes lie in `scratch` until its model is saved, the state of a training in
+    `training` until the stage is whole.
+    """
 
     dense: Subject
     now: Subject
     backend: Backend
+    narrowing: Narrowing = field(default_factory=Narrowing)
+    scratch: Path | None = None
     training: Path | None = None
 
 
-def fit(
-    name: str, asked: ir.passes.PassBase, stand: Stand
-) -> tuple[ir.Model, dict[str, Any], Step]:
+@dataclass(frozen=True)
+class Fitted:
+    """What a pass made: a model, what is told of it, what it counted, and what it narrowed."""
+
+    model: ir.Model
+    told: dict[str, Any]
+    done: dict[str, int]
+    narrowing: Narrowing = field(default_factory=Narrowing)
+
+
+def fit(name: str, asked: ir.passes.PassBase, stand: Stand) -> tuple[Fitted, Step]:
     """Carry out one pass of the stage, fitted or plain."""
     started = time.perf_counter()
     if not isinstance(asked, BOUNDED):
         model, steps = PassManager([asked]).run(load(stand.now.model))
-        return model, {}, steps[0]
-    model, told, done = _fitted(asked, stand)
+        return Fitted(model, {}, {}), steps[0]
+    made = _fitted(asked, stand)
     seconds = time.perf_counter() - started
-    return model, told, stepped(name, stand.now.model, model, done, seconds)
+    return made, stepped(name, stand.now.model, made.model, made.done, seconds)
 
 
-def _fitted(
-    asked: Prune | Sparsify | LowRank | Recover, stand: Stand
-) -> tuple[ir.Model, dict[str, Any], dict[str, int]]:
+def _fitted(asked: Prune | Sparsify | LowRank | Recover, stand: Stand) -> Fitted:
     now = stand.now
     if isinstance(asked, Prune):
-        made = prune(now, asked, stand.backend)
-        return made.model, made.results, units_gone(made.results)
+        made = prune(now, asked, stand.backend, scratch=stand.scratch)
+        return Fitted(made.model, made.results, units_gone(made.results), made.narrowing)
     if isinstance(asked, Sparsify):
-        model, told = sparsify(now, asked)
-        return model, told, {"layers sparse": len(told["sparse"])}
+        model, told = sparsify(now, asked, stand.scratch)
+        return Fitted(model, told, {"layers sparse": len(told["sparse"])})
     if isinstance(asked, LowRank):
-        model, told = factor(now, asked)
-        return model, told, {"weights factored": len(told["factored"])}
+        model, told = factor(now, asked, stand.scratch)
+        return Fitted(model, told, {"weights factored": len(told["factored"])})
     from ..recovery.recovering import recover  # torch, which nothing else here needs
 
-    model, told = recover(stand.dense, now.model, asked, stand.training)
+    model, told = recover(stand.dense, now.model, asked, stand.training, stand.narrowing)
     back = told["recovered"]["rolled_back"]
-    return model, told, {"weights trained": 0 if back else told["recovered"]["weights"]}
+    return Fitted(model, told, {"weights trained": 0 if back else told["recovered"]["weights"]})

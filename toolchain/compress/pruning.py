@@ -1,17 +1,15 @@
 """The pass `prune` fitted to a model: units by what samples say, widths by what a clock says."""
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ... import ConfigError, PassError
-from ...calibration import forward, one_thread
-from ...calibration.moments import Moments
+from ...calibration import one_thread
 from ...calibration.removal import Order
 from ...deploy.backend import Backend
 from ...passes import load
@@ -19,10 +17,12 @@ from ...passes.coupling import Group, Left, groups
 from ...passes.infer import infer
 from ...passes.prune import Prune
 from ...passes.remove import Remove, droppable
-from ...passes.sites import by_name, layer_of, weight_of
-from .levels import counts, order
+from ...passes.sites import by_name
+from ..narrowing import Narrowing
+from .cuts import narrowing_of
+from .known import Known, learned
+from .levels import counts, share
 from .losses import Losses, every, timed
-from .rows import rows
 from .subject import Choice, Level, Plan, Subject
 from .table import Clock, seconds
 from .trial import Trial
@@ -40,21 +40,19 @@ class Pruned:
 
     model: ir.Model
     results: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the dense model tells: of each reader its inputs, its weights, its units in order."""
-
-    seen: Mapping[str, Moments]
-    weights: Mapping[str, NDArray[np.float64]]
-    orders: Mapping[str, Order]
+    narrowing: Narrowing
 
 
 def prune(
-    subject: Subject, asked: Prune, backend: Backend, watch: Watch = lambda _: None
+    subject: Subject,
+    asked: Prune,
+    backend: Backend,
+    watch: Watch = lambda _: None,
+    scratch: Path | None = None,
 ) -> Pruned:
     """Remove units as asked, each layer corrected for all that was changed before it.
+
+    Changed weights lie in `scratch` until the model is saved, in memory where there is none.
 
     Raises:
         ConfigError: no samples, or nothing in the model can be removed, or not so much of it.
@@ -66,52 +64,33 @@ def prune(
     by_name(model)
     infer(model)
     found, left = groups(model)
-    chosen, kept_whole = _wanted(found, asked)
+    chosen = _wanted(found, asked)
     if not chosen:
-        raise ConfigError("nothing of the model can be pruned", mend=_why((*left, *kept_whole)))
-    with one_thread():
+        raise ConfigError("nothing of the model can be pruned", mend=_why(left))
+    with one_thread(), tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside:
         watch("what each layer sees")
-        known = _known(subject, model, chosen, asked)
+        known = learned(subject, model, chosen, asked, Path(aside))
         choices = [_choice(model, each, known.orders[each.consumer], asked) for each in chosen]
         plan, told = _plan(subject, asked, backend, choices, known, watch)
         watch("correcting the layers")
-        pruned = _carried_out(subject, asked, chosen, plan)
+        pruned = _carried_out(subject, asked, chosen, plan, scratch)
     notes = _notes(known, chosen)
     layers = [_row(each, plan) for each in chosen]
-    alone = [{"node": each.consumer, "reason": each.reason} for each in (*left, *kept_whole)]
-    return Pruned(pruned, {**told, "layers": layers, "left_alone": alone, "notes": notes})
+    alone = [{"node": each.consumer, "reason": each.reason} for each in left]
+    results = {**told, "layers": layers, "left_alone": alone, "notes": notes}
+    return Pruned(pruned, results, narrowing_of(chosen, plan))
 
 
-def _wanted(found: Sequence[Group], asked: Prune) -> tuple[list[Group], list[Left]]:
-    """The groups that may lose units, and those that keep them all."""
-    cached = [Left(each.consumer, "its cache would change") for each in found if each.interface]
-    inner = [each for each in found if not each.interface]
+def _wanted(found: Sequence[Group], asked: Prune) -> list[Group]:
+    """The groups that may lose units."""
     none = {"neurons": asked.neurons == 0, "heads": asked.heads == 0}
     if asked.uniform:
         none = {"neurons": not asked.neurons, "heads": not asked.heads}
-    return [each for each in inner if not none[each.kind]], cached
+    return [each for each in found if not none[each.kind]]
 
 
 def _why(left: Sequence[Left]) -> str:
     return f"{left[0].consumer}: {left[0].reason}" if left else "it has no weight MatMul"
-
-
-def _known(subject: Subject, model: ir.Model, chosen: Sequence[Group], asked: Prune) -> Known:
-    nodes = by_name(model)
-    sources = {each.consumer: nodes[each.consumer].inputs[0] for each in chosen}
-    names = {name: (value.name or "") for name, value in sources.items() if value is not None}
-    seen = {each.consumer: Moments(each.width, 0) for each in chosen}
-    runs = forward(subject.model, list(dict.fromkeys(names.values())), subject.fit)
-    for feed, arrays in zip(subject.fit, runs, strict=True):
-        for name, tensor in names.items():
-            x = rows(np.asarray(arrays[tensor]), feed, subject.mask)
-            seen[name].add(x, np.zeros((len(x), 0), np.float32))
-    weights = {name: weight_of(model, layer_of(nodes[name])).astype(np.float64) for name in names}
-    orders = {
-        each.consumer: order(each, seen[each.consumer], weights[each.consumer], asked.method)
-        for each in chosen
-    }
-    return Known(seen, weights, orders)
 
 
 def _choice(model: ir.Model, group: Group, found: Order, asked: Prune) -> Choice:
@@ -132,8 +111,8 @@ def _plan(
         return {each.group.consumer: _share(each, known, asked) for each in choices}, {}
     shape = f"{asked.batch}x{asked.sequence}"  # ready feeds have the shapes they have
     feed = subject.timed.get(shape) or next(iter(subject.timed.values()))
-    outputs = {name: weight.shape[1] for name, weight in known.weights.items()}
-    clock = Clock(subject.model, backend, feed)
+    outputs = known.weights.outputs
+    clock = Clock(subject.model, backend, feed, [each.group for each in choices])
     try:
         with Trial(subject, list(outputs)) as trial:
             losses = Losses(trial, known.seen, known.weights)
@@ -156,18 +135,17 @@ def _plan(
 
 
 def _share(choice: Choice, known: Known, asked: Prune) -> tuple[int, ...]:
-    """The units that stay where a share of each layer goes, rounded to the asked multiple."""
     group = choice.group
-    share = (asked.neurons if group.kind == "neurons" else asked.heads) or 0.0
-    step = max(1, -(-asked.multiple // (group.width // group.units)))
-    count = max(step, round(group.units * (1 - share) / step) * step)
-    return known.orders[group.consumer].kept(min(count, group.units))
+    return known.orders[group.consumer].kept(share(group, asked))
 
 
-def _carried_out(subject: Subject, asked: Prune, chosen: Sequence[Group], plan: Plan) -> ir.Model:
+def _carried_out(
+    subject: Subject, asked: Prune, chosen: Sequence[Group], plan: Plan, scratch: Path | None
+) -> ir.Model:
     real = {each.consumer: plan[each.consumer] for each in chosen if _less(each, plan)}
     if asked.correct:
-        return Walk(subject, chosen).prune(real)
+        with tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside:
+            return Walk(subject, chosen, Path(aside), scratch).prune(real)
     model = load(subject.model)
     return Remove(real)(model).model
 
@@ -177,10 +155,10 @@ def _less(group: Group, plan: Plan) -> bool:
 
 
 def _notes(known: Known, chosen: Sequence[Group]) -> list[str]:
-    thin = [each for each in chosen if known.seen[each.consumer].rows < ROWS_AN_INPUT * each.width]
+    thin = [each for each in chosen if known.rows[each.consumer] < ROWS_AN_INPUT * each.width]
     if not thin:
         return []
-    row = known.seen[thin[0].consumer].rows
+    row = known.rows[thin[0].consumer]
     what = f"{row} tokens for {max(each.width for each in thin)} inputs of a layer"
     return [f"{what}: corrections are drawn to the old weights; give more samples"]
 

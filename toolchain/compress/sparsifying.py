@@ -1,5 +1,6 @@
 """The pass `sparsify` fitted to a model: each layer on what the layers before it now give."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,17 @@ from ...passes.infer import infer
 from ...passes.refit import Refit, Refitted
 from ...passes.sites import Layer, Site, find, weight_of
 from ...passes.sparsify import Sparsify
+from .shelf import Spill
 from .subject import Subject
 from .visiting import visit
 
 
-def sparsify(subject: Subject, asked: Sparsify) -> tuple[ir.Model, dict[str, Any]]:
+def sparsify(
+    subject: Subject, asked: Sparsify, scratch: Path | None = None
+) -> tuple[ir.Model, dict[str, Any]]:
     """The model with its weights sparse, and what of it is told, layer by layer.
+
+    Changed weights lie in `scratch` until the model is saved, in memory where there is none.
 
     Raises:
         ConfigError: no samples, or no layer that the pattern fits.
@@ -34,16 +40,21 @@ def sparsify(subject: Subject, asked: Sparsify) -> tuple[ir.Model, dict[str, Any
     if not [each for site in sites for each in site.eligible if each not in left]:
         raise ConfigError("the model has no weight that can be sparse", where=subject.model)
     told: list[dict[str, Any]] = []
+    spill = Spill(scratch) if scratch else None
+
+    def change(site: Site, seen: Moments) -> None:
+        told.extend(_site(model, site, seen, asked))
+        if spill:
+            spill(model)
+
     with one_thread():
-        visit(
-            subject, model, sites, lambda site, seen: told.extend(_site(model, site, seen, asked))
-        )
+        visit(subject, model, sites, change)
     alone = [{"node": each.node, "reason": "its inputs are no multiple of four"} for each in left]
     return model, {"sparse": told, "left_alone": alone}
 
 
 def _site(model: ir.Model, site: Site, seen: Moments, asked: Sparsify) -> list[dict[str, Any]]:
-    told, gram = list[dict[str, Any]](), seen.gram / max(seen.rows, 1)
+    told, gram = list[dict[str, Any]](), seen.mean()
     fitting = [each for each in site.eligible if asked.pattern != "2:4" or each.k % FOUR == 0]
     made: dict[str, Refitted] = {}
     for layer in fitting:

@@ -8,12 +8,14 @@ from typing import Any
 
 from ... import ConfigError
 from ...deploy.backend import Backend
+from ...deploy.signature import Signature
 from ...passes import save
 from ...passes.prune import Prune
 from ..choosing import backend_of, divided, make_pass
 from ..config import PassTable
-from ..feeds import calibration_feeds, logit_names, mask_name, timed_phases
-from ..replay import opened
+from ..feeds import assets, calibration_feeds, logit_names, mask_name, timed_phases
+from ..narrowing import Narrowing, from_plain, read
+from ..replay import replay
 from ..run import Run
 from ..stages import each, sample_options, samples_digest
 from ..versions import GRAPH, RUNTIME, versions
@@ -44,7 +46,9 @@ def compress(run: Run, before: Stage) -> Stage:
     def work(graph: str, out: Path) -> dict[str, Any]:
         subject = _subject(run, before, graph, tables)
         kept = Kept(aside / graph, digest_of([inputs, sample_options(run), versions(GRAPH)]))
-        return carry_out(subject, tables, backend_of("onnxruntime", "fp32"), out, kept)
+        told = carry_out(subject, tables, backend_of("onnxruntime", "fp32"), out, kept)
+        _fitting_assets(run, graph, out)
+        return told
 
     made = run.stage(
         "compress",
@@ -55,6 +59,17 @@ def compress(run: Run, before: Stage) -> Stage:
     )
     shutil.rmtree(aside, ignore_errors=True)
     return made
+
+
+def _fitting_assets(run: Run, graph: str, out: Path) -> None:
+    """Beside a narrow graph what is read with it: io.json of its own, all else as exported."""
+    narrow, exported = read(out), run.folder("export", graph)
+    if not narrow:
+        return
+    for path in assets(exported):
+        if not (out / path.name).exists():
+            shutil.copy2(path, out / path.name)
+    narrow.signature(Signature.load(exported)).save(out)
 
 
 def _subject(run: Run, before: Stage, graph: str, tables: Sequence[PassTable]) -> Subject:
@@ -83,29 +98,48 @@ def carry_out(
     `kept` is where what passes made lies until all of it is done.
     """
     results: dict[str, Any] = {"steps": [], "layers": [], "left_alone": [], "notes": []}
-    kept, now = kept or Kept(out / ".passes"), subject
+    kept, now, narrow = kept or Kept(out / ".passes"), subject, Narrowing()
     for index in range(len(tables)):
         done, last = tables[: index + 1], index + 1 == len(tables)
         told = None if last else kept.found(done)
         if told is None:
-            stand = Stand(subject, now, backend, kept.training(done))
-            model, found, step = fit(tables[index].use, make_pass(tables[index]), stand)
-            told = {**found, "step": asdict(step)}
-            save(model, out) if last else kept.put(done, model, told)
-        now = replace(now, model=(out if last else kept.at(index)) / "model.onnx")
+            stand = Stand(
+                subject, now, backend, narrow, kept.folder / "scratch", kept.training(done)
+            )
+            made, step = fit(tables[index].use, make_pass(tables[index]), stand)
+            told = {**made.told, "step": asdict(step), "narrowed": asdict(made.narrowing)}
+            save(made.model, out) if last else kept.put(done, made.model, told)
+            shutil.rmtree(kept.folder / "scratch", ignore_errors=True)
+        less = from_plain(told.pop("narrowed"))
+        now, narrow = _onward(now, less, out if last else kept.at(index)), narrow.then(less)
         results["steps"].append(told.pop("step"))
         for key, value in told.items():
             results[key] = results[key] + value if isinstance(results.get(key), list) else value
-    loss = loss_of(subject, now.model)
+    loss = loss_of(subject, now.model, narrow)
     for asked in map(make_pass, tables):
         if isinstance(asked, BOUNDED):
             held(loss, asked.max_drop, out)
     kept.clear()
+    if narrow:
+        narrow.save(out)
     return {**results, "loss": loss, "samples": len(subject.fit), "tokens": None}
 
 
-def loss_of(subject: Subject, model: Path) -> float:
+def _onward(now: Subject, less: Narrowing, folder: Path) -> Subject:
+    """The subject of the next pass: the model in `folder`, and feeds that fit it."""
+    return replace(
+        now,
+        model=folder / "model.onnx",
+        fit=[less.feed(feed) for feed in now.fit] if less else now.fit,
+        held_out=[less.feed(feed) for feed in now.held_out] if less else now.held_out,
+        timed={shape: less.feed(feed) for shape, feed in now.timed.items()},
+    )
+
+
+def loss_of(subject: Subject, model: Path, narrow: Narrowing | None = None) -> float:
     """The loss of a model's outputs against the subject's on the held-out samples.
+
+    `narrow` is what the model takes and gives less.
 
     Raises:
         ConfigError: there is nothing held out.
@@ -113,8 +147,8 @@ def loss_of(subject: Subject, model: Path) -> float:
     feeds = list(subject.held_out)
     if not feeds:
         raise ConfigError("no samples are held out", mend="give more samples")
-    loss = subject.loss
-    before, after = (
-        [loss.kept(call(feed)) for feed in feeds] for call in (opened(subject.model), opened(model))
-    )
+    loss, counted, less = subject.loss, subject.logits, narrow or Narrowing()
+    wanted = [less.outputs(each) for each in replay(subject.model, feeds, counted)]
+    found = replay(model, [less.feed(feed) for feed in feeds] if less else feeds, counted)
+    before, after = ([loss.kept(each) for each in side] for side in (wanted, found))
     return loss(before, after, feeds)

@@ -93,7 +93,6 @@ class Order:
         found = dict[str, None]()
         for node in self._nodes[: place + 1]:
             for value in node.outputs:
-                behind = any(self._place.get(each, -1) > place for each in value.consumers())
-                if behind or value.is_graph_output():
+                if any(self._place.get(each, -1) > place for each in value.consumers()):
                     found[value.name or ""] = None
         return list(found)

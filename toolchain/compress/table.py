@@ -7,7 +7,10 @@ from pathlib import Path
 
 from ...deploy.backend import Backend, Profile, Run
 from ...passes import PassManager, load, save
+from ...passes.coupling import Group
 from ...passes.remove import Remove
+from ..narrowing import through
+from .cuts import narrowing_of
 from .stretch import Array
 from .subject import Choice, Plan
 
@@ -25,8 +28,11 @@ class Clock:
     On one thread, by the CPU time of the caller: the latency of a machine that does nothing else.
     """
 
-    def __init__(self, model: Path, backend: Backend, feed: Feed) -> None:
+    def __init__(
+        self, model: Path, backend: Backend, feed: Feed, groups: Sequence[Group] = ()
+    ) -> None:
         self._model, self._backend, self._feed = model, backend, feed
+        self._groups = groups
         self._aside = tempfile.TemporaryDirectory(prefix="llmdeploy-")
         self._dense = Path(self._aside.name) / "dense"
         self._build({}, self._dense)
@@ -40,7 +46,8 @@ class Clock:
         folder = Path(self._aside.name) / "pruned"
         self._build(plan, folder)
         with self._backend.runner(self._dense) as dense, self._backend.runner(folder) as pruned:
-            return least((dense, pruned), self._feed, budget_s)
+            narrow = through(narrowing_of(self._groups, plan), pruned)
+            return least((dense, narrow), self._feed, budget_s)
 
     def _build(self, plan: Plan, folder: Path) -> None:
         model = load(self._model)

@@ -8,6 +8,7 @@ target is the dense residual stream less the pruned one's: what earlier layers s
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -23,8 +24,10 @@ from ...passes.linear import ending
 from ...passes.refit import Refit, Refitted
 from ...passes.remove import Remove
 from ...passes.sites import by_name, layer_of, weight_of
+from .cuts import narrowing_of
 from .rows import rows
-from .stretch import Array, Arrays, Order, opened
+from .shelf import Shelf, Spill
+from .stretch import Array, Order, opened
 from .subject import Plan, Subject
 
 
@@ -41,8 +44,12 @@ class Step:
 class Walk:
     """The dense model and the one that is pruned, at the same place of the graph."""
 
-    def __init__(self, subject: Subject, groups: Sequence[Group]) -> None:
-        self._subject = subject
+    def __init__(
+        self, subject: Subject, groups: Sequence[Group], folder: Path, scratch: Path | None = None
+    ) -> None:
+        """Activations lie in `folder`, changed weights in `scratch`, or else in memory."""
+        self._subject, self._folder = subject, folder
+        self._spill = Spill(scratch) if scratch else None
         self.dense, self.pruned = load(subject.model), load(subject.model)
         for model in (self.dense, self.pruned):
             by_name(model)
@@ -51,8 +58,8 @@ class Walk:
         self.steps = sorted(
             (_step(self.dense, self._order, each) for each in groups), key=lambda s: s.place
         )
-        self._wide: list[Arrays] = [dict(feed) for feed in subject.fit]
-        self._slim: list[Arrays] = [dict(feed) for feed in subject.fit]
+        self._wide = Shelf(subject.fit, folder / "wide")
+        self._slim = Shelf(subject.fit, folder / "slim")
 
     def prune(self, plan: Plan, watch: Callable[[str], object] = lambda _: None) -> ir.Model:
         """The pruned model: every group of the plan keeps its units and no others."""
@@ -68,14 +75,21 @@ class Walk:
         group = step.group
         if kept:
             Remove({group.consumer: kept})(self.pruned)
+            self._slim.narrow = self._slim.narrow.then(
+                narrowing_of([group], {group.consumer: kept})
+            )
         makers = {name: _end(self.dense, name) for name in group.producers} if kept else {}
         with opened(self.dense, self._wide[0], [step.target, *makers.values()]) as call:
-            wanted = [call(arrays) for arrays in self._wide]
+            wanted = Shelf([{}] * len(self._wide), self._folder / "wanted")
+            for index, arrays in enumerate(self._wide):
+                wanted.put(index, call(arrays))
         if kept:
             self._refit_makers(group, makers, kept, wanted)
-        self._refit_reader(step, kept, [each[step.target] for each in wanted])
+        self._refit_reader(step, kept, wanted)
         if not kept:
             Remove({group.consumer: ()})(self.pruned)
+        if self._spill:
+            self._spill(self.pruned)
         infer(self.pruned)
 
     def _refit_makers(
@@ -83,7 +97,7 @@ class Walk:
         group: Group,
         makers: Mapping[str, str],
         kept: tuple[int, ...],
-        wanted: Sequence[Arrays],
+        wanted: Shelf,
     ) -> None:
         nodes = by_name(self.pruned)
         sources = {name: _name(nodes[name].inputs[0]) for name in makers}
@@ -98,15 +112,15 @@ class Walk:
                     _moments(seen, name, x, t).add(x, t)
         self._solve({name: seen[name] for name in makers})
 
-    def _refit_reader(self, step: Step, kept: tuple[int, ...], wanted: Sequence[Array]) -> None:
+    def _refit_reader(self, step: Step, kept: tuple[int, ...], wanted: Shelf) -> None:
         node = by_name(self.pruned)[step.group.consumer]
         source = _name(node.inputs[0])
         asked = [source, *([step.other] if step.other else [])]
         seen: dict[str, Moments] = {}
         name = step.group.consumer
         with opened(self.pruned, self._slim[0], asked) as call:
-            for arrays, target in zip(self._slim, wanted, strict=True):
-                found = call(arrays)
+            for arrays, targets in zip(self._slim, wanted, strict=True):
+                found, target = call(arrays), targets[step.target]
                 left = target - found[step.other] if step.other else target
                 x = rows(found[source], arrays, self._subject.mask)
                 t = rows(np.broadcast_to(left, target.shape), arrays, self._subject.mask)
@@ -132,14 +146,10 @@ class Walk:
         names = self._order.alive(place)
         if not names:
             return
-        with opened(self.dense, self._wide[0], names) as call:
-            self._wide = [
-                {**feed, **call(a)} for feed, a in zip(self._subject.fit, self._wide, strict=True)
-            ]
-        with opened(self.pruned, self._slim[0], names) as call:
-            self._slim = [
-                {**feed, **call(a)} for feed, a in zip(self._subject.fit, self._slim, strict=True)
-            ]
+        for model, shelf in ((self.dense, self._wide), (self.pruned, self._slim)):
+            with opened(model, shelf[0], names) as call:
+                for index, arrays in enumerate(shelf):
+                    shelf.put(index, call(arrays))
 
 
 def _moments(seen: dict[str, Moments], name: str, x: Array, t: Array) -> Moments:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ...deploy.backend import Feed
 from ...deploy.signature import Signature
+from ..narrowing import home
 from ..run import Run
 
 _TEXTUAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -12,10 +13,11 @@ _TEXTUAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 class Texts:
     """Texts to feeds by the exported tokenizer."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, stage: str = "export") -> None:
+        """`stage` is the one whose tokenizer it is."""
         from ...deploy.text import Encoder
 
-        self._encoder = Encoder(run.folder("export"), run.folder("export", run.graphs[0]))
+        self._encoder = Encoder(home(run, stage), home(run, stage, run.graphs[0]))
 
     def __call__(self, texts: Sequence[str], max_length: int) -> Feed:
         """Arrays [texts, tokens], padded to the longest."""

@@ -4,7 +4,7 @@ What no table here knows is computed by ONNX's own reference where no gradient p
 sizes); where one does, it is named. No converter that is still kept up reads graphs like these.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from .mixing import MIXING
 from .moving import MOVING
 
 OPERATORS: Mapping[str, Operator] = {**ELEMENTWISE, **MOVING, **MIXING}
+Fit = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 #: Norms and the constants they are given.
 _NORMS = ("LayerNormalization", "RMSNormalization")
 
@@ -28,8 +29,9 @@ _NORMS = ("LayerNormalization", "RMSNormalization")
 class Program:
     """The main graph of a model, node by node; `weights` are the parameters by their names."""
 
-    def __init__(self, model: ir.Model, device: str) -> None:
-        self.model, self.device = model, device
+    def __init__(self, model: ir.Model, device: str, fit: Fit = dict) -> None:
+        """`fit` makes a feed what the graph takes."""
+        self.model, self.device, self._fit = model, device, fit
         self._constants = {
             name: _tensor(value, device) for name, value in model.graph.initializers.items()
         }
@@ -47,7 +49,7 @@ class Program:
             PassError: an operator that a gradient has to pass is not known here.
         """
         known: dict[str, Tensor] = dict(self._constants)
-        known |= {name: _from(array, self.device) for name, array in feed.items()}
+        known |= {name: _from(array, self.device) for name, array in self._fit(feed).items()}
         left = dict(self._reads(tuple(wanted)))
         for node in self._nodes(tuple(wanted)):
             made = self._run(node, [known[v.name or ""] if v else None for v in node.inputs])

@@ -1,12 +1,14 @@
 """The pass `recover` carried out: a compressed graph trained, checked, and put back where worse."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 
 from ... import ConfigError, PassError
 from ...passes import load
@@ -14,10 +16,11 @@ from ...passes.recover import Recover
 from ...passes.sites import find
 from ..compress.stretch import Arrays, opened
 from ..compress.subject import Subject
+from ..narrowing import Narrowing
 from ..replay import opened as replayed
 from .distance import Distance, comparable
 from .program import Program
-from .training import Recipe, Training
+from .training import Feed, Recipe, Training
 
 #: Held-out batches that a training is judged by.
 BATCHES = 12
@@ -26,11 +29,16 @@ NEAR = 1e-3
 
 
 def recover(
-    dense: Subject, model: Path, asked: Recover, folder: Path | None = None
+    dense: Subject,
+    model: Path,
+    asked: Recover,
+    folder: Path | None = None,
+    narrow: Narrowing | None = None,
 ) -> tuple[ir.Model, dict[str, Any]]:
     """The model at `model` with weights nearer to the dense one's outputs, and what is told.
 
-    `folder` keeps the state of a training that is killed; the next one begins there.
+    `folder` keeps the state of a training that is killed; the next one begins there. `narrow` is
+    what the model takes and gives less than the dense one.
 
     Raises:
         ConfigError: no samples, or nothing to train.
@@ -38,17 +46,22 @@ def recover(
     """
     if not dense.fit:
         raise ConfigError("recover needs samples", where="[calibration] samples", mend="name some")
-    program = Program(load(model), "cuda" if torch.cuda.is_available() else "cpu")
+    less = narrow or Narrowing()
+    program = Program(load(model), "cuda" if torch.cuda.is_available() else "cpu", less.feed)
     if not program.weights:
         raise ConfigError("the model has no weight to train", where=model)
     teacher_model = load(dense.model)
-    distance = _distance(dense, teacher_model, program)
-    _same(program, model, dense, distance)
+    distance = _distance(dense, teacher_model, program, less)
+    _same(program, replayed(model)(less.feed(dense.fit[0])), dense.fit[0], distance)
     recipe = Recipe(asked.minutes * 60, asked.steps, asked.learning_rate, asked.seed)
     with (
         tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside,
-        opened(teacher_model, dense.fit[0], distance.names) as teacher,
+        opened(teacher_model, dense.fit[0], distance.names) as call,
     ):
+
+        def teacher(feed: Feed) -> Mapping[str, NDArray[Any]]:
+            return less.outputs(call(feed))
+
         held_out = dense.held_out[:BATCHES]
         wanted = [teacher(feed) for feed in held_out]
 
@@ -68,14 +81,14 @@ def recover(
     return (program.restored() if better else load(model)), {"recovered": told}
 
 
-def _distance(dense: Subject, teacher: ir.Model, program: Program) -> Distance:
+def _distance(dense: Subject, teacher: ir.Model, program: Program, less: Narrowing) -> Distance:
     """What is compared: the outputs that count, and layers' inputs that both models have."""
     known = {v.name for node in program.model.graph for v in node.outputs}
     sites = [site.tensor for site in find(teacher) if site.tensor in known]
     names = [output.name or "" for output in program.model.graph.outputs]
     feed = dense.fit[0]
     with torch.no_grad(), opened(teacher, feed, [*names, *sites]) as call:
-        theirs, ours = call(feed), program(feed, [*names, *sites])
+        theirs, ours = less.outputs(call(feed)), program(feed, [*names, *sites])
     outputs = tuple(dense.loss.kept({name: theirs[name] for name in names}))
     same = comparable([*outputs, *sites], ours, theirs)
     if not set(outputs) <= set(same):
@@ -83,17 +96,15 @@ def _distance(dense: Subject, teacher: ir.Model, program: Program) -> Distance:
     return Distance(outputs, dense.logits, tuple(s for s in sites if s in same), dense.mask)
 
 
-def _same(program: Program, model: Path, dense: Subject, distance: Distance) -> None:
+def _same(program: Program, theirs: Mapping[str, Any], feed: Feed, distance: Distance) -> None:
     """Refuse to train what torch computes otherwise than ONNX Runtime."""
-    feed = dense.fit[0]
-    theirs, ours = replayed(model)(feed), _outputs(program, feed, distance)
+    ours = _outputs(program, feed, distance)
     for name in distance.outputs:
         wide = theirs[name].astype(np.float64)
         error = float(np.abs(ours[name] - wide).max() / (np.abs(wide).max() or 1.0))
         if not error <= NEAR:
             raise PassError(
                 f"torch gives {name} otherwise than ONNX Runtime: {error:.1e}",
-                where=model,
                 mend='leave `use = "recover"` out, and report it',
             )
 
@@ -104,5 +115,5 @@ def _outputs(program: Program, feed: Any, distance: Distance) -> Arrays:
     return {name: each.cpu().numpy() for name, each in found.items()}
 
 
-def _only(arrays: Arrays, distance: Distance) -> Arrays:
+def _only(arrays: Mapping[str, NDArray[Any]], distance: Distance) -> Arrays:
     return {name: arrays[name] for name in distance.outputs}

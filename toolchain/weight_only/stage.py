@@ -7,6 +7,7 @@ from ... import ConfigError
 from ..choosing import kept
 from ..feeds import calibration_feeds, logit_names, mask_name
 from ..joining import named
+from ..narrowing import fitted
 from ..run import Run
 from ..stages import each, sample_options, samples_digest
 from ..versions import GRAPH, RUNTIME
@@ -37,7 +38,10 @@ def weigh(run: Run, before: Stage) -> Stage:
         source: dict[str, Any] = {}
         if sampled:
             feeds = calibration_feeds(run, graph)
-            samples = Samples(feeds.fit, feeds.held_out, samples.mask)
+            fit, held_out = (
+                fitted(run, before.name, graph, each) for each in (feeds.fit, feeds.held_out)
+            )
+            samples = Samples(fit, held_out, samples.mask)
             source = _told(feeds.source)
         found = quantize(
             run.folder(before.name, graph) / "model.onnx",

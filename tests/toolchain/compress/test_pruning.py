@@ -11,17 +11,24 @@ import onnx_ir as ir
 import pytest
 from llmdeploy import ConfigError, PassError
 from llmdeploy.deploy.ort import OnnxRuntime
-from llmdeploy.passes import load, save
+from llmdeploy.deploy.signature import Signature
+from llmdeploy.passes import check, load, save
+from llmdeploy.passes.coupling import groups
+from llmdeploy.passes.infer import infer
 from llmdeploy.passes.prune import Prune
-from llmdeploy.passes.sites import is_weighted, layer_of
+from llmdeploy.passes.remove import Remove, droppable
+from llmdeploy.passes.sites import by_name, is_weighted, layer_of
 from llmdeploy.passes.sparsify import Sparsify
-from llmdeploy.toolchain import cli
+from llmdeploy.toolchain import cli, stages
+from llmdeploy.toolchain.compress.cuts import narrowing_of
 from llmdeploy.toolchain.compress.pruning import prune
 from llmdeploy.toolchain.compress.sparsifying import sparsify
 from llmdeploy.toolchain.compress.stage import carry_out, loss_of
 from llmdeploy.toolchain.compress.subject import Plan, Subject
 from llmdeploy.toolchain.compress.table import Clock
-from llmdeploy.toolchain.config import PassTable
+from llmdeploy.toolchain.config import Config, Model, PassTable
+from llmdeploy.toolchain.run import Run
+from llmdeploy.toolchain.workspace import Workspace
 
 LAYER = """
   u{i} = MatMul(x{i}, up{i})
@@ -36,6 +43,10 @@ METHODS: tuple[Literal["sparsegpt", "wanda", "magnitude"], ...] = (
     "magnitude",
 )
 PLAIN = ("clean", "fold", "fuse", "clean")
+GATE = """
+[gate]
+allow-unexecuted = ["parity.engine/tensorrt-rtx"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -182,17 +193,52 @@ def test_pruned_encoder_goes_on_as_a_dense_one(
 
 
 @pytest.mark.slow
-def test_pruned_causal_model_keeps_its_cache_and_generates(
-    some_texts: Path, tmp_path: Path, give_llama: Callable[..., Path]
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_pruned_causal_model_generates_with_a_narrower_cache(
+    some_texts: Path, tmp_path: Path, give_llama: Callable[..., Path], precision: str
 ) -> None:
+    """A group of query heads that share keys goes from each layer: io.json follows the cache."""
     checkpoint = give_llama(tmp_path / "checkpoint")
-    config = written(
-        tmp_path, checkpoint, some_texts, "neurons = 0.5\nmultiple = 8\nmax-drop = 0.9"
-    )
+    options = "neurons = 0.5\nheads = 0.5\nmultiple = 8\nmax-drop = 0.9"
+    config = written(tmp_path, checkpoint, some_texts, options, precision)
+    text = config.read_text()
+    config.write_text(f'{text}backends = ["onnxruntime", "tensorrt-rtx"]\n{GATE}')
     space = tmp_path / "a"
     assert cli.call(["release", "-q", "-c", str(config), "-w", str(space)]) == 0
-    results = json.loads((space / "compress" / "stage.json").read_text())["results"]
-    assert {row["kept"] for row in results["layers"]} == {32}
-    assert any("cache" in row["reason"] for row in results["left_alone"])
-    engine = space / "engine" / "onnxruntime"
-    assert cli.call(["run", "-q", str(engine), "the release"]) == 0
+    dense, narrow = (Signature.load(space / name) for name in ("export", "compress"))
+    before = [each.shape[1] for each in dense.inputs if each.role.startswith("past_")]
+    after = [each.shape[1] for each in narrow.inputs if each.role.startswith("past_")]
+    assert after == [int(heads) // 2 for heads in before]
+    for folder in ("onnxruntime", "tensorrt-rtx"):
+        assert Signature.load(space / "engine" / folder) == narrow
+    (bundle,) = (space / "bundle" / "edge").glob("*.tar.zst")
+    for path in (space / "engine" / "onnxruntime", bundle):
+        assert cli.call(["run", "-q", str(path), "the release"]) == 0
+    assert cli.call(["verify", "-q", str(bundle)]) == 0
+
+
+def test_an_attention_may_go_with_its_cache(
+    tmp_path: Path, give_llama: Callable[..., Path]
+) -> None:
+    """Of all layers but the one whose cache says how long it is."""
+    model = load(exported(give_llama(tmp_path / "checkpoint"), tmp_path))
+    by_name(model)
+    infer(model)
+    found = [group for group in groups(model)[0] if group.interface]
+    free = [group for group in found if droppable(model, group)]
+    assert len(free) == len(found) - 1
+    names = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    plan = {free[0].consumer: ()}
+    Remove(plan)(model)
+    left = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    assert names - left == set(free[0].interface) == set(narrowing_of(found, plan).gone)
+    check(model, where="without an attention")
+    with pytest.raises(PassError, match="cannot lose all"):
+        Remove({group.consumer: () for group in found if group not in free})(model)
+
+
+def exported(checkpoint: Path, folder: Path) -> Path:
+    run = Run(Config(model=Model(checkpoint=str(checkpoint))), Workspace(folder / "artifacts"))
+    with run.workspace.locked():
+        stages.optimize(run)
+    return run.folder("optimize")
