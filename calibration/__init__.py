@@ -4,6 +4,7 @@ from . import ranges
 from .blocks import is_large
 from .case import Case, Choice, Freedom
 from .choosing import choose, covering
+from .formats import E4M3, FORMATS, INT8, INT16, Format, Formats
 from .forward import Arrays, Feed, forward, forward_blocks
 from .observers import Observer
 from .ranges import Calibrated, Kept, Range
@@ -14,12 +15,18 @@ from .statistics import Seen, Size, Watched, collect
 from .threads import ahead, one_thread, side_by_side
 
 __all__ = [
+    "E4M3",
+    "FORMATS",
+    "INT8",
+    "INT16",
     "Arrays",
     "Calibrated",
     "Case",
     "Choice",
     "Compensation",
     "Feed",
+    "Format",
+    "Formats",
     "Freedom",
     "Kept",
     "Observer",

@@ -20,13 +20,15 @@ class Freedom:
     """What an activation's place in the graph allows.
 
     `shift`: a shift a channel, one for all, or none. `repeat` heads of `width` channels must
-    share their scale. `smooth` is false where nothing may be scaled.
+    share their scale. `smooth` is false where nothing may be scaled, `apart` where no outlier
+    channel may stay in float by itself.
     """
 
     shift: Literal["channel", "scalar", "none"] = "none"
     repeat: int = 1
     width: int = 0
     smooth: bool = True
+    apart: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choic
     `observers` restricts the ranges that are tried; all of `TRIED` by default.
     """
     best = _best_strength(case)
-    outliers = find_outliers(case) if max(best.errors) > NOISY else ()
+    noisy = case.freedom.apart and max(best.errors) > NOISY
+    outliers = find_outliers(case) if noisy else ()
     if outliers:
         other = without(case, outliers)
         apart = replace(_best_strength(other), outliers=outliers)

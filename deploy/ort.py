@@ -19,6 +19,8 @@ from .ort_session import Settings, onnxruntime, open_session, options
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: FP8 is not among them: the CPU has no kernel of it.
+PRECISIONS = frozenset({"fp32", "fp16", "int8", "w8a16", "w8", "int4"})
 #: Weights smaller than this stay in the graph.
 INLINE_BYTES = 1024
 
@@ -43,7 +45,7 @@ class OnnxRuntime:
     """ONNX Runtime, on the CPU unless a GPU provider is asked for."""
 
     name: ClassVar[str] = "onnxruntime"
-    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16", "int8", "w8", "int4"})
+    precisions: ClassVar[frozenset[str]] = PRECISIONS
     accepts: ClassVar[type[BaseModel]] = Options
 
     def missing(self) -> str | None:

@@ -80,6 +80,8 @@ def options(settings: Settings) -> Any:
     entries = {
         "session.intra_op.allow_spinning": "1" if settings.spinning else "0",
         "session.disable_prepacking": "0" if settings.prepacking else "1",
+        # a weight that the runtime finds to be quantised is no leave to round what it multiplies
+        "session.qdq_matmulnbits_accuracy_level": "1",
     }
     for key, value in entries.items():
         made.add_session_config_entry(key, value)

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 PLAN = "engine.plan"
 SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
-PRECISIONS = frozenset({"fp32", "fp16", "bf16", "int8", "w8", "int4"})
+PRECISIONS = frozenset({"fp32", "fp16", "bf16", "int8", "fp8", "w8", "int4"})
 #: What TensorRT-RTX 1.7 builds for where nothing is asked for.
 PORTABLE = ("8.0", "8.6", "8.9", "12.0")
+#: Those of them that have FP8.
+FP8 = PORTABLE[2:]
 
 
 class _TensorRt:
@@ -121,11 +123,12 @@ class _TensorRt:
         kinds, checked = _kinds(figures.pop("inspector", None), checked)
         why = gpu.unusable()
         rtx = self.module == "tensorrt_rtx"
+        portable = FP8 if "FLOAT8E4M3FN" in checked.asked else PORTABLE
         return {
             "module": self.module,
             **figures,
             "plan_version": header(folder / PLAN).version,
-            "compute_capabilities": list(options.compute_capabilities or PORTABLE) if rtx else [],
+            "compute_capabilities": list(options.compute_capabilities or portable) if rtx else [],
             "profile": spec["profiles"],
             "tf32": options.tf32,
             "audit": asdict(checked),

@@ -87,7 +87,7 @@ def _quantize(node: ir.Node) -> Iterator[Finding]:
     elif kind == "int32":
         what, mend = "an int32 bias is not taken", "leave the bias in float"
         yield Finding("int32-bias", name, what, mend)
-    elif kind in ("uint4", "float8e5m2", "float8e5m2fnuz", "float8e4m3fnuz"):
+    elif kind in ("int16", "uint16", "uint4", "float8e5m2", "float8e5m2fnuz", "float8e4m3fnuz"):
         what = f"{kind} cannot be imported"
         yield Finding("dtype", name, what, "use int8, int4 or float8e4m3fn")
     zeros = constant(node.inputs[2]) if not omitted else None

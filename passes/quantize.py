@@ -1,9 +1,9 @@
-"""The pass `quantize`: INT8 Q/DQ around weight MatMuls, as TensorRT wants it.
+"""The pass `quantize`: INT8 or FP8 Q/DQ around weight MatMuls, as TensorRT wants it.
 
 x -> QuantizeLinear(scale, int8 0) -> DequantizeLinear -> MatMul <- DequantizeLinear(int8 [k, n],
 scale [n], int8 zeros [n], axis 1). Symmetric; one Q/DQ pair an activation; DQ feeds MatMul
 directly; outputs and biases stay float. ONNX reads a missing zero point as uint8, so that it is
-written out.
+written out. FP8 is E4M3 in the place of int8; int16 activations no TensorRT takes.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,22 @@ from .contract import Contract
 from .kinds import Pass
 from .linear import array_of, change_bias, drop_unused, initializer
 from .sites import by_name, is_weighted, layer_of
+from .weight_only import lift
 
 
 @record(frozen=True)
 class Int8:
-    """What a layer becomes: x / `scale` rounded, an int8 weight [k, n] with `steps` [n], float32.
+    """What a layer becomes: x / `scale` rounded, a weight [k, n] with `steps` [n], float32.
 
-    `offset` [n] is added to the bias: what the rounding costs on average.
+    `offset` [n] is added to the bias: what the rounding costs on average. `kind` is what x
+    becomes, INT8, INT16 or FLOAT8E4M3FN; the weight's dtype is its own.
     """
 
     scale: float
     weight: ir.TensorProtocol
     steps: NDArray[np.float32]
     offset: NDArray[np.float32] | None = None
+    kind: ir.DataType = ir.DataType.INT8
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -56,6 +59,8 @@ class Quantize(Pass):
             if node is None or not is_weighted(node):
                 raise PassError(f"no weight MatMul called {name!r}", mend="calibrate again")
             _quantize(model.graph, node, layer, pairs)
+        if any(layer.kind == ir.DataType.INT16 for layer in self.layers.values()):
+            lift(model)
         drop_unused(model)
         return ir.passes.PassResult(model, modified=bool(self.layers))
 
@@ -74,21 +79,21 @@ def _quantize(
     assert source is not None
     key = (source.name or "", layer.scale)
     if key not in pairs:
-        pairs[key] = _pair(graph, node, source, layer.scale)
+        pairs[key] = _pair(graph, node, source, layer)
     node.replace_input_with(0, pairs[key])
 
 
-def _pair(graph: ir.Graph, node: ir.Node, source: ir.Value, scale: float) -> ir.Value:
+def _pair(graph: ir.Graph, node: ir.Node, source: ir.Value, layer: Int8) -> ir.Value:
     kind = (source.dtype or ir.DataType.FLOAT).numpy()
-    step = array_of(graph, np.asarray(scale).astype(kind), f"{source.name}.scale")
-    zero = array_of(graph, np.zeros((), np.int8), f"{source.name}.zero_point")
+    step = array_of(graph, np.asarray(layer.scale).astype(kind), f"{source.name}.scale")
+    zero = array_of(graph, np.zeros((), layer.kind.numpy()), f"{source.name}.zero_point")
     there = ir.node("QuantizeLinear", [source, step, zero], name=f"{node.name}.quantize")
     back = ir.node(
         "DequantizeLinear", [there.outputs[0], step, zero], name=f"{node.name}.dequantize"
     )
     made, out = there.outputs[0], back.outputs[0]
     made.name, made.shape = f"{source.name}.quantized", source.shape
-    made.type = ir.TensorType(ir.DataType.INT8)
+    made.type = ir.TensorType(layer.kind)
     out.name, out.shape, out.type = f"{source.name}.dequantized", source.shape, source.type
     graph.insert_before(node, [there, back])
     return out
@@ -99,9 +104,10 @@ def _dequantized_weight(graph: ir.Graph, node: ir.Node, layer: Int8, turned: boo
     assert old is not None
     axis, kind = (0 if turned else 1), (old.dtype or ir.DataType.FLOAT).numpy()
     name = f"{node.name}.weight"
-    values = initializer(graph, layer.weight, f"{name}.int8")
+    dtype = layer.weight.dtype
+    values = initializer(graph, layer.weight, f"{name}.{dtype.name.lower()}")
     steps = array_of(graph, layer.steps.astype(kind), f"{name}.scale")
-    zeros = array_of(graph, np.zeros(layer.steps.shape, np.int8), f"{name}.zero_point")
+    zeros = array_of(graph, np.zeros(layer.steps.shape, dtype.numpy()), f"{name}.zero_point")
     back = ir.node(
         "DequantizeLinear",
         [values, steps, zeros],

@@ -13,6 +13,7 @@ from .kinds import Pass
 from .linear import array_of, initializer, move
 from .quantize import Int8
 from .sites import by_name, layer_of
+from .weight_only import lift
 
 PREFIX = "int8."
 
@@ -33,6 +34,8 @@ class Switch(Pass):
         nodes = by_name(model)
         for name, layer in self.layers.items():
             _switch(model.graph, nodes[name], layer)
+        if any(layer.kind == ir.DataType.INT16 for layer in self.layers.values()):
+            lift(model)
         return ir.passes.PassResult(model, modified=bool(self.layers))
 
 
@@ -60,8 +63,8 @@ def _float(node: ir.Node) -> ir.Graph:
 def _int8(graph: ir.Graph, node: ir.Node, layer: Int8) -> ir.Graph:
     name, shape, axis = node.name, layer_of(node), 0 if layer_of(node).transposed else 1
     step = array_of(graph, np.asarray(layer.scale, np.float32), f"{name}.scale")
-    zero = array_of(graph, np.zeros((), np.int8), f"{name}.zero_point")
-    values = initializer(graph, layer.weight, f"{name}.int8")
+    zero = array_of(graph, np.zeros((), layer.kind.numpy()), f"{name}.zero_point")
+    values = initializer(graph, layer.weight, f"{name}.narrow")
     steps = array_of(graph, layer.steps, f"{name}.steps")
     there = ir.node("QuantizeLinear", [node.inputs[0], step, zero])
     back = ir.node("DequantizeLinear", [there.outputs[0], step, zero])

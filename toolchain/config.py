@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .. import ConfigError
 from .paths import resolve
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "w8", "int4"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "w8a16", "w8", "int4"]
 #: Precisions of the weights alone.
 WEIGHT_ONLY = ("w8", "int4")
+#: Those that round activations too, by ranges from samples.
+CALIBRATED = ("int8", "fp8", "w8a16")
 FILE = "llmdeploy.toml"
 
 

@@ -57,7 +57,8 @@ QUANTIZE: Mapping[str, Meaning] = {
 }
 BUILD: Mapping[str, Meaning] = {
     "precision": Meaning(
-        "fp32, fp16, bf16, int8, or of weights alone w8, int4; --int8 and its like override it."
+        "fp32, fp16, bf16, int8, fp8 (TensorRT's), w8a16 (int16 activations, ONNX Runtime's), or of"
+        " weights alone w8, int4; --int8 and its like override it."
     ),
     "backends": Meaning("Engines to build: onnxruntime, tensorrt, tensorrt-rtx."),
     "profile": Meaning(

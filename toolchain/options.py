@@ -37,7 +37,8 @@ SamplesFile = Annotated[
     str | None, typer.Option("--samples", help="Calibration samples; over [calibration] samples.")
 ]
 PrecisionName = Annotated[
-    str | None, typer.Option("--precision", "-p", help="fp32, fp16, bf16, int8, w8 or int4.")
+    str | None,
+    typer.Option("--precision", "-p", help="fp32, fp16, bf16, int8, fp8, w8a16, w8 or int4."),
 ]
 Int8 = Annotated[bool, typer.Option("--int8", help="The same as --precision int8.")]
 Fp16 = Annotated[bool, typer.Option("--fp16", help="The same as --precision fp16.")]

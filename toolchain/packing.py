@@ -30,6 +30,8 @@ TOLERANCE = {
     "int8": Tolerance(min_cosine=0.995),
     "fp8": Tolerance(min_cosine=0.995),
     "w8a16": Tolerance(min_cosine=0.999),
+    "fp8": Tolerance(min_cosine=0.995),
+    "w8a16": Tolerance(min_cosine=0.999),
     "w8": Tolerance(min_cosine=0.995),
     "int4": Tolerance(min_cosine=0.995),
 }

@@ -3,7 +3,7 @@
 from .. import ConfigError
 from . import registry
 from .choosing import backend_of, divided, make_pass
-from .config import WEIGHT_ONLY, Config
+from .config import CALIBRATED, WEIGHT_ONLY, Config
 from .feeds import read
 from .run import Run
 from .stages import samples_digest
@@ -40,7 +40,7 @@ def needs_samples(config: Config) -> bool:
     precision, method = config.build.precision, config.quantize.method
     fitted = bool(divided(config.passes)[1])
     weights = precision in WEIGHT_ONLY and method in ("gptq", "awq")
-    return fitted or precision == "int8" or weights
+    return fitted or precision in CALIBRATED or weights
 
 
 def _evaluation(run: Run) -> None:

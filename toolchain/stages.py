@@ -11,6 +11,7 @@ from typing import Any
 from .. import ConfigError, MissingError
 from ..deploy.backend import Backend
 from .choosing import backend_of, divided, kept, make_pass, options_of, profile_of
+from .config import CALIBRATED
 from .feeds import (
     assets,
     calibration_feeds,
@@ -103,7 +104,7 @@ def slim(run: Run) -> Stage:
 def calibrate(run: Run) -> Stage:
     """Ranges and smoothing from the calibration samples."""
     before = slim(run)
-    table = run.config.calibration
+    table, precision = run.config.calibration, run.config.build.precision
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         from .int8.quantizing import calibrate as collect
@@ -118,6 +119,7 @@ def calibrate(run: Run) -> Stage:
             source=feeds.source,
             method=table.method,
             seed=table.seed,
+            precision=precision,
         )
 
     samples = samples_digest(run)
@@ -125,7 +127,7 @@ def calibrate(run: Run) -> Stage:
         "calibrate",
         each(run, work),
         inputs={before.name: before.digest, "samples": samples},
-        options=table.model_dump(exclude={"max_drop", "keep"}),
+        options={"precision": precision, **table.model_dump(exclude={"max_drop", "keep"})},
         packages=(*GRAPH, *RUNTIME),
     )
 
@@ -188,7 +190,7 @@ def neutral(run: Run) -> Stage:
     precision = run.config.build.precision
     if precision == "fp32":
         return slim(run)
-    if precision == "int8":
+    if precision in CALIBRATED:
         return quantize(run)
     if precision in ("fp16", "bf16"):
         return halve(run)

@@ -45,11 +45,13 @@ def calibrate(
     source: dict[str, Any] | None = None,
     method: str = "auto",
     seed: int = 0,
+    precision: str = "int8",
 ) -> dict[str, Any]:
     """Fill `folder` with the ranges of an optimised model; give what `stage.json` shows.
 
     `mask` names the input whose zeros are padding. Ranges come from `feeds`; `held_out` decides
-    between smoothing strengths and observers.
+    between smoothing strengths and observers. Of a `precision` with values to spare at the ends,
+    `auto` is min-max, and no outlier channel is taken out.
 
     Raises:
         ConfigError: no feeds, or feeds that do not fit the model; no such method.
@@ -61,7 +63,10 @@ def calibrate(
     places = [site for site in find(graph) if site.eligible]
     if not places:
         raise ConfigError("the model has no weight MatMul that INT8 could take", where=model)
-    choice = Choosing(graph, None if method == "auto" else {method: _observer(method)})
+    narrow = precision == "int8"
+    method = method if narrow or method != "auto" else "min-max"
+    observers = None if method == "auto" else {method: _observer(method)}
+    choice = Choosing(graph, observers, apart=narrow)
     found: dict[str, Range] = {}
     for seen, other in statistics(model, folder, feeds, held_out, places, mask=mask, seed=seed):
         sites = [site for site in places if site.tensor in seen]
@@ -90,22 +95,26 @@ def _observer(name: str) -> Observer:
 
 @dataclass(frozen=True)
 class Choosing:
-    """From what was seen of an activation to its range; `observers` None for all that are tried."""
+    """From what was seen of an activation to its range; `observers` None for all that are tried.
+
+    `apart` is whether outlier channels may stay in float.
+    """
 
     graph: ir.Model
     observers: Mapping[str, Observer] | None
+    apart: bool = True
 
     def __call__(self, site: Site, seen: Seen, other: Seen) -> Range:
         """The range of an activation; `other` is of the held-out samples."""
         weights = [weight_of(self.graph, layer) for layer in site.eligible]
-        case = Case.of(seen, other, weights, _freedom(self.graph, site))
+        case = Case.of(seen, other, weights, _freedom(self.graph, site, self.apart))
         return _range(site, covering(choose(case, self.observers), other), seen, other)
 
 
-def _freedom(graph: ir.Model, site: Site) -> Freedom:
+def _freedom(graph: ir.Model, site: Site, apart: bool) -> Freedom:
     shared = any(len(graph.graph.initializers[each.weight].uses()) > 1 for each in site.layers)
     fold = site.fold
-    return Freedom(fold.shifts, fold.repeat, fold.width, smooth=not shared)
+    return Freedom(fold.shifts, fold.repeat, fold.width, smooth=not shared, apart=apart)
 
 
 def _range(site: Site, choice: Choice, seen: Seen, other: Seen) -> Range:

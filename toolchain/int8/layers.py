@@ -10,17 +10,20 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...calibration import (
+    FORMATS,
     Calibrated,
     Choice,
     Compensation,
+    Format,
+    Formats,
     Kept,
     Range,
     compensated,
     nearest,
-    rounded,
     side_by_side,
     steps_of,
 )
+from ...calibration.observers import LEVELS
 from ...passes import load
 from ...passes.outliers import Outliers
 from ...passes.quantize import Int8
@@ -55,10 +58,13 @@ class Rows:
     importance: Matrix
 
     @classmethod
-    def of(cls, choice: Choice, rows: Matrix, importance: NDArray[np.float32]) -> "Rows":
+    def of(
+        cls, choice: Choice, rows: Matrix, importance: NDArray[np.float32], kind: Format
+    ) -> "Rows":
         """Smooth and round the rows of a sample."""
         x = choice.apply(rows)
-        return cls(x, rounded(x, choice.step), (importance / importance.mean())[:, None])
+        q = kind.rounded(x, kind.step(choice.amax))
+        return cls(x, q, (importance / importance.mean())[:, None])
 
     def mean(self, y: NDArray[Any]) -> NDArray[np.float64]:
         """The weighed mean of rows."""
@@ -79,19 +85,19 @@ class Rounding:
     compensations: Mapping[float, Compensation]
 
     @classmethod
-    def of(cls, choice: Choice, kept: Kept) -> "Rounding":
+    def of(cls, choice: Choice, kept: Kept, kinds: Formats) -> "Rounding":
         """From a choice and what was kept of its activation."""
-        fit = Rows.of(choice, kept.rows, kept.importance)
+        fit = Rows.of(choice, kept.rows, kept.importance, kinds.activation)
         scale = np.ones_like(kept.mean) if choice.scale is None else choice.scale
-        full = kept.moments.ndim == 2
+        full = kept.moments.ndim == 2 and not kinds.weight.relative
         scale = scale.copy()
         scale[list(choice.outliers)] = np.inf  # they are not in the integer product
         moments = kept.moments / np.outer(scale, scale) if full else np.zeros((0, 0))
         return cls(
-            test=Rows.of(choice, kept.held_out, kept.held_out_importance),
+            test=Rows.of(choice, kept.held_out, kept.held_out_importance, kinds.activation),
             mean=choice.apply(kept.mean[None])[0].astype(np.float64),
             cut=fit.mean(fit.q - fit.x),
-            compensations=_compensations(moments.astype(np.float64), choice.step) if full else {},
+            compensations=_compensations(moments, choice, kinds.activation) if full else {},
         )
 
     def offset(self, weight: Matrix, values: Matrix) -> NDArray[np.float32]:
@@ -106,9 +112,12 @@ class Rounding:
         return self.test.power(wrong) / max(self.test.power(spread), 1e-12)
 
 
-def _compensations(moments: NDArray[np.float64], step: float) -> dict[float, Compensation]:
-    """By damping; rounding adds a twelfth of its squared step to every variance."""
-    noisy = moments + np.eye(len(moments)) * step * step / 12
+def _compensations(
+    moments: NDArray[Any], choice: Choice, kind: Format
+) -> dict[float, Compensation]:
+    """By damping; rounding adds its noise to every variance."""
+    noisy = moments.astype(np.float64)
+    noisy += np.diag(kind.noise(kind.step(choice.amax), noisy.diagonal()))
     return {damping: Compensation.of(noisy, damping) for damping in DAMPINGS}
 
 
@@ -139,41 +148,48 @@ def float_passes(calibrated: Calibrated, keep: Collection[str] = ()) -> tuple[Sm
     return smooth, Outliers(channels=apart)
 
 
-def round_layers(model: Path, calibrated: Calibrated, scratch: Path) -> Mapping[str, Rounded]:
-    """Every layer of the calibration in INT8; their bytes go to `scratch`, one layer at a time."""
+def round_layers(
+    model: Path, calibrated: Calibrated, scratch: Path, precision: str = "int8"
+) -> Mapping[str, Rounded]:
+    """Every layer of the calibration rounded; their bytes go to `scratch`, one layer at a time."""
+    kinds = FORMATS[precision]
     graph = smoothed(model, calibrated)
     layers = {layer.node: layer for site in find(graph) for layer in site.layers}
 
     def of_one(each: Range) -> list[tuple[str, _Levels]]:
-        rounding = Rounding.of(each.choice, calibrated.kept[each.tensor])
-        return [(node, _round(weight_of(graph, layers[node]), rounding)) for node in each.layers]
+        rounding = Rounding.of(each.choice, calibrated.kept[each.tensor], kinds)
+        weights = ((node, weight_of(graph, layers[node])) for node in each.layers)
+        return [(node, _round(weight, rounding, kinds.weight)) for node, weight in weights]
 
     made: dict[str, Rounded] = {}
     with scratch.open("wb") as file:
         for rounded_layers in side_by_side(of_one, calibrated.ranges.values()):
             for node, best in rounded_layers:
                 stored = best.levels.T if layers[node].transposed else best.levels
-                tensor = _tensor(scratch, file.tell(), stored.shape, node)
+                tensor = _tensor(scratch, file.tell(), stored.shape, node, kinds.weight)
                 file.write(np.ascontiguousarray(stored).tobytes())
-                step = range_of(calibrated, node).choice.step
-                int8 = Int8(step, tensor, best.steps, best.offset)
+                step = kinds.activation.step(range_of(calibrated, node).choice.amax)
+                kind = ir.DataType[kinds.activation.name]
+                int8 = Int8(step, tensor, best.steps, best.offset, kind)
                 made[node] = Rounded(layers[node], int8, best.error, best.damping)
     return made
 
 
 @dataclass(frozen=True)
 class _Levels:
-    """An int8 weight [k, n], its steps, the bias that makes up for it, its error and damping."""
+    """A rounded weight [k, n], its steps, the bias that makes up for it, its error and damping."""
 
-    levels: NDArray[np.int8]
+    levels: NDArray[Any]
     steps: NDArray[np.float32]
     offset: NDArray[np.float32]
     error: float
     damping: float | None
 
 
-def _round(weight: Matrix, rounding: Rounding) -> _Levels:
+def _round(weight: Matrix, rounding: Rounding, kind: Format) -> _Levels:
     """The rounding that errs least on held-out rows."""
+    if kind.relative:
+        return _cast(weight, rounding, kind)
     steps = steps_of(weight)
     tried: list[tuple[NDArray[np.int8], float | None]] = [(nearest(weight, steps), None)]
     for damping, compensation in rounding.compensations.items():
@@ -184,14 +200,25 @@ def _round(weight: Matrix, rounding: Rounding) -> _Levels:
     return _Levels(levels, steps, rounding.offset(weight, levels * steps), errors[best], damping)
 
 
-def _tensor(scratch: Path, place: int, shape: tuple[int, ...], node: str) -> ir.ExternalTensor:
+def _cast(weight: Matrix, rounding: Rounding, kind: Format) -> _Levels:
+    """Each weight to the nearest float of a channel's scale."""
+    steps = (steps_of(weight) * (LEVELS / kind.top)).astype(np.float32)
+    levels = kind.stored(weight / steps)
+    values = levels.astype(np.float32) * steps
+    error = rounding.error(weight, values)
+    return _Levels(levels, steps, rounding.offset(weight, values), error, None)
+
+
+def _tensor(
+    scratch: Path, place: int, shape: tuple[int, ...], node: str, kind: Format
+) -> ir.ExternalTensor:
     return ir.ExternalTensor(
         scratch.name,
         place,
         int(np.prod(shape)),
-        ir.DataType.INT8,
+        ir.DataType[kind.name],
         shape=ir.Shape(shape),
-        name=f"{node}.int8",
+        name=f"{node}.{kind.name.lower()}",
         base_dir=scratch.parent,
     )
 

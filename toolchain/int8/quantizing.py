@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
-from ...calibration import Feed, ranges
+from ...calibration import FORMATS, Feed, ranges
 from ...passes import load
 from ...passes.sites import find
 from .calibrating import calibrate, digest_model
@@ -41,8 +41,9 @@ def quantize(
     Raises:
         ConfigError: ranges of another model, or a node in `keep` that is no weight MatMul.
     """
-    if precision != "int8":
-        raise ConfigError(f"precision {precision} is not made by quantising", mend="use int8")
+    if precision not in FORMATS:
+        mend = f"use {', '.join(FORMATS)}"
+        raise ConfigError(f"precision {precision} is not made by quantising", mend=mend)
     found = ranges.load(calibrated, digest_model(model))
     all_sites = find(load(model))
     names = {layer.node for site in all_sites for layer in site.layers}
@@ -53,10 +54,10 @@ def quantize(
             where="[calibration] keep",
             mend="`llmdeploy inspect` shows their names",
         )
-    rounded = round_layers(model, found, folder / ".weights")
+    rounded = round_layers(model, found, folder / ".weights", precision)
     try:
         search = Search(model, found, rounded, Loss(tuple(logits), mask), feeds)
         result = search.run(folder, frozenset(keep), max_drop)
     finally:
         (folder / ".weights").unlink(missing_ok=True)
-    return table(all_sites, found, rounded, result, frozenset(keep))
+    return table(all_sites, found, rounded, result, frozenset(keep), precision)

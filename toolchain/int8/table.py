@@ -10,6 +10,8 @@ from ...passes.sites import Layer, Site
 from .layers import Rounded
 from .search import Result
 
+#: What a layer in a precision is, in words.
+WORDS = {"int8": "INT8", "fp8": "FP8", "w8a16": "INT8 by INT16"}
 #: What is known of a layer that was calibrated.
 MEASURED = ("smoothing", "learned", "outliers", "observer", "range", "snr_db", "error_share")
 
@@ -25,6 +27,7 @@ def table(
     rounded: Mapping[str, Rounded],
     result: Result,
     keep: frozenset[str],
+    precision: str = "int8",
 ) -> dict[str, Any]:
     """Every weight MatMul: INT8 or why not, and its error; the share of multiply-adds in INT8."""
     layers: list[dict[str, Any]] = []
@@ -41,6 +44,7 @@ def table(
                     "n": layer.n,
                     "macs": layer.k * layer.n,
                     "int8": int8,
+                    "format": WORDS[precision],
                     "reason": _reason(layer, int8, keep),
                     **_measured(each, errors.get(layer.node), total),
                     "fold": site.fold.kind,

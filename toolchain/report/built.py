@@ -101,7 +101,12 @@ def _notes(notes: Sequence[str]) -> Html | None:
 
 
 #: What is said of a share of multiply-adds, by precision.
-KINDS = {"w8": "read INT8 weights", "int4": "read INT4 weights"}
+KINDS = {
+    "w8": "read INT8 weights",
+    "int4": "read INT4 weights",
+    "fp8": "are FP8",
+    "w8a16": "are INT8 weights by INT16 activations",
+}
 
 
 def precision(report: Report) -> Html:

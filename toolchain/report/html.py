@@ -126,7 +126,8 @@ def _share(report: Report) -> Html | None:
     found = report.quantization
     if found is None:
         return None
-    name = {"w8": "INT8 weights", "int4": "INT4 weights"}.get(found.precision, "INT8")
+    names = {"w8": "INT8 weights", "int4": "INT4 weights", "fp8": "FP8", "w8a16": "INT8 by INT16"}
+    name = names.get(found.precision, "INT8")
     return _tile(name, figures.percent(found.int8_share), "of the multiply-adds")
 
 

@@ -37,7 +37,7 @@ def _dot(layer: Layer, snr: float) -> Dot:
 def _precision(layer: Layer) -> str:
     if not layer.int8:
         return "float"
-    return "INT8" if layer.bits is None else f"INT{layer.bits} weights"
+    return layer.format if layer.bits is None else f"INT{layer.bits} weights"
 
 
 def activations(layers: Sequence[Layer]) -> Html | None:

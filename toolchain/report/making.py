@@ -106,7 +106,8 @@ class Calibration(Record):
 class Layer(Record):
     """A weight MatMul [k, n]: INT8 or float and why, and the error that INT8 causes or would.
 
-    `bits` are those of a weight that alone was rounded; `int8` then says whether it was.
+    `bits` are those of a weight that alone was rounded; `int8` then says whether it was. `format`
+    is what it and its activation are where both are rounded.
     `macs` are multiply-adds a token, `range` is the activation's [low, high], `snr_db` that of
     the layer's output, `error_share` its part (0 to 1) of all layers' error. `histogram` counts
     |x| of the activation as it comes, in bins of one width; `seen` are its extremes.
@@ -118,6 +119,7 @@ class Layer(Record):
     macs: int
     int8: bool
     bits: int | None = None
+    format: str = "INT8"
     reason: str = ""
     smoothing: Figure = None
     observer: str | None = None
