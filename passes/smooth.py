@@ -30,7 +30,7 @@ class Smooth(Pass):
 
     `scales` and `shifts` hold s and c [k] by the activation's name; a shift is optional. The
     scale goes into the norm, the gain or the earlier weight that makes the activation;
-    else a Mul (and an Add) is put before the MatMuls that may be INT8.
+    else a Mul (and an Add) is put before the MatMuls that may be INT8. A scale of ones only shifts.
     """
 
     scales: Mapping[str, Any]
@@ -67,8 +67,9 @@ def smooth_site(model: ir.Model, site: Site, scale: Vector, shift: Vector | None
         for layer in site.eligible:
             moved = shift.astype(np.float64) @ weight_of(model, layer)
             change_bias(nodes[layer.node], lambda b, m=moved: b + m, layer.n, "shifted")
-    for node in layers:
-        change_weight(node, lambda w: w * scale[:, None], "smoothed")
+    if (scale != 1).any():
+        for node in layers:
+            change_weight(node, lambda w: w * scale[:, None], "smoothed")
     if site.fold.kind == "weight":
         _scale_columns(nodes[site.fold.node], _unrepeated(site, scale))
     elif site.fold.kind == "gain":
@@ -159,7 +160,9 @@ def _twin(graph: ir.Graph, norm: ir.Node, layers: list[ir.Node]) -> ir.Node:
 def _insert(graph: ir.Graph, layers: list[ir.Node], scale: Vector, shift: Vector | None) -> None:
     source = layers[0].inputs[0]
     assert source is not None
-    steps: list[tuple[str, NDArray[Any]]] = [("Mul", np.float32(1) / scale)]
+    steps: list[tuple[str, NDArray[Any]]] = []
+    if (scale != 1).any():
+        steps.append(("Mul", np.float32(1) / scale))
     if shift is not None:
         steps.append(("Add", _scalar(-shift / scale)))
     value = source

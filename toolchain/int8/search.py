@@ -19,6 +19,8 @@ from .loss import Loss
 BATCHES, BYTES = 16, 256 << 20
 #: Of these, as many decide in which order layers go back to float, by so many tokens of each.
 RANKING, TOKENS = 4, 256
+#: How much of the groups is left in float where the drop is drawn against the share in INT8.
+PARTS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7)
 #: Groups of layers are left in float until this much of the budget is used, as far as drops add.
 SLACK = 0.95
 
@@ -27,13 +29,15 @@ SLACK = 0.95
 class Result:
     """What was written: the layers left in float, the drop that remains, each site's own drop.
 
-    `drop` is `Loss`'s; None where nothing was measured.
+    `drop` is `Loss`'s; None where nothing was measured. `curve` holds sets of layers in float that
+    grow, what harms most first, each with its drop on few tokens.
     """
 
     kept: frozenset[str]
     drop: float | None
     sensitivity: Mapping[str, float]
     steps: tuple[Step, ...]
+    curve: tuple[tuple[frozenset[str], float], ...] = ()
 
 
 class Search:
@@ -58,15 +62,19 @@ class Search:
         if not self.feeds:
             return Result(keep, None, {}, steps)
         drop = self.measured(self._outputs(folder))
-        if drop <= max_drop:
+        holds = drop <= max_drop
+        if holds and self.large:
             return Result(keep, drop, {}, steps)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as aside:
             trial = Trial(self, Path(aside))
-            alone = trial.alone(keep)
+            alone = {} if holds else trial.alone(keep)
             order = self.ranked(alone if alone else self._errors(keep))
-            kept = trial.hold(keep, order, max_drop)
+            curve = () if self.large else trial.curve(keep, order)
+            kept = keep if holds else trial.hold(keep, order, max_drop)
+        if holds:
+            return Result(keep, drop, {}, steps, curve)
         steps = self.write(folder, kept)
-        return Result(kept, self.measured(self._outputs(folder)), alone, steps)
+        return Result(kept, self.measured(self._outputs(folder)), alone, steps, curve)
 
     def measured(self, outputs: Sequence[Outputs]) -> float:
         """The loss of a model's outputs on the held-out feeds."""
@@ -143,6 +151,18 @@ class Trial:
                 outputs = self._outputs(self._few, everything - layers)
                 found[name] = self._search.loss(wanted, outputs, self._few)
         return found
+
+    def curve(
+        self, keep: frozenset[str], groups: Sequence[frozenset[str]]
+    ) -> tuple[tuple[frozenset[str], float], ...]:
+        """The drop with more and more of the first groups in float, on few tokens."""
+        counts = sorted({round(share * len(groups)) for share in PARTS} - {len(groups)})
+        wanted = self._outputs(self._few, frozenset(self._search.rounded))
+        found: list[tuple[frozenset[str], float]] = []
+        for kept in (keep.union(*groups[:count]) for count in counts):
+            outputs = self._outputs(self._few, kept)
+            found.append((kept, self._search.loss(wanted, outputs, self._few)))
+        return tuple(found)
 
     def hold(
         self, keep: frozenset[str], groups: Sequence[frozenset[str]], max_drop: float

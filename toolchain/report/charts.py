@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from .markup import Html, html, tag
+
+#: Steps between lines of a plot; above them there is one line.
+_STEPS = tuple(base * 10.0**power for power in range(-4, 3) for base in (1, 2, 5))
 
 
 class Bar(NamedTuple):
@@ -131,7 +135,7 @@ def dots(items: Sequence[Dot], unit: str, description: str) -> Html:
 def _scale(values: Sequence[float]) -> tuple[float, float, float]:
     """Round bounds around the values, and a round step between lines."""
     least, most = min(values), max(values)
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1e9) if (most - least) / step <= 5)
+    step = next(step for step in (*_STEPS, 1e9) if (most - least) / step <= 5)
     low = step * (least // step)
     return low, max(step * -(-most // step), low + step), step
 
@@ -149,6 +153,42 @@ def _dot(item: Dot, index: int, count: int, low: float, high: float) -> Html:
     stem = tag("line", x1=x, x2=x, y1=y, y2="100%", class_="stem")
     point = tag("circle", cx=x, cy=y, r=4)
     return tag("g", tag("title", item.title), stem, point, class_=item.tone)
+
+
+class Place(NamedTuple):
+    """A point at x, 0 to 100 from left to right, and y; its tooltip, and a class for its colour."""
+
+    x: float
+    y: float
+    title: str
+    tone: str
+
+
+def places(items: Sequence[Place], unit: str, description: str) -> Html:
+    """Points joined from left to right, with lines at round values of y."""
+    low, high, step = _scale([item.y for item in items])
+    ticks = [low + step * index for index in range(round((high - low) / step) + 1)]
+    ordered = sorted(items)
+    joined = [_join(one, two, low, high) for one, two in pairwise(ordered)]
+    points = [_place(item, low, high) for item in ordered]
+    lines = [_line(_height(tick, low, high)) for tick in ticks]
+    drawing = tag("svg", lines, joined, points, role="img", aria_label=description)
+    labels = [
+        tag("span", f"{round(tick, 6):g} {unit}", style=f"top:{_height(tick, low, high):.2f}%")
+        for tick in ticks
+    ]
+    return tag("div", tag("div", labels, class_="axis"), drawing, class_="dots")
+
+
+def _join(one: Place, two: Place, low: float, high: float) -> Html:
+    ends = {"x1": one.x, "x2": two.x}
+    ends |= {"y1": _height(one.y, low, high), "y2": _height(two.y, low, high)}
+    return tag("line", **{key: f"{at:.2f}%" for key, at in ends.items()}, class_="stem int8")
+
+
+def _place(item: Place, low: float, high: float) -> Html:
+    x, y = f"{item.x:.2f}%", f"{_height(item.y, low, high):.2f}%"
+    return tag("g", tag("title", item.title), tag("circle", cx=x, cy=y, r=4), class_=item.tone)
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> Html:
