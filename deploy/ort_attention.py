@@ -5,11 +5,13 @@ they do where the graph replaces the NaN of their softmax, or such rows of the o
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
+from .backend import CLOSE, Promise
 from .graph import constant, insert, integer, ints, made_by, only_use, replace, static
 from .ort_mask import Masks, known
 from .ort_match import Match, match
@@ -28,6 +30,8 @@ class FuseAttention(ir.passes.InPlacePass):
     `hide` says that the kernel gives 0 for rows whose mask is -inf throughout.
     """
 
+    contract: ClassVar[Promise] = CLOSE
+
     hide: bool = True
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -37,16 +41,17 @@ class FuseAttention(ir.passes.InPlacePass):
         if opset < OLDEST or (opset < OPSET and kinds & CHANGED) or model.functions:
             return ir.passes.PassResult(model, modified=False)
         softmaxes = [node for node in model.graph if node.op_type == "Softmax" and not node.domain]
-        found = [match(softmax, hide=self.hide) for softmax in softmaxes]
-        matches = [each for each in found if each is not None]
-        masks = Masks(model.graph)
-        for each in matches:
-            _fuse(each, masks)
-        if matches:
+        masks, count = Masks(model.graph), 0
+        for softmax in softmaxes:  # one after the other: a value may be what the last one made
+            found = match(softmax, hide=self.hide)
+            if found is not None:
+                _fuse(found, masks)
+                count += 1
+        if count:
             model.opset_imports[""] = max(opset, OPSET)
             RemoveUnusedNodesPass()(model)
             TopologicalSortPass()(model)
-        return ir.passes.PassResult(model, modified=bool(matches))
+        return ir.passes.PassResult(model, modified=count > 0)
 
 
 def hidden_rows_are_zero() -> bool:

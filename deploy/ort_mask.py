@@ -20,9 +20,9 @@ class Masks:
 
     def of(self, match: Match, query: ir.Value, axis: int) -> ir.Value | None:
         """The mask with its hidden rows at -inf, a row a query along `axis` of `query`."""
-        mask = match.mask
-        if mask is None:
+        if not match.added:
             return None
+        mask = self._sum(match)
         if match.hidden is not None:
             mask = self._hiding(match, mask, match.hidden)
         else:
@@ -34,6 +34,19 @@ class Masks:
         if key not in self.rows:
             self.rows[key] = self._widened(match, mask, query, axis)
         return self.rows[key]
+
+    def _sum(self, match: Match) -> ir.Value:
+        """All that is added to the scores, added up once."""
+        total = match.added[0]
+        for index, value in enumerate(match.added[1:]):
+            key = (id(total), id(value), 0)
+            if key not in self.made:
+                name = f"{match.output.name}.added.{index}"
+                made = insert(match.last, "Add", [total, value], name=name)
+                made.type, made.shape = value.type, _joined(total.shape, value.shape)
+                self.made[key] = made
+            total = self.made[key]
+        return total
 
     def _hiding(self, match: Match, mask: ir.Value, hidden: ir.Value) -> ir.Value:
         key = (id(mask), id(hidden))
@@ -87,7 +100,9 @@ def known(sizes: Sequence[object]) -> bool:
 
 
 def _joined(one: ir.Shape | None, two: ir.Shape | None) -> ir.Shape | None:
-    """The shape of two that are broadcast together, where both have the same rank."""
-    if one is None or two is None or len(one) != len(two):
+    """The shape of two that are broadcast together."""
+    if one is None or two is None:
         return None
-    return ir.Shape([b if a == 1 else a for a, b in zip(one, two, strict=True)])
+    rank = max(len(one), len(two))
+    first, second = ([*[1] * (rank - len(each)), *each] for each in (one, two))
+    return ir.Shape([b if a == 1 else a for a, b in zip(first, second, strict=True)])

@@ -10,7 +10,7 @@ from .ort_groups import group, transposed_group
 
 @dataclass(frozen=True)
 class Match:
-    """`softmax(scale * q @ transpose(k) + mask) @ v`, and 0 where `hidden` holds.
+    """`softmax(scale * q @ transpose(k) + sum(added)) @ v`, and 0 where `hidden` holds.
 
     The key is [B, H, T, D], or [B, T, H, D] before its heads are split (`k_split`); with its
     value it may have fewer heads than the query, each shared by a group of them. `hidden`
@@ -21,7 +21,7 @@ class Match:
     q: ir.Value
     k: ir.Value
     v: ir.Value
-    mask: ir.Value | None
+    added: tuple[ir.Value, ...]
     scale: float
     output: ir.Value
     last: ir.Node
@@ -39,10 +39,7 @@ def match(softmax: ir.Node, *, hide: bool) -> Match | None:
     if last is None or last.op_type != "MatMul" or last.inputs[0] is not weights:
         return None
     v = last.inputs[1]
-    scores, mask = softmax.inputs[0], None
-    added = made_by(scores, "Add")
-    if added is not None:
-        scores, mask = _scores_and_mask(added)
+    scores, added = _scores_and_added(softmax.inputs[0])
     scores, scale = _scaled(scores)
     product = made_by(scores, "MatMul")
     if product is None or v is None:
@@ -51,13 +48,13 @@ def match(softmax: ir.Node, *, hide: bool) -> Match | None:
     turned, k_scale = _scaled(product.inputs[1])
     grouped = transposed_group(turned, v)
     k, k_split = (grouped[0], False) if grouped else _untransposed(turned)
-    if q is None or k is None or q.shape is None or len(q.shape) != 4 or not _fits(mask):
+    if q is None or k is None or q.shape is None or len(q.shape) != 4 or not _fit(added):
         return None
     k, v = grouped or group(k, v)
     scale *= q_scale * k_scale
-    hidden, last = _hidden(last) if hide and mask is not None else (None, last)
+    hidden, last = _hidden(last) if hide and added else (None, last)
     guarded = weights is not softmax.outputs[0]
-    return Match(q, k, v, mask, scale, last.outputs[0], last, k_split, hidden, guarded)
+    return Match(q, k, v, added, scale, last.outputs[0], last, k_split, hidden, guarded)
 
 
 def _hidden(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
@@ -70,11 +67,14 @@ def _hidden(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
     return (hidden, where) if cleared else (None, product)
 
 
-def _fits(mask: ir.Value | None) -> bool:
-    """Whether the kernel takes the mask: rank 2 to 4, a column a key."""
-    if mask is None:
+def _fit(added: tuple[ir.Value, ...]) -> bool:
+    """Whether the kernel takes what is added as a mask: rank 2 to 4, a column a key."""
+    shapes = [value.shape for value in added if value.shape is not None]
+    ranks = [len(shape) for shape in shapes]
+    if not added:
         return True
-    return mask.shape is not None and 2 <= len(mask.shape) <= 4 and static(mask, -1) != 1
+    known = len(shapes) == len(added) and 2 <= max(ranks) <= 4 and min(ranks) >= 1
+    return known and any(shape[-1] != 1 for shape in shapes)
 
 
 def _guarded(weights: ir.Value) -> ir.Value:
@@ -88,12 +88,26 @@ def _guarded(weights: ir.Value) -> ir.Value:
     return where.outputs[0] if whole else weights
 
 
-def _scores_and_mask(added: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
-    """The two sides of an Add: q @ k, scaled or not, and what is added to it."""
-    left, right = added.inputs[0], added.inputs[1]
-    if made_by(_scaled(left)[0], "MatMul") is None:
-        left, right = right, left
-    return left, right
+def _scores_and_added(scores: ir.Value | None) -> tuple[ir.Value | None, tuple[ir.Value, ...]]:
+    """Q @ k, scaled or not, and all that is added to it: masks, biases by position."""
+    others: list[ir.Value] = []
+    while (add := made_by(scores, "Add")) is not None:
+        left, right = add.inputs[0], add.inputs[1]
+        if not _sums(left):
+            left, right = right, left
+        if right is None or not _sums(left):
+            break
+        others.append(right)
+        scores = left
+    return scores, tuple(reversed(others))
+
+
+def _sums(value: ir.Value | None, depth: int = 3) -> bool:
+    """Whether a value is q @ k, scaled or not, or that with up to `depth` things added."""
+    if made_by(_scaled(value)[0], "MatMul") is not None:
+        return True
+    add = made_by(value, "Add") if depth else None
+    return add is not None and any(_sums(each, depth - 1) for each in add.inputs)
 
 
 def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from .contract import CLOSE
 from .facts import content, input_of, is_constant, made_by, only_use, perm_of
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
+from .sizes import Size, sizes, text
 from .weights import Array, apply
 
 Change = Callable[[Array], Array]
@@ -79,4 +81,37 @@ def transpose_of_tile(build: Builder, node: ir.Node) -> Outcome:
     return build.again(tile, build.again(node, first(tile)), repeats)
 
 
-WEIGHTS: tuple[Rule, ...] = (transposed_weight, transpose_of_tile)
+@rule("MatMul", contract=CLOSE)
+def tiled_weight(build: Builder, node: ir.Node) -> Outcome:
+    """Reshape(x, [r h, s, d]) @ Tile(weight, [r, 1, 1]) = Reshape(x @ weight, [r h, s, n])."""
+    tile, merged = made_by(node.inputs[1], "Tile"), made_by(node.inputs[0], "Reshape")
+    if tile is None or merged is None or not is_constant(tile.inputs[0]):
+        return "it is no product of merged heads with a repeated weight"
+    counts, weight = content(input_of(tile, 1)), sizes(first(tile))
+    heads, rows = sizes(first(merged)), sizes(merged.outputs[0])
+    if counts is None or weight is None or heads is None or rows is None or build.opset < 14:
+        return "a shape is not known, or Reshape could read 0 as a copy"
+    if len(weight) != 3 or len(heads) != 4 or list(counts[1:]) != [Size.of(1)] * 2:
+        return "it is not a matrix a head, repeated for the batch"
+    width = weight[2].value
+    if heads[:2] != (counts[0], weight[0]) or heads[2:] != rows[1:] or width is None:
+        return "the heads that were merged are not those of the weight"
+    shape = _resized(build, input_of(merged, 1), width)
+    if shape is None:
+        return "the shape that merges the heads is not put together from its three sizes"
+    product = build.op("MatMul", first(merged), first(tile))
+    product.type, product.shape = node.outputs[0].type, ir.Shape([*map(text, heads[:3]), width])
+    return build.op("Reshape", product, shape, allowzero=1, like=node.outputs[0])
+
+
+def _resized(build: Builder, shape: ir.Value | None, width: int) -> ir.Value | None:
+    """The shape [r h, s, d] of merged heads with another last size: the first is left to tell."""
+    joined = made_by(shape, "Concat")
+    if joined is None or any(len(content(value) or ()) != 1 for value in joined.inputs):
+        return None
+    made = build.again(joined, build.ints(-1), joined.inputs[1], build.ints(width))
+    made.type, made.shape = joined.outputs[0].type, joined.outputs[0].shape
+    return made
+
+
+WEIGHTS: tuple[Rule, ...] = (transposed_weight, transpose_of_tile, tiled_weight)

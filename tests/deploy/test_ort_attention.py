@@ -234,3 +234,38 @@ def test_keys_and_values_that_a_group_shares_are_not_copied(keys: str) -> None:
     FuseAttention()(model)
     assert ops(model) == ["Max", "Attention"][("m" not in x) :]
     np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+BIASED = f"""{HEAD}g (float[B,S,8] q, float[B,S,8] k, float[B,S,8] v, float[1,2,S,S] b, float[B,1,1,S] m) => (float[B,S,8] y)
+  <int64[4] split = {{0, 0, 2, 4}}, int64[3] join = {{0, 0, 8}}> {{
+    q4 = Reshape(q, split)
+    k4 = Reshape(k, split)
+    v4 = Reshape(v, split)
+    qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+    kt = Transpose<perm = [0, 2, 3, 1]>(k4)
+    vh = Transpose<perm = [0, 2, 1, 3]>(v4)
+    s = MatMul(qh, kt)
+    sb = Add(s, b)
+    sm = Add(m, sb)
+    w = Softmax<axis = -1>(sm)
+    o = MatMul(w, vh)
+    s2 = MatMul(qh, kt)
+    sb2 = Add(b, s2)
+    sm2 = Add(sb2, m)
+    w2 = Softmax<axis = -1>(sm2)
+    o2 = MatMul(w2, o)
+    ot = Transpose<perm = [0, 2, 1, 3]>(o2)
+    y = Reshape(ot, join)
+  }}"""
+
+
+def test_a_bias_by_position_and_a_mask_are_added_once_for_all_layers() -> None:
+    model = ir.passes.common.ShapeInferencePass()(parse(BIASED)).model
+    x = feed((2, 1, 1, 5)) | {"b": normal(1, 2, 5, 5, seed=7)}
+    x["m"] = np.where(np.isinf(x["m"]), np.finfo(np.float32).min, 0).astype(np.float32)
+    x["m"][0] = np.finfo(np.float32).min  # rows that see nothing keep their mean
+    before = evaluate(model, x)
+    FuseAttention()(model)
+    assert ops(model).count("Attention") == 2
+    assert ops(model).count("Add") == ops(model).count("Max") == 1
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
