@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,24 @@ class Built:
 
     files: tuple[str, ...]
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a pass of a lowering promises about numbers, as the attribute `contract` of its class.
+
+    The pass manager holds it to that as it does any pass. `tolerance` is the greatest
+    |after - before| / max|before|, by dtype, of the outputs and, `by_place`, of each place.
+    """
+
+    kind: Literal["exact", "close", "lossy"]
+    tolerance: Mapping[str, float] = field(default_factory=dict[str, float])
+    by_place: bool = True
+
+
+EXACT = Promise("exact")
+#: Other order of the same sums: some units in the last place.
+CLOSE = Promise("close", {"float32": 2e-5, "float16": 1e-2, "float64": 1e-12})
 
 
 class Backend(Protocol):

@@ -6,11 +6,13 @@ at the same places.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from .backend import CLOSE, Promise
 from .graph import array, constant, insert, integer, made_by, only_use, replace, scalar
 
 MICROSOFT = "com.microsoft"
@@ -51,6 +53,8 @@ class Shared:
 
 class IntegerMatMul(ir.passes.InPlacePass):
     """`DQ(Q(x)) @ DQ(w) [+ b]` becomes com.microsoft `MatMulIntegerToFloat`, float32 out."""
+
+    contract: ClassVar[Promise] = CLOSE
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every such MatMul and Gemm of the main graph; QuantizeLinears are shared."""

@@ -3,11 +3,14 @@
 Then the Mul and the Add have one reader, and the Add can go into a zero point (`ort_int8`).
 """
 
+from typing import ClassVar
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from .backend import CLOSE, Promise
 from .graph import array, constant, integer, made_by, only_use
 
 Array = NDArray[np.float32]
@@ -18,6 +21,8 @@ class PickSooner(ir.passes.InPlacePass):
 
     m and a are constants, [k] or of one element; where there is no bias the Add stays.
     """
+
+    contract: ClassVar[Promise] = CLOSE
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Pick as soon as can be, past every Mul and Add by a constant."""

@@ -1,9 +1,12 @@
 """Splits that exporters write as sequences, as the Split that every engine takes."""
 
+from typing import ClassVar
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from .backend import EXACT, Promise
 from .graph import constant, integer, register, replace, scalar, static
 
 
@@ -13,6 +16,8 @@ class SplitSequences(ir.passes.InPlacePass):
     Where the length of x is not known it is taken to be all the parts that are read; Split fails
     on any other, it never gives other numbers.
     """
+
+    contract: ClassVar[Promise] = EXACT
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite every split whose parts are all read by constant places."""

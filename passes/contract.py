@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 GROWTH = 5
 
 Outputs = Mapping[str, NDArray[np.generic]]
+Kind = Literal["exact", "close", "lossy"]
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,25 @@ class Contract:
     """`exact`: equal bits. `close`: within a tolerance. `lossy`: within a budget.
 
     `tolerance` is the greatest allowed |after - before| / max|before| of one output, by numpy's
-    dtype name; a dtype that is not listed (integers, booleans) must stay equal.
+    dtype name; a dtype that is not listed (integers, booleans) must stay equal. `by_place` has
+    the manager hold a pass that records no rules to it place by place (beside.py).
     """
 
-    kind: Literal["exact", "close", "lossy"]
+    kind: Kind
     tolerance: Mapping[str, float] = field(default_factory=dict[str, float])
+    by_place: bool = False
 
     def allowed(self, dtype: np.dtype[np.generic]) -> float:
         """The tolerance for outputs of this dtype."""
         return 0.0 if self.kind == "exact" else self.tolerance.get(dtype.name, 0.0)
 
     def grown(self) -> "Contract":
-        """What holds at the outputs of a whole model: rounding grows through its layers."""
+        """What holds at the outputs of a whole model: rounding grows through its layers.
+
+        A budget is that of the outputs already.
+        """
+        if self.kind == "lossy":
+            return self
         return replace(self, tolerance={name: GROWTH * t for name, t in self.tolerance.items()})
 
 

@@ -15,8 +15,8 @@ from .culprit import Verify, first_bad, first_difference
 from .infer import forget, infer
 from .ledger import Failure, Ledger
 from .prove import Prover
-from .store import tensors
-from .trial import Trial, contract_of, name_of
+from .store import count_bytes
+from .trial import Reference, Trial, contract_of, name_of
 
 OnFailure = Literal["stop", "roll-back"]
 
@@ -87,19 +87,20 @@ class PassManager:
                 be rolled back, a pass failed, broke the structure or changed the numbers.
         """
         _check_first(model)
-        reference = self.verify(model) if self.verify else None
+        outputs: Outputs | None = None
         steps: list[Step] = []
         for item in self.passes:
-            model, step, reference = self._step(item, model, reference)
+            model, step, outputs = self._step(item, model, outputs)
             steps.append(step)
         return model, tuple(steps)
 
     def _step(
-        self, item: ir.passes.PassBase, model: ir.Model, reference: Outputs | None
+        self, item: ir.passes.PassBase, model: ir.Model, known: Outputs | None
     ) -> tuple[ir.Model, Step, Outputs | None]:
         before, started = model.clone(), time.perf_counter()
+        reference = Reference(before, self.verify, known)
         nodes, size = count_nodes(model), count_bytes(model)
-        trial = Trial.of(item, model, Facts.of(model), reference, self.verify, self._ledger())
+        trial = Trial.of(item, model, Facts.of(model), reference, self._ledger())
         failures = list(trial.ledger.failures.values())
         self._stop_on(item, failures)
         while trial.failure is not None:
@@ -119,8 +120,8 @@ class PassManager:
             applications=dict(Counter(application.rule for application in made)),
             max_error=trial.error,
             seconds=round(time.perf_counter() - started, 4),
-            proved=len(compared),
-            local_error=max(compared, default=None),
+            proved=len(compared) or trial.places,
+            local_error=max(compared, default=trial.local_error),
             failures=tuple(failures),
         )
         if self.watch:
@@ -144,7 +145,7 @@ class PassManager:
             ) from cause
 
     def _locate(
-        self, item: ir.passes.PassBase, before: ir.Model, reference: Outputs | None, trial: Trial
+        self, item: ir.passes.PassBase, before: ir.Model, reference: Reference, trial: Trial
     ) -> Failure:
         """The failure of a trial, put down to one application where the pass records them."""
         assert trial.failure is not None
@@ -153,7 +154,7 @@ class PassManager:
         def attempt(limit: int) -> Trial:
             copy = before.clone()
             ledger = Ledger(limit, trial.ledger.refused)
-            return Trial.of(item, copy, facts, reference, self.verify, ledger)
+            return Trial.of(item, copy, facts, reference, ledger)
 
         if count:
             least = first_bad(lambda limit: attempt(limit).failure is not None, count)
@@ -172,15 +173,15 @@ class PassManager:
         self,
         item: ir.passes.PassBase,
         before: ir.Model,
-        reference: Outputs | None,
+        reference: Reference,
         failures: Sequence[Failure],
     ) -> Trial:
         """Run a pass anew without what failed; leave it out when that cannot be told apart."""
         if not failures[-1].rule or len(failures) > MAX_TAKEN_BACK:
-            return Trial(before, False, Ledger(), outputs=reference)
+            return Trial(before, False, Ledger(), outputs=reference.known)
         copy = before.clone()
         ledger = self._ledger(failures=failures)
-        return Trial.of(item, copy, Facts.of(copy), reference, self.verify, ledger)
+        return Trial.of(item, copy, Facts.of(copy), reference, ledger)
 
 
 def _check_first(model: ir.Model) -> None:
@@ -202,8 +203,3 @@ def count_nodes(model: ir.Model) -> int:
         for graph in graphs
         for node in ir.traversal.RecursiveGraphIterator(graph)
     )
-
-
-def count_bytes(model: ir.Model) -> int:
-    """Bytes of all tensors, each counted once however often it is used."""
-    return sum({id(tensor): tensor.nbytes for tensor in tensors(model)}.values())

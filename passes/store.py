@@ -71,6 +71,11 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
             yield from _attribute_tensors(node)
 
 
+def count_bytes(model: ir.Model) -> int:
+    """Bytes of all tensors, each counted once however often it is used."""
+    return sum({id(tensor): tensor.nbytes for tensor in tensors(model)}.values())
+
+
 def _attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
     for attribute in node.attributes.values():
         if attribute.is_ref():

@@ -1,21 +1,45 @@
 """One run of one pass on one model, with everything that may be wrong with it."""
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self, get_args
 
 import onnx_ir as ir
 
 from .. import Error
+from .beside import HEAVY, rounds, worst_place
 from .check import Facts, check
-from .contract import EXACT, Contract, Outputs, compare
+from .contract import EXACT, Contract, Kind, Outputs, compare
 from .culprit import Verify
 from .kinds import Pass
 from .ledger import Failure, Ledger
+from .store import count_bytes
+
+
+@dataclass
+class Reference:
+    """The outputs of a model before a pass, made when they are first asked for.
+
+    A pass that changes nothing asks for none: the model is not run for it.
+    """
+
+    model: ir.Model
+    verify: Verify | None
+    known: Outputs | None = None
+
+    def outputs(self) -> Outputs | None:
+        """The outputs, None where nothing runs the model."""
+        if self.known is None and self.verify is not None:
+            self.known = self.verify(self.model)
+        return self.known
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A model after a pass; `failure` says what is wrong, None if nothing is known to be."""
+    """A model after a pass; `failure` says what is wrong, None if nothing is known to be.
+
+    `local_error` is the worst of `places` that were compared on their own.
+    """
 
     model: ir.Model
     modified: bool
@@ -24,6 +48,8 @@ class Trial:
     error: float | None = None
     failure: Failure | None = None
     cause: Exception | None = None
+    local_error: float | None = None
+    places: int = 0
 
     @classmethod
     def of(
@@ -31,34 +57,56 @@ class Trial:
         item: ir.passes.PassBase,
         model: ir.Model,
         facts: Facts,
-        reference: Outputs | None,
-        verify: Verify | None,
+        reference: Reference,
         ledger: Ledger,
     ) -> Self:
         """Run a pass, check the structure, and compare the numbers where they can be had."""
         try:
             result = item.apply(model, ledger) if isinstance(item, Pass) else item(model)
             if not result.modified:
-                return cls(result.model, False, ledger, outputs=reference)
+                return cls(result.model, False, ledger, outputs=reference.known)
             check(result.model, facts)
         except Exception as error:  # a third party's pass may raise anything
             return cls(model, True, ledger, failure=_broken(error), cause=error)
-        if verify is None or reference is None:
-            return cls(result.model, True, ledger)
+        ran = cls(result.model, True, ledger)
+        if reference.verify is None:
+            return ran
+        contract = contract_of(item)
+        if contract.by_place and not ledger.applications:
+            heavy = count_bytes(reference.model) > HEAVY
+            placed = ran if heavy else ran._by_place(contract, reference, reference.verify)
+            if placed.places or placed.failure or (heavy and rounds(result.model)):
+                return placed
+        return ran._by_outputs(contract, reference, reference.verify)
+
+    def _by_outputs(self, contract: Contract, reference: Reference, verify: Verify) -> Self:
+        """The same with its outputs on the sample feeds compared."""
+        wanted = reference.outputs()
+        assert wanted is not None
         try:
-            outputs = verify(result.model)
+            outputs = verify(self.model)
         except Exception as error:  # a runtime's errors share no narrower class
-            return cls(result.model, True, ledger, failure=_broken(error), cause=error)
-        found = compare(contract_of(item).grown(), reference, outputs)
+            return replace(self, failure=_broken(error), cause=error)
+        found = compare(contract.grown(), wanted, outputs)
         failure = Failure.of(found.error, found.allowed, "", "", found.tensor)
-        return cls(
-            result.model,
-            True,
-            ledger,
-            outputs,
-            found.error,
-            failure if found.broken else None,
-        )
+        failure = failure if found.broken else None
+        return replace(self, outputs=outputs, error=found.error, failure=failure)
+
+    def _by_place(self, contract: Contract, reference: Reference, verify: Verify) -> Self:
+        """The same with each place compared on its own."""
+        try:
+            found = worst_place(reference.model, self.model, verify, contract)
+        except Exception as error:
+            return replace(self, failure=_broken(error), cause=error)
+        if found is None:
+            return self
+        worst, places = found
+        failure = None
+        if worst.broken:
+            named = (n for n in self.model.graph for v in n.outputs if v.name == worst.tensor)
+            node = next((n.name or n.op_type for n in named), "")
+            failure = Failure.of(worst.error, worst.allowed, "", node, worst.tensor)
+        return replace(self, failure=failure, local_error=worst.error, places=places)
 
 
 def _broken(error: Exception) -> Failure:
@@ -76,6 +124,15 @@ def name_of(item: ir.passes.PassBase) -> str:
 
 
 def contract_of(item: ir.passes.PassBase) -> Contract:
-    """What a pass promises; one that says nothing promises equal bits."""
-    contract = getattr(item, "contract", EXACT)
-    return contract if isinstance(contract, Contract) else EXACT
+    """What a pass promises; one that says nothing promises equal bits.
+
+    A room that does not know this one says it with a record of its own, of the same fields.
+    """
+    given = getattr(item, "contract", EXACT)
+    if isinstance(given, Contract):
+        return given
+    tolerance = getattr(given, "tolerance", None)
+    kinds = [kind for kind in get_args(Kind) if kind == getattr(given, "kind", None)]
+    if not kinds or not isinstance(tolerance, Mapping):
+        return EXACT
+    return Contract(kinds[0], tolerance, by_place=bool(getattr(given, "by_place", False)))

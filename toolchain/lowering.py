@@ -1,0 +1,47 @@
+"""A neutral graph as a backend wants it, each pass of that held to what it promises."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from ..deploy.backend import Backend, Feed
+from ..deploy.ort import OnnxRuntime
+from ..passes import PassManager, load, save
+from .feeds import parity_feeds
+from .int8.search import few
+from .replay import Outputs, Probe
+from .run import Run
+
+#: Tokens that lowered places are compared on: each value of each of them is held in memory.
+TOKENS = 128
+
+
+def lower(
+    run: Run, graph: str, path: Path, backend: Backend, precision: str, aside: Path
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Write the lowered graph into `aside`; where it is, and the steps of its passes.
+
+    What ONNX Runtime's CPU cannot run (bfloat16, FP8) is checked by structure alone.
+
+    Raises:
+        PassError: a pass broke the graph, or its promise.
+    """
+    passes = backend.lowering(precision)
+    if not passes:
+        return path, []
+
+    @cache  # nothing is drawn for passes that change nothing
+    def feeds() -> Sequence[Feed]:
+        return [few(feed, TOKENS) for feed in parity_feeds(run, graph, count=2)[0][:2]]
+
+    def verify(model: ir.Model) -> Outputs:
+        return Probe(feeds())(model)
+
+    runs = precision in OnnxRuntime.precisions
+    model, steps = PassManager(passes, verify if runs else None).run(load(path))
+    save(model, aside)
+    return aside / "model.onnx", [asdict(step) for step in steps]
