@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError, MissingError
-from ..deploy.backend import Backend
 from .choosing import backend_of, divided, kept, make_pass, options_of, profile_of
 from .config import CALIBRATED
 from .feeds import (
@@ -223,9 +222,11 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
     profiles = {graph: profile_of(run, graph) for graph in run.graphs}
 
     def work(graph: str, out: Path) -> dict[str, Any]:
+        from .lowering import lower
+
         path = run.folder(source.name, graph) / "model.onnx"
         with tempfile.TemporaryDirectory(dir=out, prefix=".lowered-") as aside:
-            lowered, steps = _lower(path, backend, precision, Path(aside))
+            lowered, steps = lower(run, graph, path, backend, precision, Path(aside))
             given = options_of(run, name, backend)
             built = backend.build(lowered, out, profiles[graph], given)
         _copy(home(run, source.name, graph), out)
@@ -254,19 +255,6 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
 def _copy(exported: Path, out: Path) -> None:
     for path in assets(exported):
         shutil.copy2(path, out / path.name)
-
-
-def _lower(
-    path: Path, backend: Backend, precision: str, aside: Path
-) -> tuple[Path, list[dict[str, Any]]]:
-    from ..passes import PassManager, load, save
-
-    passes = backend.lowering(precision)
-    if not passes:
-        return path, []
-    model, steps = PassManager(passes).run(load(path))
-    save(model, aside)
-    return aside / "model.onnx", [asdict(step) for step in steps]
 
 
 def samples_digest(run: Run) -> str:
