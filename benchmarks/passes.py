@@ -4,23 +4,24 @@
 
 `--peers` is the interpreter of an environment with onnxslim, onnxsim, onnxscript and onnxruntime:
 python -m venv peers && peers/bin/pip install onnxslim onnxsim onnxscript onnxruntime. A row for
-each model and method: nodes of the file, nodes that ONNX Runtime is left with, least latency on
-its CPU with everything it does by itself (all methods interleaved; one thread, its own processor
-time, so that other work on the machine hardly counts), seconds and peak memory of the optimiser,
-and whether the outputs still agree with those of the export. Models are random; float32. A second
-table holds ours, lowered, against the best of the peers that agree. `--large` also exports and
-optimises a Llama of 1.1B parameters there, 15 GB.
+each model and method: nodes of the file, nodes that ONNX Runtime is left with, median latency on
+its CPU (one thread, its own processor time, all in turn: paired.py), seconds and peak memory of
+the optimiser, and whether the outputs still agree with those of the export. Models are random;
+float32. ONNX Runtime opens every file with all that it does by itself, but `engine`: that is
+`lowered` as our backend builds and opens it.
+
+A second table holds ours against the best of the peers that agree: nodes as a share, times as the
+median of paired ratios with its 95 % interval, under 1 is ahead. `--large` optimises a Llama of
+1.1B parameters exported there instead, 15 GB; an optimiser is stopped after `--limit` seconds.
 """
 
 import argparse
 import json
 import platform
-import random
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from coverage import feed, graphs
 from llmdeploy import __version__
 from llmdeploy.passes.contract import CLOSE, compare
 from llmdeploy.toolchain.exporter import export
+from optimisers import PEERS, engine, kernels, lowered, nodes, optimised, session
+from paired import ROUNDS, Times, ratio, rounds
 from sized import LLAMA, MODELS, save
 
 #: What each graph is timed on: a usual input, and for a decoder one step with a filled cache.
@@ -44,55 +47,22 @@ GRID: tuple[dict[str, Any], ...] = (
     {"batch": 3, "sequence": 7, "past": 5, "source": 5, "side": "left"},
     {"batch": 2, "sequence": 1, "past": 13, "source": 9, "side": "right"},
 )
-OURS = ("export", "llmdeploy", "lowered")
+METHODS = ("export", "llmdeploy", "lowered", "engine", *PEERS)
 HEADS = (
     "model", "method", "nodes", "kernels", "latency_ms", "step_ms", "seconds", "MB", "agrees",
 )  # fmt: skip
-PEERS = ("onnxslim", "onnxsim", "onnxscript", "onnxruntime")
-#: A figure, ours of which, against which peers: nodes of standard operators where all keep to
+#: A share, ours of which, against which peers: nodes of standard operators where all keep to
 #: those, then what ONNX Runtime really runs, its own fused operators included.
-VERDICTS = (
-    ("nodes", "llmdeploy", PEERS[:3]),
-    ("kernels", "lowered", PEERS),
-    ("latency_ms", "lowered", PEERS),
-    ("step_ms", "lowered", PEERS),
+COUNTS = (("nodes", "llmdeploy", PEERS[:3]), ("kernels", "engine", PEERS))
+#: A ratio of times: under this name, ours of which, on which shape.
+TIMES = (
+    ("graph", "lowered", "latency_ms"),
+    ("engine", "engine", "latency_ms"),
+    ("graph step", "lowered", "step_ms"),
+    ("engine step", "engine", "step_ms"),
 )
-ROUNDS = 25
+LIMIT = 1800.0
 Arrays = dict[str, np.ndarray]
-
-
-def optimised(method: str, source: Path, target: Path, peers: str | None) -> dict[str, Any]:
-    """Run one optimiser in a process of its own; its figures, or why there are none."""
-    target.parent.mkdir(parents=True)
-    python = peers if method in PEERS else sys.executable
-    if python is None:
-        return {"reason": "no --peers"}
-    script = Path(__file__).with_name("simplify.py")
-    command = [python, str(script), method, str(source), str(target)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1800)
-    if done.returncode or not target.is_file():
-        lines = done.stderr.strip().splitlines() or ["no output"]
-        return {"reason": f"failed: {lines[-1][:160]}"}
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def lowered(source: Path, target: Path) -> dict[str, Any]:
-    """Our graph as our own ONNX Runtime backend lowers it."""
-    from llmdeploy.deploy.ort import OnnxRuntime
-    from llmdeploy.passes import PassManager, load
-    from llmdeploy.passes import save as write
-
-    started = time.perf_counter()
-    model, _ = PassManager(OnnxRuntime().lowering("fp32"), prove=False).run(load(source))
-    write(model, target.parent)
-    return {"seconds": round(time.perf_counter() - started, 3), "peak_memory_bytes": None}
-
-
-def session(path: Path) -> ort.InferenceSession:
-    """A session as a user opens it: everything ONNX Runtime does by itself."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def run(opened: ort.InferenceSession, inputs: Arrays) -> Arrays:
@@ -100,37 +70,6 @@ def run(opened: ort.InferenceSession, inputs: Arrays) -> Arrays:
     names = [output.name for output in opened.get_outputs()]
     taken = {value.name: inputs[value.name] for value in opened.get_inputs()}
     return dict(zip(names, opened.run(names, taken), strict=True))
-
-
-def nodes(path: Path) -> int:
-    """Nodes of a file, constants aside."""
-    model = onnx.load(path, load_external_data=False)
-    return sum(node.op_type != "Constant" for node in model.graph.node)
-
-
-def kernels(path: Path) -> int:
-    """Nodes that ONNX Runtime is left with after all of its own optimisations."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = str(Path(folder) / "model.onnx")
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return nodes(Path(folder) / "model.onnx")
-
-
-def latencies(
-    opened: Mapping[str, ort.InferenceSession], inputs: Arrays, rounds: int
-) -> dict[str, float]:
-    """Least milliseconds of processor time of each session, all in turn: noise only adds."""
-    taken: dict[str, list[float]] = {method: [] for method in opened}
-    methods, shuffle = list(opened), random.Random(0)
-    for _ in range(rounds):
-        shuffle.shuffle(methods)
-        for method in methods:
-            started = time.thread_time()
-            run(opened[method], inputs)
-            taken[method].append((time.thread_time() - started) * 1e3)
-    return {method: round(min(times), 3) for method, times in taken.items()}
 
 
 def agreement(
@@ -147,37 +86,71 @@ def agreement(
     return {"agrees": agrees, "error": max(item.error for item in worst)}
 
 
+def made(method: str, source: Path, aside: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Let one method make its file; the figures of that, and where it is."""
+    target = aside / method / "model.onnx"
+    if method == "export":
+        return {"seconds": None, "path": source}
+    if method == "lowered":
+        figures = lowered(aside / "llmdeploy" / "model.onnx", target)
+    elif method == "engine":
+        figures = engine(aside / "lowered" / "model.onnx", target)
+    else:
+        figures = optimised(method, source, target, asked.peers, asked.limit)
+    return figures | {"path": target}
+
+
 def compared(
-    model: str, source: Path, signature: Any, peers: str | None, rounds: int
-) -> Iterator[dict[str, Any]]:
-    """The rows of one graph."""
+    model: str, source: Path, signature: Any, asked: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of one graph, and its verdict."""
     feeds = [feed(signature, sizes, 2000) for sizes in GRID]
     cached = any(tensor.role.startswith("past") for tensor in signature.inputs)
+    times: dict[str, dict[str, Times]] = {}
     with tempfile.TemporaryDirectory() as aside:
-        rows, opened = {}, {}
-        for method in (*OURS, *PEERS):
-            target = Path(aside) / method / "model.onnx"
-            if method == "export":
-                target, made = source, {"seconds": None, "peak_memory_bytes": None}
-            elif method == "lowered":
-                target.parent.mkdir()
-                made = lowered(Path(aside) / "llmdeploy" / "model.onnx", target)
-            else:
-                made = optimised(method, source, target, peers)
-            rows[method] = {"model": model, "method": method, **made}
-            if "reason" in made:
-                continue
-            rows[method] |= {"nodes": nodes(target), "kernels": kernels(target)}
-            opened[method] = session(target)
+        rows: dict[str, dict[str, Any]] = {}
+        opened: dict[str, ort.InferenceSession] = {}
+        for method in METHODS:
+            figures = made(method, source, Path(aside), asked)
+            path = figures.pop("path")
+            rows[method] = {"model": model, "method": method, **figures}
+            if "reason" not in figures:
+                rows[method] |= {"nodes": nodes(path), "kernels": kernels(method, path)}
+                opened[method] = session(method, path)
         wanted = [run(opened["export"], each) for each in feeds]
         for method, each in list(opened.items()):
             rows[method] |= agreement(each, feeds, wanted)
             if "broken" in rows[method]:
                 del opened[method]
         for name, inputs in (("latency_ms", feeds[0]), ("step_ms", feeds[1]))[: 1 + cached]:
-            for method, value in latencies(opened, inputs, rounds).items():
-                rows[method][name] = value
-        yield from rows.values()
+            runs = {method: partial(run, each, inputs) for method, each in opened.items()}
+            times[name] = rounds(runs, asked.rounds)
+            for method, taken in times[name].items():
+                rows[method][name] = round(float(np.median(taken)), 3)
+    return list(rows.values()), verdict(model, rows, times)
+
+
+def verdict(
+    model: str, rows: dict[str, dict[str, Any]], times: dict[str, dict[str, Times]]
+) -> dict[str, Any]:
+    """Ours against the best peer that agrees."""
+    line: dict[str, Any] = {"model": model, "agrees": all(r.get("agrees") for r in ours(rows))}
+    for key, method, among in COUNTS:
+        theirs = [rows[name][key] for name in among if rows[name].get("agrees")]
+        mine = rows[method].get(key)
+        line[key] = round(mine / min(theirs), 2) if theirs and mine else None
+    for key, method, figure in TIMES:
+        theirs = [name for name in PEERS if rows[name].get("agrees") and figure in rows[name]]
+        if theirs and figure in rows[method]:
+            best = min(theirs, key=lambda name: rows[name][figure])
+            found = ratio(times[figure][method], times[figure][best])
+            line |= {key: str(found), f"{key} best": best, f"{key} is": found.call}
+    return line
+
+
+def ours(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that are not a peer's."""
+    return [row for method, row in rows.items() if method not in PEERS]
 
 
 def models(only: str) -> Iterator[tuple[str, Path, Any]]:
@@ -194,38 +167,23 @@ def models(only: str) -> Iterator[tuple[str, Path, Any]]:
                 yield f"{tiny.architecture}{f'/{part}' if part else ''}", path, signature
 
 
-def large(folder: Path, peers: str | None) -> Iterator[dict[str, Any]]:
+def large(folder: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The optimisers on 1.1B parameters: seconds, memory and nodes; too large to time here."""
-    checkpoint, made = folder / "checkpoint", folder / "export"
+    checkpoint, exported = folder / "checkpoint", folder / "export"
     if not checkpoint.is_dir():
         save(LLAMA, checkpoint)
-    if not made.is_dir():
-        made.mkdir()
-        export(str(checkpoint), made)
+    if not exported.is_dir():
+        exported.mkdir()
+        export(str(checkpoint), exported)
     for method in ("llmdeploy", *PEERS[:3]):
         with tempfile.TemporaryDirectory(dir=folder) as aside:
-            target = Path(aside) / method / "model.onnx"
-            figures = optimised(method, made / "model.onnx", target, peers)
+            target, source = Path(aside) / method / "model.onnx", exported / "model.onnx"
+            figures = optimised(method, source, target, asked.peers, asked.limit)
             left = nodes(target) if "reason" not in figures else None
             yield {"model": "Llama 1.1B", "method": method, **figures, "nodes": left}
 
 
-def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours against the best peer that agrees: nodes and times as shares; under 1 is ahead."""
-    found = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        mine = {row["method"]: row for row in rows if row["model"] == model}
-        line: dict[str, Any] = {"model": model, "agrees": mine["llmdeploy"].get("agrees")}
-        for key, method, among in VERDICTS:
-            peers = [row for name, row in mine.items() if name in among and row.get("agrees", True)]
-            theirs = [row[key] for row in peers if row.get(key)]
-            ours = mine.get(method, {}).get(key)
-            line[key] = round(ours / min(theirs), 2) if theirs and ours else None
-        found.append(line)
-    return found
-
-
-def table(rows: list[dict[str, Any]], heads: Sequence[str]) -> str:
+def table(rows: Sequence[dict[str, Any]], heads: Sequence[str]) -> str:
     """The rows for people."""
     lines = [tuple(heads)]
     for row in rows:
@@ -249,13 +207,16 @@ def main() -> None:
     parser.add_argument("--peers", metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--large", type=Path, metavar="FOLDER")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of one optimiser")
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for model, path, signature in models(asked.only):
-        rows.extend(compared(model, path, signature, asked.peers, asked.rounds))
+    verdicts: list[dict[str, Any]] = []
+    for model, path, signature in () if asked.large else models(asked.only):
+        found, line = compared(model, path, signature, asked)
+        rows += found
+        verdicts.append(line)
         print(model, file=sys.stderr)
-    if asked.large:
-        rows.extend(large(asked.large, asked.peers))
+    rows += large(asked.large, asked) if asked.large else []
     environment = {
         "llmdeploy": __version__,
         "onnxruntime": ort.__version__,
@@ -266,11 +227,15 @@ def main() -> None:
         "dtype": "float32",
     }
     if asked.json:
-        print(json.dumps({"rows": rows, "verdicts": verdicts(rows), "environment": environment}))
-    else:
-        print(table(rows, HEADS))
-        print("\nours against the best peer that agrees, as a share of its figure")
-        print(table(verdicts(rows), ("model", *(key for key, *_ in VERDICTS), "agrees")))
+        print(json.dumps({"rows": rows, "verdicts": verdicts, "environment": environment}))
+        return
+    print(table(rows, HEADS))
+    if verdicts:
+        print("\nours against the best peer that agrees: shares, and median ratios of paired times")
+        names = (*(key for key, *_ in COUNTS), *(key for key, *_ in TIMES))
+        print(table(verdicts, ("model", *names, "agrees")))
+        calls = [line[f"{key} is"] for line in verdicts for key, *_ in TIMES if f"{key} is" in line]
+        print(", ".join(f"{calls.count(each)} {each}" for each in ("ahead", "equal", "behind")))
 
 
 if __name__ == "__main__":
