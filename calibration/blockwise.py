@@ -1,6 +1,7 @@
-"""Symmetric rounding of a weight by blocks of its inputs: the grid that weight-only kernels read.
+"""Rounding of a weight by blocks of its inputs: the grid that weight-only kernels read.
 
-A scale covers `block` steps of K of one output, or a whole output where `block` is 0.
+A scale covers `block` steps of K of one output, or a whole output where `block` is 0. So does the
+zero point of a grid that has them. Levels here are counted from it: a weight is level x step.
 """
 
 from dataclasses import dataclass
@@ -12,16 +13,19 @@ Matrix = NDArray[np.float32]
 Levels = NDArray[np.int8]
 #: A scale is never 0: TensorRT refuses it, and a block of zeros needs none.
 LEAST = 1e-12
-#: Shares of the greatest magnitude that a searched scale lets the grid reach.
+#: Shares of the greatest magnitude that a searched scale lets the grid reach, and of the distance
+#: between the extremes where the grid may be moved.
 SHARES = tuple(np.linspace(0.6, 1.05, 19))
+MOVED = tuple(np.linspace(0.7, 1.1, 17))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """`bits` of a level and how many of the K inputs share a scale."""
+    """`bits` of a level, how many of the K inputs share a scale, and whether zero may be moved."""
 
     bits: int
     block: int
+    moved: bool = False
 
     @property
     def top(self) -> int:
@@ -36,6 +40,11 @@ class Grid:
     def spread(self, steps: Matrix, k: int) -> Matrix:
         """The step of every weight [k, n], from steps [k / block, n]."""
         return np.repeat(steps, self.block or k, axis=0)
+
+    def ends(self, zeros: Matrix | None) -> tuple[Matrix, Matrix]:
+        """The least and the greatest level counted from the zero points [k / block, n]."""
+        at = np.zeros((1, 1), np.float32) if zeros is None else zeros
+        return np.float32(-self.top - 1) - at, np.float32(self.top) - at
 
 
 def fitting(k: int, block: int) -> int:
@@ -67,10 +76,43 @@ def searched(weight: Matrix, grid: Grid, importance: NDArray[np.float32] | None 
     return best
 
 
-def nearest(weight: Matrix, steps: Matrix, grid: Grid) -> Levels:
+def shifted(
+    weight: Matrix, grid: Grid, importance: NDArray[np.float32] | None = None
+) -> tuple[Matrix, Matrix]:
+    """Steps and zero points [k / block, n] of the least squared error, 0 among the zero points."""
+    best = searched(weight, grid, importance)
+    weighed = np.ones(len(weight), np.float32) if importance is None else importance
+    values, zeros = grid.blocks(weight), np.zeros_like(best)
+    weighed = weighed.reshape(len(values), -1, 1)
+    least = _squares(values, best, grid, zeros, weighed)
+    high, low = np.maximum(values.max(axis=1), 0), np.minimum(values.min(axis=1), 0)
+    for share in MOVED:
+        width = (high - low) * np.float32(share) / np.float32(2 * grid.top + 1)
+        steps = np.maximum(width, np.float32(LEAST))
+        middle = np.rint(-(high + low) / (2 * steps) - np.float32(0.5))
+        moved = np.clip(middle, -grid.top - 1, grid.top).astype(np.float32)
+        error = _squares(values, steps, grid, moved, weighed)
+        better = error < least
+        least = np.where(better, error, least)
+        best, zeros = np.where(better, steps, best), np.where(better, moved, zeros)
+    return best, zeros
+
+
+def _squares(
+    values: Matrix, steps: Matrix, grid: Grid, zeros: Matrix, weighed: NDArray[np.float32]
+) -> Matrix:
+    """The weighed squared errors of blocks [k / block, n]."""
+    low, high = grid.ends(zeros)
+    levels = np.clip(np.rint(values / steps[:, None]), low[:, None], high[:, None])
+    wrong = levels * steps[:, None] - values
+    return (wrong * wrong * weighed).sum(axis=1)
+
+
+def nearest(weight: Matrix, steps: Matrix, grid: Grid, zeros: Matrix | None = None) -> Levels:
     """The nearest levels [k, n]."""
+    low, high = grid.ends(zeros)
     scaled = np.rint(grid.blocks(weight) / steps[:, None])
-    return np.clip(scaled, -grid.top - 1, grid.top).astype(np.int8).reshape(weight.shape)
+    return np.clip(scaled, low[:, None], high[:, None]).astype(np.int8).reshape(weight.shape)
 
 
 def restored(levels: Levels, steps: Matrix, grid: Grid) -> Matrix:

@@ -42,41 +42,51 @@ def rounded(
     grid: Grid,
     shared: Compensations,
     stored: Callable[[Matrix], Matrix] = lambda steps: steps,
+    zeros: Matrix | None = None,
 ) -> tuple[Levels, Matrix]:
     """Levels [k, n] and steps [k / block, n] of the least error at the layer's output found.
 
-    `stored` makes of steps what their dtype in the graph holds.
+    `stored` makes of steps what their dtype in the graph holds. Zero points stay what they are.
     """
-    levels = compensated(weight, steps, grid, shared.parts)
+    levels = compensated(weight, steps, grid, shared.parts, zeros)
     best = (levels, steps)
     least = shared.moments.power(weight - restored(levels, steps, grid))
     for _ in range(ROUNDS):
         steps = stored(refitted(weight, levels, steps, grid, shared.moments))
-        levels = compensated(weight, steps, grid, shared.parts)
+        levels = compensated(weight, steps, grid, shared.parts, zeros)
         error = shared.moments.power(weight - restored(levels, steps, grid))
         if error < least:
             best, least = (levels, steps), error
     return best
 
 
-def compensated(weight: Matrix, steps: Matrix, grid: Grid, parts: Sequence[Compensation]) -> Levels:
+def compensated(
+    weight: Matrix,
+    steps: Matrix,
+    grid: Grid,
+    parts: Sequence[Compensation],
+    zeros: Matrix | None = None,
+) -> Levels:
     """Levels [k, n] of a weight [k, n], part by part."""
     levels, start = np.empty(weight.shape, np.int8), 0
     spread = grid.spread(steps, len(weight))
+    low, high = (np.broadcast_to(end, steps.shape) for end in grid.ends(zeros))
+    low, high = grid.spread(low, len(weight)), grid.spread(high, len(weight))
     for part in parts:
         rows = start + part.order
-        levels[rows] = _part(weight[rows], spread[rows], grid, part.factor)
+        ends = (low[rows], high[rows])
+        levels[rows] = _part(weight[rows], spread[rows], ends, part.factor)
         start += len(part.order)
     return levels
 
 
-def _part(left: Matrix, steps: Matrix, grid: Grid, factor: Matrix) -> Levels:
+def _part(left: Matrix, steps: Matrix, ends: tuple[Matrix, Matrix], factor: Matrix) -> Levels:
     levels = np.empty(left.shape, np.int8)
     for start in range(0, len(left), WIDTH):
         end = min(start + WIDTH, len(left))
         errors = np.empty((end - start, left.shape[1]), np.float32)
         for row in range(start, end):
-            level = np.clip(np.rint(left[row] / steps[row]), -grid.top - 1, grid.top)
+            level = np.clip(np.rint(left[row] / steps[row]), ends[0][row], ends[1][row])
             levels[row] = level.astype(np.int8)
             error = (left[row] - level * steps[row]) / factor[row, row]
             left[row:end] -= factor[row, row:end, None] * error

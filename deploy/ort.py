@@ -46,6 +46,8 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnxruntime"
     precisions: ClassVar[frozenset[str]] = PRECISIONS
+    #: Quantised weights may have zero points other than 0.
+    zero_points: ClassVar[bool] = True
     accepts: ClassVar[type[BaseModel]] = Options
 
     def missing(self) -> str | None:

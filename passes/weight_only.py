@@ -34,12 +34,14 @@ Matrix = NDArray[np.float32]
 @record(frozen=True)
 class Blocks:
     """What a layer's weight becomes: levels [k, n], [n, k] where the layer is transposed, and
-    steps [k / block, n], one row where `block` is 0; float32.
+    steps [k / block, n], one row where `block` is 0; float32. `zeros` are the levels that stand
+    for 0, shaped as the steps, None where all are 0: TensorRT takes no others.
     """
 
     levels: ir.TensorProtocol
     steps: Matrix
     block: int
+    zeros: NDArray[np.int8] | None = None
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -84,16 +86,26 @@ def _dequantized(graph: ir.Graph, node: ir.Node, blocks: Blocks) -> ir.Value:
     old, turned = node.inputs[1], layer_of(node).transposed
     assert old is not None
     kind, name = (old.dtype or ir.DataType.FLOAT).numpy(), f"{node.name}.weight"
-    steps = blocks.steps if blocks.block else blocks.steps[0]
     values = initializer(graph, blocks.levels, f"{name}.{blocks.levels.dtype.name.lower()}")
-    scale = array_of(graph, (steps.T if turned else steps).astype(kind), f"{name}.scale")
+    scale = array_of(graph, _lying(blocks.steps, blocks, turned).astype(kind), f"{name}.scale")
+    inputs = [values, scale]
+    if blocks.zeros is not None:
+        zeros = np.ascontiguousarray(_lying(blocks.zeros, blocks, turned))
+        tensor = ir.tensor(zeros, dtype=blocks.levels.dtype, name=f"{name}.zero_point")
+        inputs.append(initializer(graph, tensor, f"{name}.zero_point"))
     axis = int(turned) if blocks.block else int(not turned)
     attributes = {"axis": axis} | ({"block_size": blocks.block} if blocks.block else {})
-    back = ir.node("DequantizeLinear", [values, scale], attributes, name=f"{name}.dequantize")
+    back = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}.dequantize")
     out = back.outputs[0]
     out.name, out.shape, out.type = f"{name}.dequantized", old.shape, old.type
     graph.insert_before(node, back)
     return out
+
+
+def _lying(array: NDArray[Any], blocks: Blocks, turned: bool) -> NDArray[Any]:
+    """What is [k / block, n] as it lies beside a weight."""
+    rows = array if blocks.block else array[0]
+    return rows.T if turned else rows
 
 
 def lift(model: ir.Model) -> None:

@@ -86,6 +86,7 @@ class Quantize(Section):
 
     method: Literal["auto", "rtn", "gptq", "awq"] = "auto"
     block: Literal["auto", "output", 32, 64, 128] = "auto"
+    zero_points: Literal["auto"] | bool = "auto"
     act_order: bool = True
     damping: float = Field(default=0.01, gt=0, lt=1)
     head: bool = False

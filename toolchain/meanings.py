@@ -51,6 +51,9 @@ QUANTIZE: Mapping[str, Meaning] = {
         "rtn (no samples asked), gptq, awq, or auto: for each weight what errs least held out."
     ),
     "block": Meaning("Inputs that share a scale: 32, 64, 128, output (all); auto: 32, w8 output."),
+    "zero-points": Meaning(
+        "Whether blocks have zero points, of 4 bits; auto: in int4 where every backend takes them."
+    ),
     "act-order": Meaning("GPTQ rounds the inputs that are largest first."),
     "damping": Meaning("What GPTQ adds to the diagonal, as a share of its mean."),
     "head": Meaning("Round the output head as well."),

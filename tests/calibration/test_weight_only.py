@@ -5,7 +5,15 @@ import pytest
 from llmdeploy import CalibrationError
 from llmdeploy.calibration import SecondMoments, Watched
 from llmdeploy.calibration.awq import Sharing, scales
-from llmdeploy.calibration.blockwise import Grid, fitting, nearest, reaching, restored, searched
+from llmdeploy.calibration.blockwise import (
+    Grid,
+    fitting,
+    nearest,
+    reaching,
+    restored,
+    searched,
+    shifted,
+)
 from llmdeploy.calibration.gptq import Compensations, compensated, refitted, rounded
 from llmdeploy.calibration.second_moments import Sums
 
@@ -131,3 +139,29 @@ def test_nan_is_named():
     bad = {"x": np.array([[1.0, np.nan]], np.float32)}
     with pytest.raises(CalibrationError, match="NaN or Inf, tensor x, batch 4"):
         Sums([Watched("x")]).add(bad, None, 4)
+
+
+def test_zero_points_move_the_grid_to_where_weights_are():
+    w = weight() + np.repeat(np.linspace(-1, 1, 4), 32)[:, None].astype(np.float32)
+    grid, moved = GRID, Grid(4, 32, moved=True)
+    steps, zeros = shifted(w, moved)
+    levels = nearest(w, steps, moved, zeros)
+    stored = levels + np.repeat(zeros, 32, axis=0)
+    assert stored.min() >= -8
+    assert stored.max() <= 7
+    assert np.abs(zeros).max() > 0
+    plain = searched(w, grid)
+    wrong = np.square(w - restored(levels, steps, moved)).mean()
+    assert wrong < 0.8 * np.square(w - restored(nearest(w, plain, grid), plain, grid)).mean()
+
+
+def test_compensation_keeps_within_a_moved_grid():
+    w, moved, found = weight() + np.float32(0.5), Grid(4, 32, moved=True), moments(rows(800, 128))
+    steps, zeros = shifted(w, moved, found.diagonal)
+    shared = Compensations.of(found, 0.01, ordered=True)
+    levels, fitted = rounded(w, steps, moved, shared, zeros=zeros)
+    stored = levels + np.repeat(zeros, 32, axis=0)
+    assert stored.min() >= -8
+    assert stored.max() <= 7
+    nearby = restored(nearest(w, steps, moved, zeros), steps, moved)
+    assert found.power(w - restored(levels, fitted, moved)) < 0.8 * found.power(w - nearby)

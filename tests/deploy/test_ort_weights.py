@@ -19,13 +19,22 @@ def graph(k: int, n: int, weight: str, scale: str, attributes: str, opset: int =
 
 
 def check(
-    text: str, weight: ir.TensorProtocol, scale: np.ndarray, bits: int, k: int = 0, **more
+    text: str,
+    weight: ir.TensorProtocol,
+    scale: np.ndarray,
+    bits: int,
+    k: int = 0,
+    zeros: np.ndarray | None = None,
+    **more,
 ) -> None:
     model = parse(text, {"s": scale, **more})
-    value = next(each for each in model.graph.inputs if each.name == "w")
-    model.graph.inputs.remove(value)
-    value.const_value = weight
-    model.graph.register_initializer(value)
+    given = {"w": weight}
+    if zeros is not None:
+        given["z"] = ir.tensor(zeros, dtype=weight.dtype, name="z")
+    for value in [each for each in model.graph.inputs if each.name in given]:
+        model.graph.inputs.remove(value)
+        value.const_value = given[value.name]
+        model.graph.register_initializer(value)
     x = {"x": normal(5, k or weight.shape.numpy()[0], seed=3)}
     before = evaluate(model, x)
     assert WeightOnlyMatMul()(model).modified
@@ -92,3 +101,23 @@ def test_gemm_with_its_bias(flipped: bool, block: int) -> None:
         y = Gemm<transB = {int(flipped)}>(x, d, b)
       }}"""
     check(text, ir.tensor(lie(values), dtype=ir.DataType.INT4, name="w"), lie(steps), 4, 96, b=bias)
+
+
+@pytest.mark.parametrize(("k", "block"), [(64, 32), (96, 32), (200, 0)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_zero_points_go_into_the_kernel(k: int, block: int, bits: int) -> None:
+    top, weight, wide = (7 if bits == 4 else 127), normal(k, 40) / 8 + 0.1, block or k
+    low, high = (end(weight.reshape(-1, wide, 40), axis=1) for end in (np.min, np.max))
+    scale = ((high - low) / (2 * top + 1)).astype(np.float32)
+    zeros = np.clip(np.rint(-low / scale) - top - 1, -top - 1, top).astype(np.int8)
+    spread = [np.repeat(each, wide, axis=0) for each in (scale, zeros)]
+    values = np.clip(np.rint(weight / spread[0]) + spread[1], -top - 1, top).astype(np.int8)
+    if not block:
+        scale, zeros = scale[0], zeros[0]
+    dtype = ir.DataType.INT4 if bits == 4 else ir.DataType.INT8
+    shape = ",".join(map(str, scale.shape))
+    attributes = f"axis = 0, block_size = {block}" if block else "axis = 1"
+    text = graph(k, 40, dtype.name.lower(), shape, attributes)
+    kind = f"{dtype.name.lower()}[{shape}] z"
+    text = text.replace(" s) =>", f" s, {kind}) =>").replace("(w, s)", "(w, s, z)")
+    check(text, ir.tensor(values, dtype=dtype, name="w"), scale, bits, zeros=zeros)

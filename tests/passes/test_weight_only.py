@@ -108,3 +108,26 @@ def test_an_operator_that_opset_21_changed_is_not_lifted():
     given, _ = blocks(made.graph.initializers["w"].const_value.numpy(), layer, 4, 32)
     with pytest.raises(PassError, match="GroupNormalization is not the same in opset 21"):
         WeightOnly(layers={layer.node: given})(made)
+
+
+@pytest.mark.parametrize("block", [0, 32])
+def test_zero_points_stand_beside_the_steps(execute, block: int):
+    made, found, weights = model(), {}, {}
+    for site in find(made):
+        (layer,) = site.layers
+        weight = matrix(next(node for node in made.graph if node.name == layer.node))
+        one, wide = blocks(weight, layer, 4, block)
+        shape, random = one.steps.shape, np.random.default_rng(5)
+        zeros = random.integers(-3, 4, shape).astype(np.int8)
+        found[layer.node] = Blocks(one.levels, one.steps, block, zeros)
+        moved = np.repeat(zeros * one.steps, block or len(weight), axis=0)
+        weights[layer.node] = wide - moved
+    wanted = model()
+    find(wanted)  # gives the nodes their names
+    for node in wanted.graph:
+        if node.name in weights:
+            turned = weights[node.name].T if node.op_type == "Gemm" else weights[node.name]
+            node.inputs[1].const_value = ir.tensor(np.ascontiguousarray(turned, np.float32))
+    made = WeightOnly(layers=found)(made).model
+    x = {"x": np.random.default_rng(1).normal(size=(5, 64)).astype("f4")}
+    np.testing.assert_allclose(execute(made, x)["y"], execute(wanted, x)["y"], **TOLERANCE)

@@ -12,14 +12,17 @@ from llmdeploy import CalibrationError, ConfigError
 from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.deploy.trt import TensorRtRtx
 from llmdeploy.toolchain import cli
-from llmdeploy.toolchain.config import WEIGHT_ONLY
+from llmdeploy.toolchain.config import WEIGHT_ONLY, Build, Config, Quantize
 from llmdeploy.toolchain.inspection.graph import graph
 from llmdeploy.toolchain.replay import replay
+from llmdeploy.toolchain.run import Run
 from llmdeploy.toolchain.verbs import one_precision
 from llmdeploy.toolchain.weight_only.making import quantize
 from llmdeploy.toolchain.weight_only.packed import packed
 from llmdeploy.toolchain.weight_only.rounding import Recipe
 from llmdeploy.toolchain.weight_only.rounds import Samples
+from llmdeploy.toolchain.weight_only.stage import recipe_of
+from llmdeploy.toolchain.workspace import Workspace
 
 from .test_quantizing import batches, write
 
@@ -30,7 +33,7 @@ SAMPLES = Samples(FEEDS[:8], FEEDS[8:], "attention_mask")
 def made(folder: Path, method: str, samples: Samples = SAMPLES, **options: Any) -> dict[str, Any]:
     folder.mkdir(parents=True)
     model = write(folder / "float", outlier=8.0)
-    recipe = Recipe(options.pop("bits", 4), 32, method)
+    recipe = Recipe(options.pop("bits", 4), 32, method, moved=options.pop("moved", False))
     return quantize(model, folder, recipe=recipe, samples=samples, **options)
 
 
@@ -53,6 +56,29 @@ def test_each_method_gives_a_graph_that_holds(tmp_path: Path, method: str, bits:
     kinds = {each["precision"] for each in graph(tmp_path / "q/model.onnx")["matmuls"]}
     assert kinds == {f"int{bits} weights"}
     assert not list((tmp_path / "q").glob(".*"))
+
+
+@pytest.mark.parametrize("method", ["rtn", "gptq", "auto"])
+def test_zero_points_make_it_better_still(tmp_path: Path, method: str) -> None:
+    found = {moved: made(tmp_path / str(moved), method, moved=moved) for moved in (False, True)}
+    assert cosine(tmp_path / "True") > cosine(tmp_path / "False")
+    assert [found[each]["bits_per_weight"] for each in (False, True)] == [5.0, 5.125]
+    model = ir.load(tmp_path / "True/model.onnx")
+    zeros = [node.inputs[2] for node in model.graph if node.op_type == "DequantizeLinear"]
+    assert {each.dtype for each in zeros} == {ir.DataType.INT4}
+
+
+def test_zero_points_are_for_backends_that_take_them(tmp_path: Path) -> None:
+    def moved(backends: tuple[str, ...], precision: str = "int4", asked: Any = "auto") -> bool:
+        build = Build.model_validate({"precision": precision, "backends": backends})
+        config = Config(build=build, quantize=Quantize(zero_points=asked))
+        return recipe_of(Run(config, Workspace(tmp_path))).moved
+
+    assert moved(("onnxruntime",))
+    assert not moved(("onnxruntime", "tensorrt-rtx"))
+    assert not moved(("onnxruntime",), "w8")
+    assert moved(("tensorrt",), asked=True)
+    assert not moved(("onnxruntime",), asked=False)
 
 
 def test_samples_make_it_better(tmp_path: Path) -> None:

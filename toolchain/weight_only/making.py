@@ -105,4 +105,4 @@ def _divided(blocks: Blocks, site: Site, scale: NDArray[Any]) -> Blocks:
     fold = site.fold
     if fold.repeat > 1:
         scale = scale.reshape(-1, fold.repeat, fold.width)[:, 0].reshape(-1)
-    return Blocks(blocks.levels, (blocks.steps / scale).astype(np.float32), blocks.block)
+    return replace(blocks, steps=(blocks.steps / scale).astype(np.float32))

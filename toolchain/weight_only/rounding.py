@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from ...calibration import SecondMoments
 from ...calibration.awq import Sharing, scales
-from ...calibration.blockwise import Grid, Levels, Matrix, nearest, reaching, restored, searched
+from ...calibration.blockwise import (
+    Grid,
+    Levels,
+    Matrix,
+    nearest,
+    reaching,
+    restored,
+    searched,
+    shifted,
+)
 from ...calibration.gptq import Compensations, rounded
 
 Method = Literal["auto", "rtn", "gptq", "awq"]
@@ -18,18 +27,24 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights are rounded: `block` inputs share a scale (0: all), `damping` is GPTQ's."""
+    """How weights are rounded: `block` inputs share a scale (0: all), `damping` is GPTQ's.
+
+    With `moved` each block may have a zero point other than 0, where the target takes such.
+    """
 
     bits: int
     block: int
     method: Method = "auto"
     act_order: bool = True
     damping: float = 0.01
+    moved: bool = False
 
 
 @dataclass(frozen=True)
 class Rounding:
     """Levels [k, n] and steps [k / block, n] of one weight, how they were found, what they cost.
+
+    Levels are counted from the zero points `zeros` [k / block, n], 0 where they are None.
 
     `error` is the mean square of what the layer's output lacks over that of the output, on
     held-out samples; None where there are none.
@@ -39,6 +54,7 @@ class Rounding:
     steps: Matrix
     method: str
     error: float | None = None
+    zeros: Matrix | None = None
 
     def lean(self) -> "Rounding":
         """What is told of it, its levels not held in memory."""
@@ -125,19 +141,29 @@ def _tried(
     recipe: Recipe,
     shared: Compensations | None,
 ) -> Iterator[Rounding]:
-    steps = case.stored(searched(weight, grid, moments.diagonal))
+    zeros = None
+    if grid.moved:
+        steps, zeros = shifted(weight, grid, moments.diagonal)
+    else:
+        steps = searched(weight, grid, moments.diagonal)
+    steps = case.stored(steps)
     if recipe.method == "auto":
         yield _nearest(case, weight, grid)
     if recipe.method in ("auto", "awq"):
-        yield Rounding(nearest(weight, steps, grid), steps, "awq")
+        yield Rounding(nearest(weight, steps, grid, zeros), steps, "awq", zeros=zeros)
     if shared is not None:
-        levels, fitted = rounded(weight, steps, grid, shared, case.stored)
-        yield Rounding(levels, fitted, "gptq")
+        levels, fitted = rounded(weight, steps, grid, shared, case.stored, zeros)
+        yield Rounding(levels, fitted, "gptq", zeros=zeros)
 
 
 def _nearest(case: Case, weight: Matrix, grid: Grid) -> Rounding:
-    steps = case.stored(reaching(weight, grid))
-    return Rounding(nearest(weight, steps, grid), steps, "rtn")
+    zeros = None
+    if grid.moved:
+        steps, zeros = shifted(weight, grid)
+    else:
+        steps = reaching(weight, grid)
+    steps = case.stored(steps)
+    return Rounding(nearest(weight, steps, grid, zeros), steps, "rtn", zeros=zeros)
 
 
 def _best(

@@ -82,7 +82,9 @@ class Rounds:
         return Case(weights, grids, np.dtype(dtype.numpy()))
 
     def _grid(self, layer: Layer) -> Grid:
-        return Grid(self._recipe.bits, fitting(layer.k, self._recipe.block))
+        return Grid(
+            self._recipe.bits, fitting(layer.k, self._recipe.block), self._recipe.moved
+        )
 
     def _sharing(self, site: Site) -> Sharing | None:
         """Which channels share a scale; None where they cannot be scaled without another node."""
@@ -99,10 +101,17 @@ class Rounds:
             self.made.roundings[layer.node] = rounding.lean()
             first = self._first.setdefault(layer.weight, layer.node)
             if first == layer.node:  # a weight that others read too is rounded for the first
-                levels = self._scratch.write(stored(layer, rounding.levels), layer.node)
-                block = self._grid(layer).block
-                self.made.blocks[layer.node] = Blocks(levels, rounding.steps, block)
+                self.made.blocks[layer.node] = self._blocks(layer, rounding)
             self.made.blocks[layer.node] = self.made.blocks[first]
+
+
+    def _blocks(self, layer: Layer, rounding: Rounding) -> Blocks:
+        grid, levels, zeros = self._grid(layer), rounding.levels, rounding.zeros
+        if zeros is not None:
+            zeros = zeros.astype(np.int8)
+            levels = levels + np.repeat(zeros, grid.block or layer.k, axis=0)
+        kept = self._scratch.write(stored(layer, levels), layer.node)
+        return Blocks(kept, rounding.steps, grid.block, zeros)
 
 
 def _lean(choice: Choice) -> Choice:

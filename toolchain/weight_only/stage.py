@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
+from .. import registry
 from ..choosing import kept
 from ..feeds import calibration_feeds, logit_names, mask_name
 from ..joining import named
@@ -56,7 +57,7 @@ def weigh(run: Run, before: Stage) -> Stage:
         return {**found, **source, "notes": [UNSAMPLED] if unasked else []}
 
     inputs = {before.name: before.digest}
-    options = {"precision": precision, "keep": keep, **table.model_dump()}
+    options = {"precision": precision, "keep": keep, **table.model_dump(), "moved": recipe.moved}
     return run.stage(
         "quantize",
         each(run, work),
@@ -79,7 +80,14 @@ def recipe_of(run: Run) -> Recipe:
         )
     if method == "auto" and not run.config.calibration.samples:
         method = "rtn"
-    return Recipe(BITS[precision], int(block), method, table.act_order, table.damping)
+    moved = table.zero_points is True
+    if table.zero_points == "auto":
+        moved = precision == "int4" and all(map(_takes_zero_points, run.config.build.backends))
+    return Recipe(BITS[precision], int(block), method, table.act_order, table.damping, moved)
+
+
+def _takes_zero_points(backend: str) -> bool:
+    return bool(getattr(registry.find("backends", backend), "zero_points", False))
 
 
 def _told(source: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from .rounding import Choice, Recipe, Rounding
 
 #: Held-out batches that the outputs are compared on, at most.
 BATCHES = 4
+#: A scale is of the graph's dtype, float32.
+SCALE_BITS = 32
 #: Words on the methods, for people.
 WORDS = {
     "rtn": "to the nearest",
@@ -75,6 +77,7 @@ def table(
     return {
         "weight_share": round(share, 6),
         "method": recipe.method,
+        "bits_per_weight": bits_per_weight(layers, recipe),
         "layers": layers,
         "drop_holdout": None if drop is None else round(drop, 6),
         "worst": worst(layers),
@@ -95,6 +98,14 @@ def _told(
         "snr_db": None if error is None else decibels(error),
         "error_share": None if error is None else round(error / total, 6),
     }
+
+
+def bits_per_weight(layers: Sequence[dict[str, Any]], recipe: Recipe) -> float:
+    """What a rounded weight takes on average, with its share of float32 scales and zero points."""
+    made = [layer for layer in layers if layer["int8"]]
+    beside = SCALE_BITS + (recipe.bits if recipe.moved else 0)
+    total = sum(layer["macs"] * (recipe.bits + beside / layer["block"]) for layer in made)
+    return round(total / (sum(layer["macs"] for layer in made) or 1), 4)
 
 
 def _reason(layer: Layer, keep: Collection[str]) -> str:
