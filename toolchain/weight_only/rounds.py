@@ -82,9 +82,7 @@ class Rounds:
         return Case(weights, grids, np.dtype(dtype.numpy()))
 
     def _grid(self, layer: Layer) -> Grid:
-        return Grid(
-            self._recipe.bits, fitting(layer.k, self._recipe.block), self._recipe.moved
-        )
+        return Grid(self._recipe.bits, fitting(layer.k, self._recipe.block), self._recipe.moved)
 
     def _sharing(self, site: Site) -> Sharing | None:
         """Which channels share a scale; None where they cannot be scaled without another node."""
@@ -103,7 +101,6 @@ class Rounds:
             if first == layer.node:  # a weight that others read too is rounded for the first
                 self.made.blocks[layer.node] = self._blocks(layer, rounding)
             self.made.blocks[layer.node] = self.made.blocks[first]
-
 
     def _blocks(self, layer: Layer, rounding: Rounding) -> Blocks:
         grid, levels, zeros = self._grid(layer), rounding.levels, rounding.zeros
