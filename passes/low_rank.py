@@ -1,5 +1,6 @@
 """The pass `low-rank`: how many parameters may go into thin factors; samples say where."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import onnx_ir as ir
@@ -30,6 +31,10 @@ class LowRank(Pass):
     contract: ClassVar[Contract] = Contract("lossy", {})
     #: The toolchain plans it from samples, in the stage `compress`.
     fitted: ClassVar[bool] = True
+    #: Ways to ask for it that `tune` tries: of each option values, the mildest first.
+    tunable: ClassVar[Mapping[str, Mapping[str, tuple[object, ...]]]] = {
+        "ratio": {"ratio": (0.1, 0.2, 0.3)}
+    }
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Refuse to work on nothing: without samples nobody knows what matters.

@@ -1,5 +1,6 @@
 """The pass `prune`: what may go and what it may cost; samples and a clock decide the rest."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import onnx_ir as ir
@@ -39,6 +40,11 @@ class Prune(Pass):
     contract: ClassVar[Contract] = Contract("lossy", {})
     #: The toolchain plans it from samples, in the stage `compress`.
     fitted: ClassVar[bool] = True
+    #: Ways to ask for it that `tune` tries: of each option values, the mildest first.
+    tunable: ClassVar[Mapping[str, Mapping[str, tuple[object, ...]]]] = {
+        "shares": {"neurons": (0.125, 0.25, 0.375, 0.5, 0.625), "heads": (0.0, 0.25)},
+        "speedup": {"speedup": (1.25, 1.5, 1.75, 2.0, 2.5), "minutes": (0.7,)},
+    }
 
     @property
     def uniform(self) -> bool:

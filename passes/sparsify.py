@@ -1,5 +1,6 @@
 """The pass `sparsify`: weights set to zero, two of four or a share; samples say which."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import onnx_ir as ir
@@ -28,6 +29,12 @@ class Sparsify(Pass):
     contract: ClassVar[Contract] = Contract("lossy", {})
     #: The toolchain plans it from samples, in the stage `compress`.
     fitted: ClassVar[bool] = True
+    #: Ways to ask for it that `tune` tries: of each option values, the mildest first.
+    tunable: ClassVar[Mapping[str, Mapping[str, tuple[object, ...]]]] = {
+        "2:4": {"pattern": ("2:4",)}
+    }
+    #: Backends whose kernels gain by it; where it is not stated, all may.
+    kernels: ClassVar[frozenset[str]] = frozenset({"tensorrt", "tensorrt-rtx"})
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Refuse to work on nothing: without samples nobody knows what matters.

@@ -122,6 +122,14 @@ class Evaluation(Section):
 
 
 class Gate(Section):
+class Tune(Section):
+    """Labelled data that `llmdeploy tune` scores its trials on, by the metric of `[evaluation]`."""
+
+    samples: str = ""
+    labels: str = ""
+    encoding: str = "utf-8"
+
+
     """What must hold before a release ships; a limit left out is not asked for."""
 
     min_cosine: float | None = Field(default=None, ge=-1)
@@ -130,6 +138,7 @@ class Gate(Section):
     min_int8_share: float | None = Field(default=None, ge=0)
     min_speedup: float | None = Field(default=None, ge=0)
     max_size_mb: float | None = Field(default=None, gt=0)
+    max_latency_ms: float | None = Field(default=None, gt=0)
     max_memory_mb: float | None = Field(default=None, gt=0)
     last_release: str = ""
     max_slowdown: float | None = Field(default=None, ge=0)
@@ -165,6 +174,7 @@ class Config(Section):
     build: Build = Build()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
+    tune: Tune = Tune()
     bundle: Bundle = Bundle()
     folder: Path = Field(default=Path(), exclude=True)
 

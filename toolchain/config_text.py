@@ -1,6 +1,7 @@
 """llmdeploy.toml as text: every key of every section with its value and its meaning."""
 
 import json
+import re
 from collections.abc import Mapping
 
 from .config import Config
@@ -8,6 +9,7 @@ from .meanings import SECTIONS, Meaning
 
 #: Where the meaning of a key starts, unless its value is longer.
 _COLUMN = 40
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAMPLED = """\
 # YOURS TO FILL IN: real inputs as the model will meet them; without them INT8 is refused.
 # 128 to 512 are enough. Never the labelled data that [evaluation] scores.
@@ -58,4 +60,4 @@ def toml(value: object) -> str:
 def toml_key(key: object) -> str:
     """A key, quoted only where TOML asks for it."""
     text = str(key)
-    return text if text.isidentifier() and text.isascii() else toml(text)
+    return text if _BARE.fullmatch(text) else toml(text)

@@ -60,8 +60,19 @@ def compile_report(
         footprints=tuple(measured.footprints(run)),
         gates=lines,
         bundles=tuple(bundles),
+        tuning=_tuning(run),
         environment=_environment(run),
     )
+
+
+def _tuning(run: Run) -> rep.Tuning | None:
+    """The search that this run's engine comes from, as tune.json has it; None of another."""
+    try:
+        found = rep.Tuning.model_validate_json((run.workspace.root / "tune.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    engine = run.stages.get(f"engine/{found.target}")
+    return found if engine is not None and engine.digest == found.engine else None
 
 
 def _now() -> datetime:

@@ -113,7 +113,7 @@ class Workspace:
         raises; a full disk or a missing permission becomes an `Error`.
         """
         asked = plain(dict(options))
-        key = digest_of([dict(inputs), asked, dict(versions), SCHEMA])
+        key = key_of(inputs, options, versions)
         old = self.stage(name)
         if old and not force and old.key == key and self._whole(name, old):
             return replace(old, fresh=True)
@@ -178,6 +178,13 @@ class Workspace:
                 old.rename(final)
         for part in self.root.glob(".*.part"):
             shutil.rmtree(part, ignore_errors=True)
+
+
+def key_of(
+    inputs: Mapping[str, str], options: Mapping[str, Any], versions: Mapping[str, str]
+) -> str:
+    """What a stage is fresh by: sha256 of all that decides it."""
+    return digest_of([dict(inputs), plain(dict(options)), dict(versions), SCHEMA])
 
 
 def plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ IMPOSSIBLE = {
     "max-score-drop": 0,
     "min-int8-share": 1.5,
     "min-speedup": 1e6,
+    "max-latency-ms": 1e-6,
     "max-size-mb": 1e-6,
     "max-memory-mb": 1e-3,
     "max-slowdown": 0.05,

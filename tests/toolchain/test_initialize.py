@@ -45,7 +45,7 @@ def test_every_line_that_is_commented_out_can_be_taken_in(tmp_path: Path):
     path = tmp_path / "llmdeploy.toml"
     initialize(M1, path)
     text = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r"^# ([a-z-]+ = )", r"\1", text, flags=re.M), encoding="utf-8")
+    path.write_text(re.sub(r"^# ([a-z0-9-]+ = )", r"\1", text, flags=re.M), encoding="utf-8")
     config = load(path)
     assert config.calibration.samples == "calibration.txt"
     assert config.gate.min_speedup == 1.5

@@ -13,6 +13,7 @@ from ..console import fail
 from ..options import spelled_out
 from . import device, stages, tools
 from . import serve as cli_serve
+from . import tune as cli_tune
 
 app = typer.Typer(
     name="llmdeploy",
@@ -33,6 +34,7 @@ VERBS = {
     "verify": stages.verify,
     "bundle": stages.bundle,
     "release": stages.release,
+    "tune": cli_tune.tune,
     "run": tools.run,
     "bench": tools.bench,
     "inspect": tools.inspect,

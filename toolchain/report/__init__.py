@@ -26,6 +26,7 @@ from .proof import (
 from .record import Environment, Report, Tool, Verdict, judge
 from .table import table
 from .writing import FILES, write
+from .tuning import Tuning
 
 __all__ = [
     "FILES",
@@ -53,6 +54,7 @@ __all__ = [
     "Tool",
     "Verdict",
     "judge",
+    "Tuning",
     "table",
     "write",
 ]

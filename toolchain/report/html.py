@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-from . import built, figures, made, proved, timed
+from . import built, figures, made, proved, timed, tuned
 from .markup import Html, html, name, pill, tag
 from .record import Report
 
@@ -16,6 +16,7 @@ _WORDS = {
 #: The page's parts after the verdict, in order: the title in the contents is that of the section.
 _PARTS = (
     proved.gates,
+    tuned.tuning,
     made.lineage,
     made.stages,
     proved.scores,

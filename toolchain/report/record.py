@@ -9,6 +9,7 @@ from pydantic import Field
 from .ground import Record
 from .making import Calibration, Engine, Model, Quantization, Stage, Step
 from .proof import Bundle, Footprint, Gate, Latency, Parity, Score
+from .tuning import Tuning
 
 SCHEMA_VERSION = 1
 Verdict = Literal["pass", "fail", "incomplete"]
@@ -55,6 +56,7 @@ class Report(Record):
     footprints: tuple[Footprint, ...] = ()
     gates: tuple[Gate, ...] = ()
     bundles: tuple[Bundle, ...] = ()
+    tuning: Tuning | None = None
     environment: Environment
 
 

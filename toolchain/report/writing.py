@@ -22,14 +22,15 @@ def write(report: Report, folder: Path) -> tuple[Path, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, texts, strict=True):
-            _replace(path, text)
+            replace_file(path, text)
     except OSError as error:
         mend = "free space or mend the permissions"
         raise Error(f"cannot write: {error.strerror}", where=folder, mend=mend) from error
     return paths
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a file in one step; raises OSError."""
     part = path.with_name(f".{path.name}.part")
     try:
         # A lone surrogate in a file name must not cost the report.

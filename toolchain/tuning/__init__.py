@@ -1,0 +1,1 @@
+"""`llmdeploy tune`: passes and options for given limits, by rules and then by measuring."""

@@ -1,0 +1,289 @@
+"""`llmdeploy tune`: advice by rules, a search over measurements, and proof of what was taken."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ... import Error, MissingError
+from .. import jobs, registry
+from ..choosing import options_of
+from ..feeds import signature, timed_phases
+from ..feeds.rolling import keeps_cache
+from ..preflight import preflight
+from ..release import Outcome, verify
+from ..report.tuning import Tuning
+from ..report.writing import replace_file
+from ..run import Run
+from ..stages import float_engine, optimize
+from ..workspace import Workspace, digest_of
+from . import advice as rules
+from .clock import Clock
+from .front import Prefer, chosen, nearest, shortfalls
+from .hands import Hands
+from .hardware import probe
+from .limits import Limits
+from .page import page
+from .result import Asked, Result
+from .roofline import roofline, shape_of
+from .shelf import Shelf
+from .space import Space, configured, tunable, words
+from .split import Split, split
+from .study import Budget, Search, Tell, opened
+from .told import Setting, record
+from .written import gated, write
+
+FILE, PAGE = "tune.json", "tune.html"
+#: The stages of a trial that a release takes as they are.
+RELEASED = ("export", "optimize", "compress", "calibrate", "quantize", "float/", "engine/")
+#: Passes in the order in which they are run; others' come after.
+ORDER = "prune low-rank sparsify"
+#: Stages of a point that no other keeps, and that are large.
+LARGE = ("calibrate", "quantize", "engine/")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks of a search."""
+
+    target: str
+    limits: Limits
+    output: Path
+    budget: Budget
+    place: jobs.Place = field(default_factory=jobs.Place)
+    prefer: Prefer = "score"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Advised:
+    """What the rules go by and say, before anything is searched."""
+
+    facts: rules.Facts
+    advice: tuple[rules.Advice, ...]
+
+    @property
+    def space(self) -> Space:
+        """What is left to choose."""
+        return rules.space(self.facts, self.advice)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The record of a search, and the outcome of its proof where a point was taken."""
+
+    record: Tuning
+    outcome: Outcome | None
+    files: tuple[Path, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where no point holds the limits, or the taken one does not on held-out data."""
+        return 1 if self.outcome is None else self.outcome.exit_code
+
+
+def advise(run: Run, request: Request) -> Advised:
+    """Export and optimise what is missing, probe the target, and ask the rules.
+
+    Raises:
+        ConfigError: no such target, or the configuration is wrong.
+        MissingError: the target cannot be built or executed here, so nothing could be measured.
+    """
+    backend = registry.find("backends", request.target)()
+    why = backend.missing() or backend.unexecutable()
+    if why:
+        mend = "tune on a machine that executes it, or for --target onnxruntime"
+        raise MissingError(f"trials cannot be timed: {why}", where=request.target, mend=mend)
+    preflight(run)
+    plain = _plain(run, request.target)
+    optimize(plain)
+    graphs = plain.graphs
+    shapes = [
+        shape_of(plain.folder("optimize", graph) / "model.onnx", _cached(plain, graph))
+        for graph in graphs
+    ]
+    with run.watch("the target's roofline"):
+        options = options_of(plain, request.target, backend)
+        hardware = probe(request.target, backend, options, Clock())
+    calls = tuple(
+        call
+        for graph, shape in zip(graphs, shapes, strict=True)
+        for call in roofline(shape, timed_phases(plain, graph), hardware)
+    )
+    facts = rules.Facts(
+        shape=max(shapes, key=lambda shape: shape.weight_bytes),
+        calls=calls,
+        hardware=hardware,
+        limits=request.limits,
+        config=run.config,
+        target=request.target,
+        backend=backend,
+        samples=bool(run.config.calibration.samples),
+    )
+    return Advised(facts, rules.advise(facts))
+
+
+def _plain(run: Run, target: str) -> Run:
+    """The run without what the search decides: float, and no pass that it may choose."""
+    config = configured(run.config, {"precision": "fp32"}, target, tunable())
+    return Run(config, run.workspace, run.force, run.watch)
+
+
+def _cached(run: Run, graph: str) -> bool:
+    return keeps_cache(signature(run, graph))
+
+
+def tune(run: Run, request: Request, advised: Advised, tell: Tell) -> Tuned:
+    """Search, take a point, and verify it on data that no trial saw.
+
+    Raises:
+        Error: nothing to score on, a missing package, a full disk.
+    """
+    started, root = time.perf_counter(), run.workspace.root.absolute()
+    folder = root / "tune"
+    plain = _plain(run, request.target)
+    float_engine(plain)
+    data = split(plain, folder / "data")
+    shelf = Shelf(folder / "stages", Clock(), Workspace(root))
+    shelf.sweep()
+    search = _study(run, request, advised, data, folder)
+    hands = Hands(request.place)
+    asked = _asked(run, request, data, root)
+    try:
+        search.run(
+            hands,
+            lambda settings: hands.take(asked.model_copy(update={"settings": dict(settings)})),
+            request.budget,
+            _tidy(search, shelf, tell),
+        )
+    finally:
+        hands.close()
+    taken = chosen(search.results, request.limits, request.prefer)
+    made = record(
+        _setting(run, request, advised, data),
+        search.results,
+        search.lost,
+        taken,
+        _why(search, request.limits),
+        time.perf_counter() - started,
+    )
+    if taken is None:
+        return Tuned(made, None, _write(made, root))
+    return _proved(run, request, shelf, taken, made)
+
+
+def _study(run: Run, request: Request, advised: Advised, data: Split, folder: Path) -> Search:
+    space = advised.space
+    name = digest_of(
+        {
+            "config": run.config.model_dump(mode="json", exclude={"gate", "bundle"}),
+            "target": request.target,
+            "limits": request.limits.model_dump(),
+            "space": space.model_dump(mode="json"),
+            "data": data.digest,
+        }
+    )
+    seeds = rules.first(advised.facts, space)
+    if run.force:
+        (folder / "journal.log").unlink(missing_ok=True)
+    return opened(folder, name[:16], space, seeds, request.seed)
+
+
+def _asked(run: Run, request: Request, data: Split, root: Path) -> Asked:
+    return Asked(
+        config=run.config.model_dump(mode="json"),
+        folder=str(run.config.folder),
+        here=str(Path.cwd()),
+        workspace=str(root),
+        target=request.target,
+        limits=request.limits,
+        split=data,
+        replaced=_replaced(),
+        settings={},
+    )
+
+
+def _replaced() -> tuple[str, ...]:
+    """The passes that a point decides, in the order in which they are run."""
+    return tuple(sorted(tunable(), key=lambda name: (name not in ORDER, ORDER.find(name), name)))
+
+
+def _tidy(search: Search, shelf: Shelf, tell: Tell) -> Tell:
+    """Tell of a trial, and forget the large stages of points that will not be taken."""
+
+    def told(number: int, result: Result | None, why: str) -> None:
+        tell(number, result, why)
+        keep = [each for each in search.results if each.fits or each.whole]
+        held = {(name, key) for each in keep for name, key in each.keys.items()}
+        for name, key in result.keys.items() if result and not result.whole else ():
+            if name.startswith(LARGE) and (name, key) not in held and not search.busy:
+                shelf.drop(name, key)
+
+    return told
+
+
+def _setting(run: Run, request: Request, advised: Advised, data: Split) -> Setting:
+    table = run.config.evaluation
+    verified = f"The taken point was then scored on {table.samples}, which no trial saw."
+    if not table.metric:
+        verified = "There is no [evaluation]: nothing held out has judged the taken point."
+    place = request.place
+    return Setting(
+        target=request.target,
+        limits=request.limits,
+        prefer=request.prefer,
+        jobs=str(place.processes) if place.address is None else f"ray {place.address}".strip(),
+        seed=request.seed,
+        hardware=advised.facts.hardware,
+        calls=advised.facts.calls,
+        advice=advised.advice,
+        tuned_on=data.words,
+        verified_on=verified,
+    )
+
+
+def _why(search: Search, limits: Limits) -> str:
+    near = nearest(search.results)
+    if near is None:
+        return "no trial could be measured"
+    return f"nearest is {words(near.settings)}: {shortfalls(near, limits)}"
+
+
+def _proved(run: Run, request: Request, shelf: Shelf, taken: Result, made: Tuning) -> Tuned:
+    """Write the configuration, give the workspace the point's stages, and verify it."""
+    target, root = request.target, run.workspace.root.absolute()
+    config = configured(run.config, taken.settings, target, _replaced())
+    config = gated(config, request.limits, bool(run.config.evaluation.metric))
+    config = write(config, request.output, _head(made, taken))
+    keys = {name: key for name, key in taken.keys.items() if name.startswith(RELEASED)}
+    shelf.give(keys, run.workspace)
+    proof = Run(config, run.workspace, watch=run.watch)
+    engine = run.workspace.stage(f"engine/{target}")
+    more = {"configuration": str(request.output), "engine": engine.digest if engine else ""}
+    made = made.model_copy(update=more)
+    files = _write(made, root)
+    outcome = verify(proof)
+    return Tuned(made, outcome, (*files, request.output, *outcome.files))
+
+
+def _head(made: Tuning, taken: Result) -> str:
+    figures = taken.figures
+    told = f"{figures['speedup']:.2f} times float's speed, {figures['size_mb']:.1f} MB"
+    limits = ", ".join(f"{key.replace('_', '-')} {value:g}" for key, value in made.limits.items())
+    return (
+        f"Written by `llmdeploy tune` for {made.target}, limits: {limits}.\n"
+        f"{made.chosen}: a drop of {figures['drop']:.4f} by tuning data, {told}.\n"
+        f"Tuned on {made.tuned_on}.\n"
+    )
+
+
+def _write(made: Tuning, root: Path) -> tuple[Path, ...]:
+    paths = root / FILE, root / PAGE
+    try:
+        for path, text in zip(
+            paths, (made.model_dump_json(indent=2) + "\n", page(made)), strict=True
+        ):
+            replace_file(path, text)
+    except OSError as error:
+        mend = "free space or mend the permissions"
+        raise Error(f"cannot write: {error.strerror}", where=root, mend=mend) from error
+    return paths

@@ -1,0 +1,80 @@
+"""The configuration that makes a chosen point again, as a file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ... import Error
+from ..config import Config, load
+from ..config_text import toml, toml_key
+from ..paths import PREFIX
+from .limits import Limits
+
+#: Keys that hold paths, by section: they are relative to the file's own folder.
+PATHS = {
+    "model": ("checkpoint",),
+    "calibration": ("samples",),
+    "evaluation": ("samples", "labels"),
+    "tune": ("samples", "labels"),
+    "gate": ("last-release",),
+    "bundle": ("sign", "certificate"),
+}
+
+
+def gated(config: Config, limits: Limits, evaluated: bool) -> Config:
+    """The configuration with the limits as gates; a drop is one of the outputs without a metric."""
+    asked = dict(limits.asked)
+    drop = asked.pop("max_drop", None)
+    if drop is not None and evaluated:
+        asked["max_score_drop"] = drop
+    elif drop is not None:
+        asked["min_cosine"] = max(config.gate.min_cosine or -1.0, 1 - drop)
+    return config.model_copy(update={"gate": config.gate.model_copy(update=asked)})
+
+
+def write(config: Config, path: Path, head: str) -> Config:
+    """Write a configuration, every key that is not at its default; it is read again and given.
+
+    Raises:
+        Error: the file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text(config, path.parent, head), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        mend = "mend the permissions, or pass --output FILE"
+        raise Error(f"cannot write: {error.strerror}", where=path, mend=mend) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return load(path)
+
+
+def text(config: Config, folder: Path, head: str) -> str:
+    """The file's text: a comment, then each section."""
+    whole = config.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    lines = [f"# {line}".rstrip() for line in head.splitlines()]
+    for name, table in whole.items():
+        if name != "passes":
+            lines += ["", f"[{name}]", *_keys(_placed(name, table, config, folder))]
+    for table in config.passes:
+        lines += ["", "[[passes]]", *_keys({"use": table.use, **(table.model_extra or {})})]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(table: Mapping[str, Any]) -> list[str]:
+    return [f"{toml_key(key)} = {toml(value)}" for key, value in table.items() if value is not None]
+
+
+def _placed(section: str, table: Mapping[str, Any], config: Config, folder: Path) -> dict[str, Any]:
+    """A table with its paths as the new folder sees them."""
+    made = dict(table)
+    if folder.resolve() == config.folder.resolve():
+        return made
+    for key in PATHS.get(section, ()):
+        value = str(made.get(key) or "")
+        if value and not value.startswith(PREFIX) and config.path(value).exists():
+            made[key] = Path(os.path.relpath(config.path(value), folder)).as_posix()
+    return made
