@@ -1,11 +1,15 @@
 """What pruning costs and gains on real models, magnitude pruning beside it.
 
-    python benchmarks/compress.py [SUBJECT...] [--speedups 1.6 2.0] [--int8] [--json]
+    python benchmarks/compress.py [SUBJECT...] [--speedups 1.6 2.0] [--int8] [--recover MINUTES]
+        [--onnxsim PYTHON] [--json]
 
 Subjects: minilm (planned on STS 2014, scored on STS 2015 by Spearman) and sst2 (planned on train,
 scored on test by accuracy), as in int8_accuracy.py. `prune S` meets S times the float speed by
 widths that differ by layer; `uniform` takes half of the neurons and a quarter of the heads of every
-layer, by second order with correction, by Wanda, and by magnitude. Nothing is trained.
+layer, by second order with correction, by Wanda, and by magnitude. Nothing is trained but in rows
+with `+ recover`: the pruned model, as long as asked, on the dense one's outputs for the same texts.
+`onnxsim` is that package's own structured pruning of the same graph by the same shares, run by an
+interpreter that has it; its row says of how many weights it took anything.
 `latency_ratio` is float's time over the engine's at 1x128 on one thread, each the least CPU time of
 runs in turns; `wall_ratio` that of medians of wall time. `of_float` is the score over float's.
 """
@@ -14,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,32 +27,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 from int8_data import Answers, MissingError, Subject, write_texts
 from int8_subjects import SUBJECTS
 from llmdeploy import Error
+from llmdeploy.deploy.backend import Profile
 from llmdeploy.deploy.latency import measure
 from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.deploy.text import Encoder
+from llmdeploy.passes import PassManager, load, save
 from llmdeploy.toolchain import stages
 from llmdeploy.toolchain.compress.table import least
 from llmdeploy.toolchain.config import Build, Calibration, Config, Model, PassTable
-from llmdeploy.toolchain.feeds import timed_feeds
+from llmdeploy.toolchain.feeds import calibration_feeds, timed_feeds
 from llmdeploy.toolchain.run import Run
-from llmdeploy.toolchain.workspace import Stage, Workspace
+from llmdeploy.toolchain.workspace import Workspace
 
 COLUMNS = ("score", "of_float", "latency_ratio", "wall_ratio", "size_ratio", "loss", "seconds")
 HALF = {"neurons": 0.5, "heads": 0.25, "max_drop": 0.99}
 SHAPE = "1x128"
+PEER = ("magnitude", "wanda")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row: its name, the options of `prune` (none for float) and the precision."""
+    """A row: its name, the options of `prune` (none for float), the precision, what follows."""
 
     name: str
     options: dict[str, Any] | None = None
     precision: Any = "fp32"
+    recover: float | None = None
 
 
 def methods(asked: argparse.Namespace) -> list[Method]:
@@ -61,6 +71,8 @@ def methods(asked: argparse.Namespace) -> list[Method]:
     for speed in asked.speedups:
         options = {"speedup": speed, "max_drop": 0.99, "minutes": asked.minutes}
         made.append(Method(f"prune {speed:g}", options))
+        if asked.recover:
+            made.append(Method(f"prune {speed:g} + recover", options, recover=asked.recover))
         if asked.int8:
             made.append(Method(f"prune {speed:g} + int8", options, "int8"))
     found = [*made, *([Method("int8", None, "int8")] if asked.int8 else [])]
@@ -72,6 +84,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("subjects", nargs="*", default=["minilm", "sst2"], metavar="SUBJECT")
     parser.add_argument("--speedups", nargs="*", type=float, default=[1.6, 2.0])
     parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--recover", type=float, metavar="MINUTES", help="rows with recovery too")
+    parser.add_argument("--onnxsim", metavar="PYTHON", help="an interpreter that has onnxsim")
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="these rows and float's")
     parser.add_argument("--count", type=int, default=2000, help="samples to plan on")
     parser.add_argument("--minutes", type=float, default=2.0, help="for losses of single layers")
@@ -83,6 +97,8 @@ def arguments() -> argparse.Namespace:
 def release(subject: Subject, method: Method, root: Path, asked: argparse.Namespace) -> Run:
     plain = [PassTable(use=name) for name in ("clean", "fold", "fuse", "clean")]
     fitted = [] if method.options is None else [PassTable(use="prune", **method.options)]
+    if method.recover:
+        fitted.append(PassTable.model_validate({"use": "recover", "minutes": method.recover}))
     config = Config(
         model=Model(checkpoint=subject.checkpoint(root)),
         passes=(*plain, *fitted),
@@ -110,38 +126,72 @@ def rows(subject: Subject, root: Path, asked: argparse.Namespace) -> Iterator[di
                 yield {"model": subject.name, "method": method.name, "reason": str(error)}
                 continue
         wanted = wanted or found.pop("answers")
+        if method.name == "float" and asked.onnxsim:
+            yield from (peer(subject, run, wanted, asked.onnxsim, each) for each in PEER)
+
+
+def peer(subject: Subject, run: Run, wanted: Answers, python: str, method: str) -> dict[str, Any]:
+    """The optimised graph pruned by onnxsim, built and measured as ours are."""
+    started, backend = time.perf_counter(), OnnxRuntime()
+    with tempfile.TemporaryDirectory() as aside:
+        folder, feeds = Path(aside), calibration_feeds(run).fit[:8]
+        arrays = {f"{at}/{name}": each[name] for at, each in enumerate(feeds) for name in each}
+        np.savez(folder / "feeds.npz", **arrays)
+        dense, made = run.folder("optimize") / "model.onnx", folder / "model.onnx"
+        shares = [str(HALF["neurons"]), str(HALF["heads"])]
+        script = Path(__file__).with_name("compress_peer_onnxsim.py")
+        command = [python, str(script), str(dense), str(made), str(folder / "feeds.npz"), method]
+        done = subprocess.run([*command, *shares], capture_output=True, text=True, check=False)
+        name = {"model": subject.name, "method": f"onnxsim {method}"}
+        if done.returncode:
+            return {**name, "reason": done.stderr.strip().splitlines()[-1]}
+        seconds, said = time.perf_counter() - started, json.loads(done.stdout.splitlines()[-1])
+        model, _ = PassManager(list(backend.lowering("fp32"))).run(load(made))
+        save(model, folder / "lowered")
+        backend.build(
+            folder / "lowered" / "model.onnx", folder / "engine", Profile(), {"threads": 1}
+        )
+        with backend.runner(folder / "engine") as call:
+            answers = subject.answer(call, Encoder(run.folder("export")))
+        row = _scored(subject, answers, wanted) | _speeds(run, folder / "engine")
+    return {**name, **row, **said, "loss": float("nan"), "seconds": round(seconds, 1)}
+
+
+def _scored(subject: Subject, answers: Answers, wanted: Answers) -> dict[str, Any]:
+    found = subject.score(answers, wanted)
+    return {
+        "metric": found["score"],
+        "float_metric": found["score"] / found["of_float"],
+        "score": found["score"],
+        "of_float": found["of_float"],
+    }
 
 
 def _row(subject: Subject, method: Method, run: Run, wanted: Answers | None) -> dict[str, Any]:
     started = time.perf_counter()
-    engine, dense = stages.engine(run, "onnxruntime"), stages.float_engine(run)
+    engine, _ = stages.engine(run, "onnxruntime"), stages.float_engine(run)
     seconds = time.perf_counter() - started
     encoder, backend = Encoder(run.folder("export")), OnnxRuntime()
     with backend.runner(run.folder(engine.name)) as call:
         answers = subject.answer(call, encoder)
-    found = subject.score(answers, wanted or answers)
-    scored = {"score": found["score"], "of_float": found["of_float"]}
-    row = {"model": subject.name, "method": method.name, "metric": found["score"]}
-    row |= {
-        "float_metric": found["score"] / found["of_float"],
-        **scored,
-        **_speeds(run, engine, dense),
-    }
+    row = {"model": subject.name, "method": method.name}
+    row |= _scored(subject, answers, wanted or answers) | _speeds(run, run.folder(engine.name))
     loss = run.stages["compress"].results["loss"] if "compress" in run.stages else 0.0
     row |= {"loss": loss, "seconds": round(seconds, 1)}
     return row if wanted else {**row, "answers": answers}
 
 
-def _speeds(run: Run, engine: Stage, dense: Stage) -> dict[str, float]:
-    backend, feed = OnnxRuntime(), timed_feeds(run)[SHAPE]
-    with (
-        backend.runner(run.folder(dense.name)) as one,
-        backend.runner(run.folder(engine.name)) as two,
-    ):
+def _speeds(run: Run, engine: Path) -> dict[str, float]:
+    backend, feed, dense = OnnxRuntime(), timed_feeds(run)[SHAPE], stages.float_engine(run)
+    with backend.runner(run.folder(dense.name)) as one, backend.runner(engine) as two:
         slow, fast = least((one, two), feed, 12.0)
         _, timing = measure({"float": one, "this": two}, {SHAPE: feed}, budget_s=6.0)
-    size = run.workspace.size(engine.name) / run.workspace.size(dense.name)
-    return {"latency_ratio": slow / fast, "wall_ratio": timing.speedup, "size_ratio": size}
+    size = sum(path.stat().st_size for path in engine.rglob("*") if path.is_file())
+    return {
+        "latency_ratio": slow / fast,
+        "wall_ratio": timing.speedup,
+        "size_ratio": size / run.workspace.size(dense.name),
+    }
 
 
 def main() -> None:

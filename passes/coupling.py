@@ -7,7 +7,7 @@ Where a Reshape splits channels that differ into heads, they become one unit a h
 dependency graph of DepGraph (arXiv 2301.12900) with arrays of labels for its index maps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,7 +81,7 @@ def _group(node: ir.Node) -> Group:
     labels = np.arange(width, dtype=np.int64)
     for _ in range(ROUNDS):
         try:
-            places = _followed((source, _last(source)), labels)
+            places = followed([(source, _last(source))], labels)
         except Coarsen as coarsen:
             labels = coarsen.joined(labels)
             continue
@@ -89,14 +89,16 @@ def _group(node: ir.Node) -> Group:
     raise LostError("its channels fall into no stable units")
 
 
-def _followed(start: Place, labels: Labels) -> dict[Place, Labels]:
-    """Every place that must lose the indices that `start` loses.
+def followed(
+    starts: Sequence[Place], labels: Labels, skip: Collection[ir.Node] = ()
+) -> dict[Place, Labels]:
+    """Every place that must lose the indices that `starts` lose; nodes of `skip` are not asked.
 
     Raises:
         LostError: a node cannot be followed.
         Coarsen: some units have to be one.
     """
-    places, waiting = dict[Place, Labels](), [(start, labels)]
+    places, waiting = dict[Place, Labels](), [(start, labels) for start in starts]
     while waiting:
         place, found = waiting.pop()
         if (found < 0).all():  # nothing is told yet: of which axis, neither
@@ -105,7 +107,7 @@ def _followed(start: Place, labels: Labels) -> dict[Place, Labels]:
         if merged is None:
             continue
         places[place] = merged
-        for node in _around(place[0]):
+        for node in (each for each in _around(place[0]) if each not in skip):
             waiting += [(item.place, item.labels) for item in carry(node, place, merged)]
     if any((each < 0).any() for each in places.values()):
         raise LostError("a part of what it belongs to is not reached")

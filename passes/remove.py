@@ -1,6 +1,6 @@
 """The pass `remove`: units go, with every weight, shape and cache that belongs to them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,9 +60,18 @@ def _remove(model: ir.Model, group: Group, kept: tuple[int, ...]) -> None:
         return
     stays = np.zeros(group.units, bool)
     stays[list(kept)] = True
-    masks = {place: stays[labels] for place, labels in group.places.items()}
-    for node in dict.fromkeys(node for value, _ in masks for node in _nodes(value)):
-        _narrow(model.graph, node, masks)
+    narrow(model, {place: stays[labels] for place, labels in group.places.items()})
+
+
+Masks = Mapping[tuple[ir.Value, int], NDArray[np.bool_]]
+
+
+def narrow(model: ir.Model, masks: Masks, more: Iterable[ir.Node] = ()) -> None:
+    """Take what the masks do not keep off every place, in the nodes around and in `more`."""
+    around = (node for value, _ in masks for node in _nodes(value))
+    made: dict[tuple[ir.Value, int], ir.Value] = {}
+    for node in dict.fromkeys((*around, *more)):
+        _narrow(model.graph, node, masks, made)
     for (value, axis), mask in masks.items():
         if value.shape is not None and not is_constant(value):
             dims = list(value.shape)
@@ -78,17 +87,18 @@ def _nodes(value: ir.Value) -> Iterator[ir.Node]:
         yield from value.consumers()
 
 
-Masks = dict[tuple[ir.Value, int], NDArray[np.bool_]]
-
-
-def _narrow(graph: ir.Graph, node: ir.Node, masks: Masks) -> None:
-    """Give a node constants, sizes and numbers of the new width."""
+def _narrow(
+    graph: ir.Graph, node: ir.Node, masks: Masks, made: dict[tuple[ir.Value, int], ir.Value]
+) -> None:
+    """Give a node constants, sizes and numbers of the new width; `made` are those made before."""
     for index, value in enumerate(node.inputs):
         if value is None or not is_constant(value) or value.shape is None:
             continue
         for axis in range(len(value.shape)):
             if (mask := masks.get((value, axis))) is not None:
-                node.replace_input_with(index, _sliced(graph, value, axis, mask))
+                if (value, axis) not in made:
+                    made[value, axis] = _sliced(graph, value, axis, mask)
+                node.replace_input_with(index, made[value, axis])
     if node.op_type in ("Reshape", "Expand"):
         _resize(graph, node, masks)
     elif node.op_type == "Split":

@@ -121,7 +121,6 @@ class Evaluation(Section):
     max_new_tokens: int = Field(default=64, ge=1)
 
 
-class Gate(Section):
 class Tune(Section):
     """Labelled data that `llmdeploy tune` scores its trials on, by the metric of `[evaluation]`."""
 
@@ -130,6 +129,7 @@ class Tune(Section):
     encoding: str = "utf-8"
 
 
+class Gate(Section):
     """What must hold before a release ships; a limit left out is not asked for."""
 
     min_cosine: float | None = Field(default=None, ge=-1)

@@ -13,15 +13,17 @@ from ...passes.low_rank import LowRank
 from ...passes.prune import Prune
 from ...passes.recover import Recover
 from ...passes.sparsify import Sparsify
+from ...passes.vocabulary import Vocabulary
 from ..narrowing import Narrowing
 from .account import stepped, units_gone
 from .factoring import factor
 from .pruning import prune
 from .sparsifying import sparsify
 from .subject import Subject
+from .vocabulary import vocabulary
 
 #: Passes whose loss is bounded by a `max_drop` of theirs.
-BOUNDED = (Prune, Sparsify, LowRank, Recover)
+BOUNDED = (Prune, Sparsify, LowRank, Recover, Vocabulary)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def fit(name: str, asked: ir.passes.PassBase, stand: Stand) -> tuple[Fitted, Ste
     return made, stepped(name, stand.now.model, made.model, made.done, seconds)
 
 
-def _fitted(asked: Prune | Sparsify | LowRank | Recover, stand: Stand) -> Fitted:
+def _fitted(asked: Prune | Sparsify | LowRank | Recover | Vocabulary, stand: Stand) -> Fitted:
     now = stand.now
     if isinstance(asked, Prune):
         made = prune(now, asked, stand.backend, scratch=stand.scratch)
@@ -72,6 +74,10 @@ def _fitted(asked: Prune | Sparsify | LowRank | Recover, stand: Stand) -> Fitted
     if isinstance(asked, LowRank):
         model, told = factor(now, asked, stand.scratch)
         return Fitted(model, told, {"weights factored": len(told["factored"])})
+    if isinstance(asked, Vocabulary):
+        model, told, narrowing = vocabulary(now, asked)
+        gone = told["vocabulary"]["before"] - told["vocabulary"]["after"]
+        return Fitted(model, told, {"tokens": gone}, narrowing)
     from ..recovery.recovering import recover  # torch, which nothing else here needs
 
     model, told = recover(stand.dense, now.model, asked, stand.training, stand.narrowing)

@@ -23,6 +23,7 @@ from ..workspace import Stage, digest_of
 from .fitting import BOUNDED, Stand, fit
 from .kept import Kept
 from .pruning import held
+from .renaming import rename
 from .subject import Subject
 
 #: Where what passes made lies in the workspace until the stage is whole.
@@ -70,6 +71,8 @@ def _fitting_assets(run: Run, graph: str, out: Path) -> None:
         if not (out / path.name).exists():
             shutil.copy2(path, out / path.name)
     narrow.signature(Signature.load(exported)).save(out)
+    if narrow.ids:
+        rename(exported, out, narrow.ids)
 
 
 def _subject(run: Run, before: Stage, graph: str, tables: Sequence[PassTable]) -> Subject:
@@ -83,7 +86,16 @@ def _subject(run: Run, before: Stage, graph: str, tables: Sequence[PassTable]) -
         mask=mask_name(run, graph),
         logits=logit_names(run, graph),
         timed=next(iter(phases.values())),
+        **_words(run, graph),
     )
+
+
+def _words(run: Run, graph: str) -> dict[str, Any]:
+    """Where token ids come from, where one graph alone reads them."""
+    ids = Signature.load(run.folder("export", graph)).input("input_ids")
+    if ids is None or run.graphs != ("",):
+        return {}
+    return {"tokens": (ids.name,), "assets": run.folder("export")}
 
 
 def carry_out(
@@ -133,6 +145,7 @@ def _onward(now: Subject, less: Narrowing, folder: Path) -> Subject:
         fit=[less.feed(feed) for feed in now.fit] if less else now.fit,
         held_out=[less.feed(feed) for feed in now.held_out] if less else now.held_out,
         timed={shape: less.feed(feed) for shape, feed in now.timed.items()},
+        tokens=() if less.ids else now.tokens,
     )
 
 

@@ -18,6 +18,9 @@ class Subject:
     held_out: Feeds
     mask: str | None = None
     logits: tuple[str, ...] = ()
+    #: Inputs that hold token ids, and the folder of the tokenizer that makes them.
+    tokens: tuple[str, ...] = ()
+    assets: Path | None = None
     #: Feeds to time, by `batchxsequence`.
     timed: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
