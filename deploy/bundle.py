@@ -74,10 +74,14 @@ class Recipe(Record):
 
 
 class Engine(Record):
-    """An engine's folder; `executed` says whether it ran where the bundle was made."""
+    """An engine's folder; `executed` says whether it ran where the bundle was made.
+
+    `stages` are the folders of its pipeline stages in order, where it lies in several.
+    """
 
     backend: Label
     path: Name
+    stages: tuple[Name, ...] = ()
     executed: bool
     requires: Requires = Requires()
     recipe: Recipe | None = None

@@ -1,7 +1,7 @@
 """What a packager is given: the files of a release, and golden runs of its engine."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from .bundle import Lineage, Recipe, Requires, Tolerance
 from .text import Text
 
 Arrays = Mapping[str, NDArray[Any]]
+#: From an engine's file to the folders of so many stages, written below the folder that is given.
+Cut = Callable[[Path, int, Path], Sequence[Path]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Contents:
     SOURCE_DATE_EPOCH's where it is set, so that the same inputs give the same bytes. `metrics`
     are measured scores by name; `parameters` what the release was asked for and `builder` a URI
     of who built it, both for the provenance. `options` are what a packager may be asked for, by
-    its name.
+    its name; `cut` cuts an engine into pipeline stages.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Contents:
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     builder: str = ""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    cut: Cut | None = None
 
     @property
     def when(self) -> str | None:

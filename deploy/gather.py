@@ -72,11 +72,12 @@ def sealed(
     return {MANIFEST: made.encoded(), BILL: text, **files}
 
 
-def engine(contents: Contents, backend: str, path: str) -> Engine:
-    """The manifest's record of an engine whose files lie in `path`."""
+def engine(contents: Contents, backend: str, path: str, stages: Sequence[str] = ()) -> Engine:
+    """The manifest's record of an engine whose files lie in `path`, or below it in `stages`."""
     return Engine(
         backend=backend,
         path=path,
+        stages=tuple(stages),
         executed=backend in contents.executed,
         requires=contents.requires.get(backend)
         or derive(backend, contents.engines[backend], contents.versions),

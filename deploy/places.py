@@ -1,8 +1,9 @@
 """Where a path's engine and its io.json lie: a bundle, an engine's folder, or a workspace."""
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import BundleError, ConfigError
@@ -23,11 +24,13 @@ REBUILT = "rebuilt"
 class Places:
     """The engine's file, the folder of io.json and tokenizer.json, and what to clean up.
 
-    Of an engine of several graphs, `model` is the folder of their folders.
+    Of an engine of several graphs, `model` is the folder of their folders; of one in pipeline
+    stages, `stages` are their files in order.
     """
 
     model: Path
     assets: Path
+    stages: tuple[Path, ...] = ()
     stack: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -107,11 +110,21 @@ def _bundle(folder: Path) -> Places | None:
     for engine in manifest.engines:
         if engine.backend == BACKEND:
             root = folder / engine.path
-            found = _engine(root, root) or _engine(root, folder / ASSETS)
+            found = (
+                _staged(folder, root, engine.stages)
+                or _engine(root, root)
+                or _engine(root, folder / ASSETS)
+            )
             if found:
                 return found
     names = ", ".join(engine.backend for engine in manifest.engines) or "none"
     raise BundleError(f"no {BACKEND} engine in the bundle, only {names}", where=folder)
+
+
+def _staged(folder: Path, root: Path, stages: Sequence[str]) -> Places | None:
+    files = [file for stage in stages if (file := model_of(folder / stage))]
+    whole = bool(files) and len(files) == len(stages)
+    return Places(root, folder / ASSETS, tuple(files)) if whole else None
 
 
 def _only_archive(folder: Path) -> Places | None:
@@ -127,4 +140,4 @@ def _archive(path: Path) -> Places:
         found = _bundle(unpack(path, folder / "bundle"))
         if found is None:
             raise BundleError("no manifest in the archive", where=path)
-        return Places(found.model, found.assets, stack.pop_all())
+        return replace(found, stack=stack.pop_all())

@@ -19,6 +19,7 @@ from .answers import answer, multi_label
 from .chat import Message, prompt
 from .generate import is_causal
 from .ort_session import Settings, open_session
+from .pipeline import Pipeline
 from .places import Places, locate, model_of
 from .sampling import Sampling
 from .seq2seq import Pair
@@ -88,7 +89,7 @@ class Session:
         }
         self._engines: dict[str, Any] = {
             graph: opened(_file(found.model / graph), threads) for graph in self._graphs
-        } or {"": opened(found.model, threads)}
+        } or {"": _whole(found, threads, opened)}
 
     def __call__(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """An answer a text, in order, as JSON values: what it holds depends on the task."""
@@ -231,6 +232,13 @@ class Session:
             tensor.name: self.encoder.unpad(tensor, outputs[tensor.name][row], encoding)
             for tensor in self.signature.outputs
         }
+
+
+def _whole(found: Places, threads: int, opened: Opening) -> Any:
+    """An engine of one graph, or the chain of its stages."""
+    if found.stages:
+        return Pipeline([opened(file, threads) for file in found.stages])
+    return opened(found.model, threads)
 
 
 def _file(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The Triton packager: a model repository with tokenizer, engine and answers as one ensemble."""
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from .manifests import size_of, written
 from .places import MODELS
 from .signature import FILE, Signature
 from .text import TOKENIZER
-from .triton_config import Options
+from .triton_config import Options, Part
+from .triton_stages import Stage, placed, stages
 
 HERE = Path(__file__).parent
 #: Our own modules that the Python backend's models run with, copied beside them.
@@ -93,30 +95,30 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
     files: dict[str, Source] = {**shared(contents), **manifests}
     signature = Signature.load(contents.assets)
     root = Repository(folder / f"{contents.name}-{contents.version}", contents, options, signature)
-    _engine(root)
-    parts = ["engine"]
-    if signature.input("input_ids") and (contents.assets / TOKENIZER).is_file():
-        parts += _around(root)
-    sizes = _seal(root, files)
+    texts = bool(signature.input("input_ids")) and (contents.assets / TOKENIZER).is_file()
+    engines = _engines(root, texts)
+    parts = [*engines, *(_around(root, engines, texts) if texts or len(engines) > 1 else [])]
+    sizes = _seal(root, files, list(engines))
     return {
         "path": root.folder.name,
         "sha256": digest(root.folder / MANIFEST),
         "bytes": sum(sizes),
         "files": len(sizes),
-        "models": [root.model(part) for part in sorted(parts)],
+        "models": sorted(root.model(part) for part in parts),
         "version": options.version,
         "left_out": sorted(name for name in contents.engines if name != options.engine),
     }
 
 
-def _seal(root: Repository, files: dict[str, Source]) -> list[int]:
+def _seal(root: Repository, files: dict[str, Source], engines: list[str]) -> list[int]:
     """Write what every bundle holds beside the models; the size of every file."""
     backend = root.options.engine
-    version = f"{MODELS_FOLDER}/{root.model('engine')}/{root.options.version}"
+    places = [f"{MODELS_FOLDER}/{root.model(part)}/{root.options.version}" for part in engines]
+    path, stages = (places[0], []) if len(places) == 1 else (MODELS_FOLDER, places)
     whole = sealed(
         root.contents,
         {**files, **below(root.models, MODELS_FOLDER)},
-        [engine(root.contents, backend, version)],
+        [engine(root.contents, backend, path, stages)],
     )
     for name, source in whole.items():
         path = root.folder / name
@@ -138,30 +140,47 @@ def _options(given: Mapping[str, Any]) -> Options:
         raise ConfigError(f"{problem['msg']}: {key}", where="[bundle.triton]", mend=mend) from error
 
 
-def _engine(root: Repository) -> None:
-    """The engine's files and configuration, warmed up by the first golden run."""
-    contents = root.contents
-    source = contents.engines[root.options.engine]
-    own = Signature.load(source) if (source / FILE).is_file() else root.signature
-    backend, file = BACKENDS[root.options.engine]
-    version = root.version("engine")
-    if root.options.python_engine:
+def _engines(root: Repository, texts: bool) -> dict[str, Part]:
+    """The engine's model, or those of its stages, by part: what each is in the ensemble."""
+    contents, options = root.contents, root.options
+    before = "in." if texts else ""
+    names = {tensor.name: f"{before}{tensor.name}" for tensor in root.signature.inputs}
+    if options.stages == 1:
+        source = contents.engines[options.engine]
+        own = Signature.load(source) if (source / FILE).is_file() else root.signature
+        one = Stage(source, own, contents.golden[0].feed)
+        return {"engine": _engine(root, "engine", one, options, names)}
+    with tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside:
+        made = stages(contents, options, Path(aside))
+        return {
+            f"stage-{index}": _engine(root, f"stage-{index}", stage, placed(options, index), names)
+            for index, stage in enumerate(made)
+        }
+
+
+def _engine(
+    root: Repository, part: str, stage: Stage, options: Options, names: Mapping[str, str]
+) -> Part:
+    """An engine's or a stage's files and configuration, warmed up by the first golden run."""
+    backend, file = BACKENDS[options.engine]
+    version, own = root.version(part), stage.signature
+    if options.python_engine:
         backend, file = "python", "model.py"
         _python(version, "engine")
-    for path in sorted(source.iterdir()):
+    for path in sorted(stage.folder.iterdir()):
         if path.is_file() and path.name not in (*READ, "stage.json"):
             shutil.copyfile(path, version / _named(path, file))
     if not (version / file).is_file():
-        raise BundleError(f"no {file} to serve", where=source)
-    config = configs.engine(
-        root.model("engine"), own, root.options, backend=backend, file=file, settings={}
-    )
-    files = configs.warm(config, contents.golden[0].feed, own, root.options)
-    warmup = root.models / root.model("engine") / "warmup"
+        raise BundleError(f"no {file} to serve", where=stage.folder)
+    config = configs.engine(root.model(part), own, options, backend=backend, file=file, settings={})
+    files = configs.warm(config, stage.feed, own, options)
+    warmup = root.models / root.model(part) / "warmup"
     warmup.mkdir()
     for name, data in files.items():
         (warmup / name).write_bytes(data)
-    root.write("engine", config)
+    root.write(part, config)
+    takes = {tensor.name: names.get(tensor.name, tensor.name) for tensor in own.inputs}
+    return Part(root.model(part), takes, {tensor.name: tensor.name for tensor in own.outputs})
 
 
 def _named(path: Path, file: str) -> str:
@@ -171,38 +190,53 @@ def _named(path: Path, file: str) -> str:
     return file if is_plan or is_graph else path.name
 
 
-def _around(root: Repository) -> list[str]:
+def _around(root: Repository, engines: Mapping[str, Part], texts: bool) -> list[str]:
     """Tokenizer before the engine, answers after it where labels are known, and the ensemble."""
-    signature, options, contents = root.signature, root.options, root.contents
-    parts = ["tokenizer", "answers"] if signature.labels else ["tokenizer"]
-    for part in parts:
-        version = root.version(part)
-        _python(version, part)
-        for name in READ:
-            if (contents.assets / name).is_file():
-                shutil.copyfile(contents.assets / name, version / name)
-        (version / "max_length").write_text(f"{options.max_length}\n", encoding="utf-8")
-    gives = signature.inputs
-    tokenizer = configs.python(
-        root.model("tokenizer"), signature, options, takes=(), gives=gives, texts=True
-    )
-    root.write("tokenizer", tokenizer)
-    if signature.labels:
-        answers = configs.python(
-            root.model("answers"),
-            signature,
-            options,
-            takes=signature.outputs,
-            gives=(),
-            texts=True,
-        )
-        root.write("answers", answers)
-    names = {part: root.model(part) for part in (*parts, "engine")}
+    signature, options = root.signature, root.options
+    before = [_tokenizer(root)] if texts else []
+    after = [_answers(root)] if texts and signature.labels else []
     whole = configs.ensemble(
-        contents.name, signature, options, answers=bool(signature.labels), parts=names
+        root.contents.name,
+        signature,
+        options,
+        [*before, *engines.values(), *after],
+        texts=texts,
+        answers=bool(after),
     )
     root.write("", whole)
-    return [*parts, ""]
+    names = ("tokenizer", "answers")
+    return [*(part for part, there in zip(names, (before, after), strict=True) if there), ""]
+
+
+def _tokenizer(root: Repository) -> Part:
+    signature, model = root.signature, root.model("tokenizer")
+    config = configs.python(
+        model, signature, root.options, takes=(), gives=signature.inputs, texts=True
+    )
+    _text_model(root, "tokenizer", config)
+    gives = {tensor.name: f"in.{tensor.name}" for tensor in signature.inputs}
+    return Part(model, {"TEXT": "TEXT"}, gives)
+
+
+def _answers(root: Repository) -> Part:
+    signature, model = root.signature, root.model("answers")
+    config = configs.python(
+        model, signature, root.options, takes=signature.outputs, gives=(), texts=True
+    )
+    _text_model(root, "answers", config)
+    takes = {tensor.name: tensor.name for tensor in signature.outputs}
+    return Part(model, {"TEXT": "TEXT", **takes}, {"ANSWER": "ANSWER"})
+
+
+def _text_model(root: Repository, part: str, config: Any) -> None:
+    """A model of the Python backend that reads the checkpoint's small files."""
+    version, assets = root.version(part), root.contents.assets
+    _python(version, part)
+    for name in READ:
+        if (assets / name).is_file():
+            shutil.copyfile(assets / name, version / name)
+    (version / "max_length").write_text(f"{root.options.max_length}\n", encoding="utf-8")
+    root.write(part, config)
 
 
 def _python(version: Path, part: str) -> None:

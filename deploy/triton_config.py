@@ -1,7 +1,8 @@
 """config.pbtxt, through Triton's own protobuf: what each model of a repository takes and gives."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,9 @@ class Options(BaseModel):
     `engine` is the backend whose engine the ensemble runs. `python_engine` has an ONNX Runtime
     engine run by Triton's Python backend, for servers that lack the onnxruntime backend.
     `delay_us` is how long a request may wait for others to be batched with. `image` is the server
-    that the manifests start, `storage` where KServe finds the repository.
+    that the manifests start, `storage` where KServe finds the repository. `stages` cuts an ONNX
+    Runtime engine into a pipeline of models; the devices in `gpus`, the `host_policies` of the
+    server (NUMA nodes, cores) and the numbers in `stage_instances` are dealt to them in turn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +49,9 @@ class Options(BaseModel):
     max_length: int = Field(default=512, ge=1)
     delay_us: int = Field(default=500, ge=0)
     instances: int = Field(default=1, ge=1)
+    stages: int = Field(default=1, ge=1, le=64)
+    stage_instances: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    host_policies: tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...] = ()
     kind: Literal["cpu", "gpu"] = "cpu"
     gpus: tuple[int, ...] = ()
     image: str = Field(default="nvcr.io/nvidia/tritonserver:26.07-py3", pattern=r"^[\w.:/@-]+$")
@@ -143,26 +149,48 @@ def python(
     config.output.extend(_tensors(signature, gives, protobuf().ModelOutput))
     if not gives:
         config.output.append(_text("ANSWER", protobuf().ModelOutput, config))
-    config.instance_group.append(_instances(options, "cpu"))
+    config.instance_group.append(
+        _instances(options.model_copy(update={"host_policies": ()}), "cpu")
+    )
     return config
 
 
+@dataclass(frozen=True)
+class Part:
+    """A model of an ensemble: names of its own inputs and outputs to those of the ensemble."""
+
+    model: str
+    takes: Mapping[str, str]
+    gives: Mapping[str, str]
+
+
 def ensemble(
-    name: str, signature: Signature, options: Options, *, answers: bool, parts: Mapping[str, str]
+    name: str,
+    signature: Signature,
+    options: Options,
+    parts: Sequence[Part],
+    *,
+    texts: bool,
+    answers: bool,
 ) -> Any:
-    """TEXT in, the engine's outputs (and ANSWER) out, through the models that `parts` names."""
+    """TEXT or arrays in, the engine's outputs (and ANSWER) out, through `parts` in order."""
     config = _model(name, signature, options)
     config.ClearField("dynamic_batching")
     config.platform = "ensemble"
-    config.input.append(_text("TEXT", protobuf().ModelInput, config))
+    if texts:
+        config.input.append(_text("TEXT", protobuf().ModelInput, config))
+    else:
+        config.input.extend(_tensors(signature, signature.inputs, protobuf().ModelInput))
     config.output.extend(_tensors(signature, signature.outputs, protobuf().ModelOutput))
-    inputs = {tensor.name: f"in.{tensor.name}" for tensor in signature.inputs}
-    outputs = {tensor.name: tensor.name for tensor in signature.outputs}
-    _step(config, options, parts["tokenizer"], {"TEXT": "TEXT"}, inputs)
-    _step(config, options, parts["engine"], inputs, outputs)
     if answers:
         config.output.append(_text("ANSWER", protobuf().ModelOutput, config))
-        _step(config, options, parts["answers"], {"TEXT": "TEXT", **outputs}, {"ANSWER": "ANSWER"})
+    for part in parts:
+        # By number, so that no request meets the parts of two versions.
+        step = config.ensemble_scheduling.step.add(
+            model_name=part.model, model_version=options.version
+        )
+        step.input_map.update(part.takes)
+        step.output_map.update(part.gives)
     return config
 
 
@@ -219,16 +247,8 @@ def _type(tensor: Tensor) -> int:
 
 def _instances(options: Options, kind: str) -> Any:
     group = protobuf().ModelInstanceGroup(count=options.instances)
+    group.host_policy = next(iter(options.host_policies), "")
     group.kind = group.KIND_GPU if kind == "gpu" else group.KIND_CPU
     if kind == "gpu":
         group.gpus.extend(options.gpus)
     return group
-
-
-def _step(
-    config: Any, options: Options, model: str, takes: Mapping[str, str], gives: Mapping[str, str]
-) -> None:
-    # By number, so that no request meets the parts of two versions.
-    step = config.ensemble_scheduling.step.add(model_name=model, model_version=options.version)
-    step.input_map.update(takes)
-    step.output_map.update(gives)

@@ -14,6 +14,7 @@ from ..deploy.contents import Case, Contents
 from ..deploy.requirements import derive, on_gpu
 from ..deploy.signature import Signature
 from . import registry
+from .cutting import cut
 from .feeds import SENTENCES, parity_feeds, read
 from .feeds.encoding import Texts, textual
 from .feeds.rolling import following, keeps_cache
@@ -28,8 +29,6 @@ TOLERANCE = {
     "fp16": Tolerance(min_cosine=0.999),
     "bf16": Tolerance(min_cosine=0.99),
     "int8": Tolerance(min_cosine=0.995),
-    "fp8": Tolerance(min_cosine=0.995),
-    "w8a16": Tolerance(min_cosine=0.999),
     "fp8": Tolerance(min_cosine=0.995),
     "w8a16": Tolerance(min_cosine=0.999),
     "w8": Tolerance(min_cosine=0.995),
@@ -80,6 +79,7 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
         parameters=run.config.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         builder=builder(os.environ),
         options=run.config.bundle.options,
+        cut=cut,
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 from llmdeploy import ConfigError
 from llmdeploy.deploy import triton_config as configs
 from llmdeploy.deploy.contents import Contents
+from llmdeploy.deploy.runtime import load
 from llmdeploy.deploy.selfcheck import verify_bundle
-from llmdeploy.deploy.signature import Bounds, Tensor
+from llmdeploy.deploy.signature import Bounds, Signature, Tensor
 from llmdeploy.deploy.triton import MODULES, pack
 from llmdeploy.deploy.triton_versions import publish, switch, versions
 
@@ -128,6 +129,79 @@ def test_a_tensorrt_engine_goes_by_tritons_names(contents: Contents, tmp_path: P
     assert (repository / "tiny-engine" / "1" / "model.plan").read_bytes() == data
     tokenizer = config(repository, "tiny-tokenizer")
     assert tokenizer.instance_group[0].kind == tokenizer.instance_group[0].KIND_CPU
+
+
+@pytest.fixture
+def cut(contents: Contents) -> Contents:
+    from llmdeploy.toolchain.cutting import cut
+
+    return dataclasses.replace(contents, cut=cut)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_stages_are_models_of_their_own_on_devices_of_their_own(
+    cut: Contents, tmp_path: Path, kind: str
+) -> None:
+    asked: dict[str, Any] = {"kind": kind, "stages": 2, "stage_instances": (1, 3)}
+    asked |= {"gpus": (4, 5)} if kind == "gpu" else {"host_policies": ("left", "right")}
+    repository = packed(cut, tmp_path / "t", **asked)
+    stages = [config(repository, f"tiny-stage-{index}") for index in range(2)]
+    groups = [stage.instance_group[0] for stage in stages]
+    assert [group.count for group in groups] == [1, 3]
+    if kind == "gpu":
+        assert [list(group.gpus) for group in groups] == [[4], [5]]
+    else:
+        assert [group.host_policy for group in groups] == ["left", "right"]
+    known = {"TEXT"}
+    steps = config(repository, "tiny").ensemble_scheduling.step
+    assert [step.model_name for step in steps] == ["tiny-tokenizer", "tiny-stage-0", "tiny-stage-1"]
+    for step in steps:
+        part = config(repository, step.model_name)
+        assert set(step.input_map) == {tensor.name for tensor in part.input}
+        assert set(step.input_map.values()) <= known
+        known |= set(step.output_map.values())
+    assert {tensor.name for tensor in config(repository, "tiny").output} <= known
+    for stage in stages:
+        files = [
+            stage.model_warmup[0].inputs[tensor.name].input_data_file for tensor in stage.input
+        ]
+        assert all((repository / stage.name / "warmup" / file).stat().st_size for file in files)
+
+
+def test_a_repository_of_stages_verifies_and_runs_as_the_engine(
+    cut: Contents, tmp_path: Path
+) -> None:
+    folder = packed(cut, tmp_path / "t", stages=2).parent
+    found = verify_bundle(folder)
+    assert found.ok, found.checks
+    assert any(check.name == "golden 0" and check.ok for check in found.checks)
+    golden = cut.golden[0]
+    with load(folder) as session:
+        outputs = session.run(golden.feed)
+    for name, array in golden.outputs.items():
+        np.testing.assert_array_equal(outputs[name], array)
+    (folder / "models/tiny-stage-1/1/model.onnx").unlink()
+    assert not verify_bundle(folder).ok
+
+
+def test_stages_of_a_model_without_texts_are_joined_by_their_arrays(
+    cut: Contents, tmp_path: Path
+) -> None:
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    Signature.load(cut.assets).save(assets)
+    repository = packed(dataclasses.replace(cut, assets=assets), tmp_path / "t", stages=2)
+    whole = config(repository, "tiny")
+    assert [tensor.name for tensor in whole.input] == ["input_ids", "attention_mask"]
+    steps = whole.ensemble_scheduling.step
+    assert [step.model_name for step in steps] == ["tiny-stage-0", "tiny-stage-1"]
+
+
+def test_what_cannot_be_cut_is_refused(cut: Contents, contents: Contents, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be cut into 60 stages"):
+        packed(cut, tmp_path / "many", stages=60)
+    with pytest.raises(ConfigError, match="only an ONNX Runtime engine"):
+        packed(contents, tmp_path / "none", stages=2)
 
 
 def test_what_cannot_be_batched_is_not(contents: Contents) -> None:

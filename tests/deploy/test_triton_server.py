@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from .conftest import TEXTS, make_contents, write_classifier, write_engine
 pytestmark = pytest.mark.slow
 SERVER = "nvidia-pytriton==0.7.0"
 #: The stub of Triton's Python backend in that package knows numpy 1 alone.
+#: Where stages are pinned to, by the names that their configurations have.
+CORES = sorted(os.sched_getaffinity(0))
+POLICIES = {"first": CORES[0], "last": CORES[-1]}
 PACKAGES = ("numpy<2", "onnxruntime", "tokenizers", "pydantic")
 
 
@@ -48,6 +52,8 @@ class Triton:
         command += ["--backend-directory", self.backends, "--http-address", "127.0.0.1"]
         command += ["--http-port", str(port), "--allow-grpc", "0", "--allow-metrics", "0"]
         command += ["--model-control-mode", "explicit", "--exit-timeout-secs", "5"]
+        for policy, core in POLICIES.items():
+            command += ["--host-policy", f"{policy},cpu-cores={core}-{core}"]
         path = f"{self.python.parent}:{os.environ['PATH']}"
         env = {**os.environ, "PATH": path, "LD_LIBRARY_PATH": str(self.libraries)}
         env.pop("PYTHONPATH", None)
@@ -84,6 +90,7 @@ class Served:
     url: str
     client: Any
     repository: Path
+    process: int
 
 
 @pytest.fixture
@@ -104,17 +111,17 @@ def served(triton: Triton, tmp_path: Path) -> Generator[Served]:
                     break
             except OSError:
                 time.sleep(0.25)
-        yield Served(f"127.0.0.1:{port}", client, repository)
+        yield Served(f"127.0.0.1:{port}", client, repository, process.pid)
     finally:
         client.close()
         process.terminate()
         process.wait(60)
 
 
-def put(served: Served, contents: Contents, folder: Path, version: int = 1) -> None:
+def put(served: Served, contents: Contents, folder: Path, version: int = 1, **more: Any) -> None:
     """Pack, publish and load a version."""
     folder.mkdir()
-    options = {"python_engine": True, "max_length": 64, "version": version}
+    options = {"python_engine": True, "max_length": 64, "version": version, **more}
     facts = pack(dataclasses.replace(contents, options={"triton": options}), folder)
     for model in publish(folder / facts["path"] / "models", served.repository):
         served.client.load_model(model)
@@ -171,3 +178,48 @@ def test_an_update_and_its_rollback_are_a_reload(
     switch(served.repository, "tiny", 1)
     served.client.load_model("tiny")
     np.testing.assert_allclose(ask(served, list(TEXTS), "sentence_embedding"), first, rtol=1e-5)
+
+
+def cores(process: int) -> list[str]:
+    """The cores that each thread of a process may use, as Linux writes them."""
+    tasks = Path(f"/proc/{process}/task").glob("*/status")
+    lines = [line for task in tasks for line in task.read_text().splitlines()]
+    return [line.split()[1] for line in lines if line.startswith("Cpus_allowed_list")]
+
+
+def test_stages_answer_as_the_engine_from_where_they_are_pinned(
+    served: Served, contents: Contents, tmp_path: Path
+) -> None:
+    from llmdeploy.toolchain.cutting import cut
+
+    staged: dict[str, Any] = {
+        "stages": 2,
+        "host_policies": tuple(POLICIES),
+        "stage_instances": (1, 2),
+    }
+    put(served, dataclasses.replace(contents, cut=cut), tmp_path / "v1", **staged)
+    first = ask(served, list(TEXTS), "sentence_embedding")
+    np.testing.assert_array_equal(first, contents.golden[0].outputs["sentence_embedding"])
+    groups = {
+        name: served.client.get_model_config(f"tiny-{name}")["instance_group"][0]
+        for name in ("stage-0", "stage-1")
+    }
+    assert [group["host_policy"] for group in groups.values()] == list(POLICIES)
+    assert [group["count"] for group in groups.values()] == [1, 2]
+    pinned = Counter(cores(served.process))
+    assert pinned[str(POLICIES["first"])] >= 1
+    assert pinned[str(POLICIES["last"])] >= 2
+    (tmp_path / "two").mkdir()
+    double = make_contents(tmp_path / "two", write_engine(tmp_path / "two" / "engine", scale=2.0))
+    with ThreadPoolExecutor(4) as pool:
+        under_way = [
+            pool.submit(ask, served, list(TEXTS), "sentence_embedding") for _ in range(200)
+        ]
+        put(served, dataclasses.replace(double, cut=cut), tmp_path / "v2", version=2, **staged)
+        answers = [one.result() for one in under_way]
+    for answer in answers:
+        assert np.allclose(answer, first) or np.allclose(answer, 2 * first)
+    np.testing.assert_allclose(ask(served, list(TEXTS), "sentence_embedding"), 2 * first, rtol=1e-5)
+    switch(served.repository, "tiny", 1)
+    served.client.load_model("tiny")
+    np.testing.assert_array_equal(ask(served, list(TEXTS), "sentence_embedding"), first)
