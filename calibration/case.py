@@ -21,7 +21,8 @@ class Freedom:
 
     `shift`: a shift a channel, one for all, or none. `repeat` heads of `width` channels must
     share their scale. `smooth` is false where nothing may be scaled, `apart` where no outlier
-    channel may stay in float by itself.
+    channel may stay in float by itself. `scaling` and `picking` say what part of the error scales
+    and outlier channels may leave to be taken: the less, the more time they cost at every run.
     """
 
     shift: Literal["channel", "scalar", "none"] = "none"
@@ -29,6 +30,8 @@ class Freedom:
     width: int = 0
     smooth: bool = True
     apart: bool = True
+    scaling: float = 1.0
+    picking: float = 0.7
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Smoothing strength and range of an activation, by the error they cause at layers' outputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +14,8 @@ from .outlying import find_outliers, without
 from .rounding import LEAST, rounded, rounded_weight
 from .statistics import Matrix, Seen, Vector
 
-#: Strengths of SmoothQuant that are tried, then those beside the best; None: as it is.
-STRENGTHS, BESIDE = (None, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 0.05
+#: Strengths of SmoothQuant that are tried, then those beside the best.
+STRENGTHS, BESIDE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 0.05
 #: Observers that `auto` tries on the smoothed activation.
 TRIED: Mapping[str, Observer] = {
     "min-max": MinMax(),
@@ -24,31 +24,49 @@ TRIED: Mapping[str, Observer] = {
     "mse": MeanSquare(),
     "entropy": Entropy(),
 }
-#: Outlier channels are looked for where a layer's error is above this (30 dB), and taken out where
-#: that leaves less than this part of the error.
-NOISY, WORTH = 1e-3, 0.7
+#: Outlier channels are looked for where a layer's error is above this (30 dB).
+NOISY = 1e-3
 
 
 def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choice:
-    """Strength, outlier channels, learned scales, then the observer, each if it lowers the error.
+    """Scale, outlier channels and learned scales, then the observer, by the error they leave.
 
+    What costs time whenever the model runs must lower the error by as much as `Freedom` asks.
     `observers` restricts the ranges that are tried; all of `TRIED` by default.
     """
-    best = _best_strength(case)
-    noisy = case.freedom.apart and max(best.errors) > NOISY
-    outliers = find_outliers(case) if noisy else ()
-    if outliers:
-        other = without(case, outliers)
-        apart = replace(_best_strength(other), outliers=outliers)
-        if _loss(apart) < WORTH * _loss(best):
-            case, best = other, apart
-    if best.scale is not None:
+    ways = list(_ways(case))
+    case, best = min(ways, key=lambda way: _price(way[1], case.freedom))
+    if best.strength is not None:
         best = min(best, evaluated(case, _learned(case, best)), key=_loss)
     histogram = replace(Histogram.of(best.apply(case.seen.sample)), peak=best.amax)
     weights = rounded_weights(case, best)
     ranges = ((name, observer.amax(histogram)) for name, observer in (observers or TRIED).items())
     tried = [_with_range(best, min(amax, best.amax), name) for name, amax in ranges]
     return min((evaluated(case, choice, weights) for choice in tried), key=_loss)
+
+
+def _ways(case: Case) -> Iterator[tuple[Case, Choice]]:
+    """Unscaled and scaled, each with all channels and without the outliers where it is noisy.
+
+    Where scales cost nothing, outliers are taken out beside them alone.
+    """
+    free = case.freedom
+    scales = free.smooth and free.scaling > 0
+    for scaled in dict.fromkeys((False, scales)):
+        best = _best_strength(case) if scaled else _unscaled(case)
+        yield case, best
+        asked = free.apart and free.picking > 0 and (scaled or not scales or free.scaling < 1)
+        outliers = find_outliers(case) if asked and max(best.errors) > NOISY else ()
+        if outliers:
+            other = without(case, outliers)
+            apart = _best_strength(other) if scaled else _unscaled(other)
+            yield other, replace(apart, outliers=outliers)
+
+
+def _price(choice: Choice, freedom: Freedom) -> float:
+    """The error of a choice, over what each thing that costs time must be worth."""
+    scaling = freedom.scaling if choice.strength is not None else 1.0
+    return _loss(choice) / (scaling * (freedom.picking if choice.outliers else 1.0))
 
 
 def covering(choice: Choice, held_out: Seen) -> Choice:
@@ -60,13 +78,20 @@ def covering(choice: Choice, held_out: Seen) -> Choice:
     return _with_range(choice, max(choice.amax, float(np.abs(ends).max())), choice.observer)
 
 
+def _unscaled(case: Case) -> Choice:
+    """As it is, or moved by one number: that costs nothing where a zero point takes it."""
+    plain = evaluated(case, _smoothed(case, None))
+    if case.freedom.shift != "scalar" or not case.freedom.smooth:
+        return plain
+    moved = evaluated(case, _ranged(case, np.ones_like(case.seen.low)))
+    return min(plain, moved, key=_loss)
+
+
 def _best_strength(case: Case) -> Choice:
     """Under min-max, of `STRENGTHS` and then of those beside the best."""
-    strengths = STRENGTHS if case.freedom.smooth else (None,)
-    best = min((evaluated(case, _smoothed(case, each)) for each in strengths), key=_loss)
-    if best.strength is None:
-        return best
-    beside = (best.strength - BESIDE, min(best.strength + BESIDE, 1.0))
+    best = min((evaluated(case, _smoothed(case, each)) for each in STRENGTHS), key=_loss)
+    middle = best.strength or 0.0
+    beside = (middle - BESIDE, min(middle + BESIDE, 1.0))
     return min(best, *(evaluated(case, _smoothed(case, each)) for each in beside), key=_loss)
 
 

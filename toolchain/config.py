@@ -77,6 +77,7 @@ class Calibration(Samples):
     """Samples to calibrate on, and how ranges are chosen."""
 
     method: str = "auto"
+    preset: Literal["accuracy", "balanced", "speed"] = "balanced"
     max_drop: float = Field(default=0.01, gt=0, lt=1)
     keep: tuple[str, ...] = ()
 

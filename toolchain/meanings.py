@@ -41,6 +41,9 @@ CALIBRATION: Mapping[str, Meaning] = {
     "method": Meaning(
         "How ranges are chosen; auto measures. `llmdeploy list observers` shows all."
     ),
+    "preset": Meaning(
+        "What INT8 may cost when it runs: speed (nothing), balanced, accuracy (whatever helps)."
+    ),
     "max-drop": Meaning(
         "The loss INT8 may cause, as a share; layers go back to float until it holds."
     ),

@@ -54,6 +54,10 @@ ProfileSizes = Annotated[
 KeepNodes = Annotated[
     list[str] | None, typer.Option("--keep", help="Keep this node in float; may repeat.")
 ]
+PresetName = Annotated[
+    str | None,
+    typer.Option("--preset", help="INT8: accuracy, balanced or speed; over [calibration] preset."),
+]
 MethodName = Annotated[
     str | None,
     typer.Option(

@@ -117,6 +117,7 @@ def calibrate(run: Run) -> Stage:
             held_out=fitted(run, before.name, graph, feeds.held_out),
             source=feeds.source,
             method=table.method,
+            preset=table.preset,
             seed=table.seed,
             precision=precision,
         )
@@ -284,4 +285,4 @@ def _file_digest(path: Path) -> str:
 def sample_options(run: Run) -> dict[str, Any]:
     """What of the configuration decides which samples parity is measured on."""
     table = run.config.calibration
-    return json.loads(table.model_dump_json(exclude={"max_drop", "keep", "method"}))
+    return json.loads(table.model_dump_json(exclude={"max_drop", "keep", "method", "preset"}))

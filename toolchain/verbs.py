@@ -37,6 +37,7 @@ PLACES = {
     "on_failure": ("optimize", "on_failure"),
     "samples": ("calibration", "samples"),
     "method": ("calibration", "method"),
+    "preset": ("calibration", "preset"),
     "keep": ("calibration", "keep"),
     "max_drop": ("calibration", "max_drop"),
     "kinds": ("bundle", "kinds"),

@@ -93,6 +93,7 @@ def optimize(
 def calibrate(
     samples: opt.SamplesFile = None,
     method: opt.MethodName = None,
+    preset: opt.PresetName = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
     json: opt.AsJson = False,
@@ -102,9 +103,8 @@ def calibrate(
     """Ranges from samples."""
     from .. import verbs
 
-    given = verbs.given(
-        config, workspace, force, quiet, verb="calibrate", samples=samples, method=method
-    )
+    asked = {"samples": samples, "method": method, "preset": preset}
+    given = verbs.given(config, workspace, force, quiet, verb="calibrate", **asked)
     return verbs.stage("calibrate", given, json, quiet)
 
 
@@ -118,6 +118,7 @@ def build(
     profile: opt.ProfileSizes = None,
     samples: opt.SamplesFile = None,
     method: opt.MethodName = None,
+    preset: opt.PresetName = None,
     keep: opt.KeepNodes = None,
     max_drop: opt.MaxDrop = None,
     recover_minutes: opt.RecoverMinutes = None,
@@ -142,6 +143,7 @@ def build(
         profile=opt.sizes(profile),
         samples=samples,
         method=method,
+        preset=preset,
         keep=keep,
         max_drop=max_drop,
         recover_minutes=recover_minutes,

@@ -30,6 +30,7 @@ from .. import registry
 from ..versions import versions
 from ..workspace import digest_file, digest_of
 from .collecting import coverage, statistics
+from .presets import PRESETS, Preset
 from .table import decibels
 
 FEW = 32
@@ -44,14 +45,15 @@ def calibrate(
     held_out: Sequence[Feed] = (),
     source: dict[str, Any] | None = None,
     method: str = "auto",
+    preset: str = "balanced",
     seed: int = 0,
     precision: str = "int8",
 ) -> dict[str, Any]:
     """Fill `folder` with the ranges of an optimised model; give what `stage.json` shows.
 
-    `mask` names the input whose zeros are padding. Ranges come from `feeds`; `held_out` decides
-    between smoothing strengths and observers. Of a `precision` with values to spare at the ends,
-    `auto` is min-max, and no outlier channel is taken out.
+    `mask` names the input whose zeros are padding, `preset` one of `PRESETS`. Ranges come from
+    `feeds`; `held_out` decides between smoothing strengths and observers. Of a `precision` with
+    values to spare at the ends, `auto` is min-max, and no outlier channel is taken out.
 
     Raises:
         ConfigError: no feeds, or feeds that do not fit the model; no such method.
@@ -66,7 +68,7 @@ def calibrate(
     narrow = precision == "int8"
     method = method if narrow or method != "auto" else "min-max"
     observers = None if method == "auto" else {method: _observer(method)}
-    choice = Choosing(graph, observers, apart=narrow)
+    choice = Choosing(graph, observers, PRESETS[preset], apart=narrow)
     found: dict[str, Range] = {}
     for seen, other in statistics(model, folder, feeds, held_out, places, mask=mask, seed=seed):
         sites = [site for site in places if site.tensor in seen]
@@ -102,19 +104,28 @@ class Choosing:
 
     graph: ir.Model
     observers: Mapping[str, Observer] | None
+    preset: Preset
     apart: bool = True
 
     def __call__(self, site: Site, seen: Seen, other: Seen) -> Range:
         """The range of an activation; `other` is of the held-out samples."""
         weights = [weight_of(self.graph, layer) for layer in site.eligible]
-        case = Case.of(seen, other, weights, _freedom(self.graph, site, self.apart))
+        case = Case.of(seen, other, weights, _freedom(self.graph, site, self.preset, self.apart))
         return _range(site, covering(choose(case, self.observers), other), seen, other)
 
 
-def _freedom(graph: ir.Model, site: Site, apart: bool) -> Freedom:
+def _freedom(graph: ir.Model, site: Site, preset: Preset, apart: bool) -> Freedom:
     shared = any(len(graph.graph.initializers[each.weight].uses()) > 1 for each in site.layers)
     fold = site.fold
-    return Freedom(fold.shifts, fold.repeat, fold.width, smooth=not shared, apart=apart)
+    return Freedom(
+        fold.shifts,
+        fold.repeat,
+        fold.width,
+        smooth=not shared,
+        apart=apart,
+        scaling=preset.scaling(fold.kind),
+        picking=preset.picking,
+    )
 
 
 def _range(site: Site, choice: Choice, seen: Seen, other: Seen) -> Range:

@@ -24,6 +24,6 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "accuracy": Preset(twin=1.0, node=1.0, picking=0.7),
-    "balanced": Preset(twin=1.0, node=0.4, picking=0.7),
-    "speed": Preset(twin=0.0, node=0.0, picking=0.0),
+    "balanced": Preset(twin=1.0, node=0.05, picking=0.7),
+    "speed": Preset(twin=1.0, node=0.0, picking=0.0),
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...calibration import Calibrated, Range
+from ...calibration import Calibrated, Choice, Range
 from ...passes.sites import Layer, Site
 from .layers import Rounded
 from .search import Result
@@ -51,15 +51,28 @@ def table(
                     "rounding": _rounding(rounded.get(layer.node)),
                 }
             )
-    macs = sum(layer["macs"] for layer in layers) or 1
-    share = sum(_int8_macs(layer) for layer in layers) / macs
     return {
-        "int8_share": round(share, 6),
+        "int8_share": _share(layers),
         "layers": layers,
         "mean_cosine_holdout": None if result.drop is None else round(1 - result.drop, 6),
         "sensitivity": {name: round(drop, 8) for name, drop in result.sensitivity.items()},
+        "curve": [
+            {"int8_share": _share([_without(layer, kept) for layer in layers]), "drop": drop}
+            for kept, drop in result.curve
+        ],
         "notes": _notes(result, calibrated),
     }
+
+
+def _share(layers: Sequence[dict[str, Any]]) -> float:
+    """The share of multiply-adds in INT8."""
+    macs = sum(layer["macs"] for layer in layers) or 1
+    return round(sum(_int8_macs(layer) for layer in layers) / macs, 6)
+
+
+def _without(layer: dict[str, Any], kept: frozenset[str]) -> dict[str, Any]:
+    """A layer as it is with those of `kept` in float, and INT8 wherever it may be otherwise."""
+    return {**layer, "int8": layer["snr_db"] is not None and layer["node"] not in kept}
 
 
 def _int8_macs(layer: dict[str, Any]) -> float:
@@ -75,10 +88,17 @@ def _measured(each: Range | None, error: float | None, total: float) -> dict[str
         "learned": each.choice.learned,
         "outliers": len(each.choice.outliers),
         "observer": each.choice.observer,
-        "range": [-each.choice.amax, each.choice.amax],
+        "range": _ends(each.choice),
         "snr_db": decibels(error),
         "error_share": round(error / total, 6),
     }
+
+
+def _ends(choice: Choice) -> list[float]:
+    """What INT8 covers: of the activation itself where it is but moved, else of it as smoothed."""
+    only_moved = choice.scale is not None and choice.shift is not None and choice.strength is None
+    middle = float(choice.shift[0]) if only_moved and choice.shift is not None else 0.0
+    return [middle - choice.amax, middle + choice.amax]
 
 
 def _rounding(rounded: Rounded | None) -> str | None:
