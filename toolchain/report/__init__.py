@@ -6,6 +6,7 @@ from .making import (
     Engine,
     Failure,
     Layer,
+    Mixture,
     Model,
     Quantization,
     Stage,
@@ -25,8 +26,8 @@ from .proof import (
 )
 from .record import Environment, Report, Tool, Verdict, judge
 from .table import table
-from .writing import FILES, write
 from .tuning import Tuning
+from .writing import FILES, write
 
 __all__ = [
     "FILES",
@@ -41,6 +42,7 @@ __all__ = [
     "Latency",
     "Layer",
     "Located",
+    "Mixture",
     "Model",
     "OutputParity",
     "Parity",
@@ -52,9 +54,9 @@ __all__ = [
     "StageParity",
     "Step",
     "Tool",
+    "Tuning",
     "Verdict",
     "judge",
-    "Tuning",
     "table",
     "write",
 ]

@@ -19,6 +19,7 @@ from .markup import (
     table,
     tag,
 )
+from .mixtures import curve
 from .record import Report
 
 #: Facts longer than this many characters are folded away.
@@ -125,6 +126,7 @@ def precision(report: Report) -> Html:
         share,
         gauge(found.int8_share, "accent wide"),
         _notes(found.notes),
+        curve(found),
         layers.plot(found.layers),
         layers.activations(found.layers),
         layers.worst(found.layers),

@@ -131,15 +131,27 @@ class Layer(Record):
     seen: tuple[float, float] | None = None
 
 
+class Mixture(Record):
+    """A share of multiply-adds in INT8, and the outputs' loss against float's on held-out samples.
+
+    `drop` is 1 - the mean cosine, of logits the divergence; what harms most is in float first.
+    """
+
+    int8_share: float
+    drop: float
+
+
 class Quantization(Record):
     """The precision of the weight MatMuls; `int8_share` is of their multiply-adds, 0 to 1.
 
-    Where weights alone are rounded it is the share whose weights are.
+    Where weights alone are rounded it is the share whose weights are. `curve` is what other shares
+    would cost, the largest first.
     """
 
     precision: str = "int8"
     int8_share: float
     layers: tuple[Layer, ...] = ()
+    curve: tuple[Mixture, ...] = ()
     notes: tuple[str, ...] = ()
 
 

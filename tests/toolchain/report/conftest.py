@@ -70,6 +70,10 @@ def data() -> dict[str, Any]:
         },
         "quantization": {
             "int8_share": 0.97,
+            "curve": [
+                {"int8_share": share, "drop": drop}
+                for share, drop in ((1.0, 0.0021), (0.96, 0.0009), (0.5, 0.0003))
+            ],
             "layers": [
                 {
                     "node": f"layer.{index}/{HOSTILE}",

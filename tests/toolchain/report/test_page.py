@@ -159,6 +159,15 @@ def test_worst_layers_show_what_they_are_given(report: Report):
     assert "-2.9 to 3, 20.0 dB" in read.text
 
 
+def test_what_other_shares_in_int8_would_lose_is_drawn(data: dict[str, Any]):
+    text = Reader(page(Report.model_validate(data))).text
+    assert "Agreement with float's outputs" in text
+    shown = ("100.0 % in INT8\n99.79 %", "96.0 % in INT8\n99.91 %", "0 % in INT8\n100 %")
+    assert all(each in text for each in shown)
+    data["quantization"]["curve"] = []
+    assert "Agreement with float" not in page(Report.model_validate(data))
+
+
 @pytest.mark.parametrize("snr", [None, 0.0, -3.0])
 def test_odd_ratios_are_drawn(data: dict[str, Any], snr: float | None):
     for layer in data["quantization"]["layers"]:
