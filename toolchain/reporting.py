@@ -201,6 +201,7 @@ def _quantization(run: Run) -> rep.Quantization | None:
         precision=run.config.build.precision,
         int8_share=found["int8_share"] if "int8_share" in found else found["weight_share"],
         layers=tuple(rep.Layer(**layer) for layer in layers),
+        curve=tuple(rep.Mixture(**each) for each in found.get("curve", ())),
         notes=tuple(found.get("notes", ())),
     )
 
