@@ -1,7 +1,7 @@
 """Rounding by blocks where later channels make up for earlier ones: GPTQ, arXiv 2210.17323.
 
 Scales are set before (static groups), so that channels can go in any order; afterwards they are
-fitted to the levels that came out, and the levels to them.
+fitted to the levels that came out, and the levels to them, at last one channel at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .blockwise import Grid, Levels, Matrix, restored
+from .descent import descended
 from .rounding import Compensation
 from .second_moments import SecondMoments
 
@@ -17,6 +18,8 @@ from .second_moments import SecondMoments
 WIDTH = 64
 #: How often scales are fitted to levels and levels to scales, and how far a scale may move.
 ROUNDS, LEAST, MOST = 2, 0.5, 1.5
+#: How often every channel takes its best in the end.
+SWEEPS = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,13 @@ def rounded(
         error = shared.moments.power(weight - restored(levels, steps, grid))
         if error < least:
             best, least = (levels, steps), error
+    for _ in range(SWEEPS):
+        levels = descended(weight, *best, grid, shared.moments, zeros)
+        steps = stored(refitted(weight, levels, best[1], grid, shared.moments))
+        error = shared.moments.power(weight - restored(levels, steps, grid))
+        if error >= least:
+            break
+        best, least = (levels, steps), error
     return best
 
 

@@ -14,6 +14,7 @@ from llmdeploy.calibration.blockwise import (
     searched,
     shifted,
 )
+from llmdeploy.calibration.descent import descended
 from llmdeploy.calibration.gptq import Compensations, compensated, refitted, rounded
 from llmdeploy.calibration.second_moments import Sums
 
@@ -165,3 +166,21 @@ def test_compensation_keeps_within_a_moved_grid():
     assert stored.max() <= 7
     nearby = restored(nearest(w, steps, moved, zeros), steps, moved)
     assert found.power(w - restored(levels, fitted, moved)) < 0.8 * found.power(w - nearby)
+
+
+@pytest.mark.parametrize("widest", [4096, 200])
+def test_every_channel_takes_its_best(monkeypatch, widest: int):
+    monkeypatch.setattr("llmdeploy.calibration.second_moments.WIDEST", widest)
+    w, found = weight(256), moments(rows(800, 256))
+    steps = searched(w, GRID, found.diagonal)
+    shared = Compensations.of(found, 0.01, ordered=True)
+    levels = compensated(w, steps, GRID, shared.parts)
+    errors = [found.power(w - restored(levels, steps, GRID))]
+    for _ in range(3):
+        levels = descended(w, levels, steps, GRID, found)
+        errors.append(found.power(w - restored(levels, steps, GRID)))
+    assert errors[1] < 0.97 * errors[0]
+    assert errors == sorted(errors, reverse=True)
+    moved = levels.copy()
+    moved[7] = np.clip(moved[7] + 1, -8, 7)
+    assert found.power(w - restored(moved, steps, GRID)) >= errors[-1]
