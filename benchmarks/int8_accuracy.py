@@ -1,6 +1,7 @@
 """Accuracy of INT8 beside float and beside the peers, on data nobody was calibrated on.
 
-    python benchmarks/int8_accuracy.py [SUBJECT...] [--nncf PYTHON] [--only-ours] [--json]
+    python benchmarks/int8_accuracy.py [SUBJECT...] [--nncf PYTHON] [--optimum PYTHON]
+        [--preset NAME] [--only-ours] [--json]
 
 Subjects: minilm (calibrated on STS 2014, scored on STS 2015 by Spearman and by the cosine of its
 embeddings with float's), sst2 (accuracy), banking77 (logistic regression on frozen embeddings),
@@ -38,6 +39,8 @@ def arguments() -> argparse.Namespace:
     names = [subject.name for subject in SUBJECTS]
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=", ".join(names))
     parser.add_argument("--nncf", default=os.environ.get("LLMDEPLOY_NNCF"), metavar="PYTHON")
+    parser.add_argument("--optimum", default=os.environ.get("LLMDEPLOY_OPTIMUM"), metavar="PYTHON")
+    parser.add_argument("--preset", default="balanced", help="of ours: speed, balanced, accuracy")
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--count", type=int, help="calibration samples")
     parser.add_argument("--max-drop", type=float, default=0.01)
@@ -57,6 +60,7 @@ def release(subject: Subject, root: Path, asked: argparse.Namespace) -> Run:
             count=asked.count or subject.count,
             max_length=subject.max_length,
             max_drop=asked.max_drop,
+            preset=asked.preset,
         ),
         build=Build(precision="int8", options={"onnxruntime": {"threads": asked.threads}}),
     )
@@ -76,7 +80,7 @@ def rows(subject: Subject, asked: argparse.Namespace, root: Path) -> Iterator[di
         with opened as model:
             yield row(subject, "llmdeploy", subject.answer(model, encoder), wanted, facts)
         feeds = calibration_feeds(run)
-    for method in [] if asked.only_ours else methods(asked.nncf):
+    for method in [] if asked.only_ours else methods(asked.nncf, asked.optimum):
         folder = root / "peers"
         folder.mkdir(exist_ok=True)
         try:

@@ -18,6 +18,8 @@ from llmdeploy.toolchain.run import Run as Release
 
 #: ONNX Runtime's entropy and percentile calibrators keep every activation of every sample.
 KEPT = 64
+#: Presets of optimum-onnx for x86, and whether they take samples.
+PRESETS = {"avx512_vnni-static": True, "avx2-static": True, "avx512_vnni-dynamic": False}
 
 
 class Method:
@@ -96,27 +98,49 @@ def nncf(python: str) -> Callable[..., None]:
     """nncf.quantize for transformers, in the environment of that interpreter."""
 
     def make(graph: Path, path: Path, feeds: Sequence[Mapping[str, Array]]) -> None:
-        script = Path(__file__).parent / "int8_peer_nncf.py"
-        with tempfile.TemporaryDirectory() as folder:
-            for index, feed in enumerate(feeds):
-                np.savez(Path(folder) / f"{index:05}.npz", **feed)
-            command = [python, str(script), str(graph), folder, str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise MissingError(f"NNCF: {lines[-1][:200]}")
+        elsewhere([python, script("nncf"), str(graph)], feeds, path)
 
     return make
 
 
-def methods(nncf_python: str | None) -> list[Method]:
-    """Every peer; NNCF only where an interpreter with it is named."""
+def optimum(python: str, preset: str) -> Callable[..., None]:
+    """A preset of optimum-onnx, in the environment of that interpreter."""
+
+    def make(graph: Path, path: Path, feeds: Sequence[Mapping[str, Array]]) -> None:
+        elsewhere([python, script("optimum"), preset, str(graph)], uniform(feeds), path)
+
+    return make
+
+
+def script(peer: str) -> str:
+    return str(Path(__file__).parent / f"int8_peer_{peer}.py")
+
+
+def elsewhere(command: list[str], feeds: Sequence[Mapping[str, Array]], path: Path) -> None:
+    """Run a command that takes a folder of feeds and the file to write behind its own words."""
+    with tempfile.TemporaryDirectory() as folder:
+        for index, feed in enumerate(feeds):
+            np.savez(Path(folder) / f"{index:05}.npz", **feed)
+        whole = [*command, folder, str(path)]
+        done = subprocess.run(whole, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MissingError(lines[-1][:200])
+
+
+def methods(nncf_python: str | None, optimum_python: str | None = None) -> list[Method]:
+    """Every peer; NNCF and optimum's presets only where an interpreter with them is named."""
     found = [
         Method("onnxruntime min-max", static("MinMax")),
         Method("onnxruntime percentile", static("Percentile"), KEPT),
         Method("onnxruntime entropy", static("Entropy"), KEPT),
         Method("onnxruntime dynamic", dynamic, 0),
     ]
+    if optimum_python:
+        found += [
+            Method(f"optimum {preset}", optimum(optimum_python, preset), KEPT if feeds else 0)
+            for preset, feeds in PRESETS.items()
+        ]
     return [*found, Method("nncf", nncf(nncf_python))] if nncf_python else found
 
 

