@@ -17,15 +17,17 @@ class Prune(Pass):
     """Removes attention heads, FFN neurons and whole blocks, and corrects what stays.
 
     `speedup` is met with the least loss; without it the model is made as fast as `max_drop` allows.
-    `neurons` and `heads` are instead the shares of every layer to remove, 0 for none. `max_drop`
-    bounds the loss of the outputs on held-out samples: 1 - the mean cosine with the dense
-    model's, of logits the divergence of Kullback and Leibler.
+    `neurons` and `heads` are instead the shares of every layer to remove, 0 for none, and `layers`
+    that of whole layers, the ones that cost least. `max_drop` bounds the loss of the outputs on
+    held-out samples: 1 - the mean cosine with the dense model's, of logits the divergence of
+    Kullback and Leibler.
     """
 
     speedup: Annotated[float, Field(gt=1, le=100)] | None = None
     max_drop: Annotated[float, Field(gt=0, lt=1)] = 0.05
     neurons: Annotated[float, Field(ge=0, lt=1)] | None = None
     heads: Annotated[float, Field(ge=0, lt=1)] | None = None
+    layers: Annotated[float, Field(gt=0, lt=1)] | None = None
     method: Literal["second-order", "wanda", "magnitude"] = "second-order"
     #: Whether kept weights are fitted anew to the dense model's activations.
     correct: bool = True
@@ -49,7 +51,7 @@ class Prune(Pass):
     @property
     def uniform(self) -> bool:
         """Whether shares are asked for, and no latency."""
-        return self.neurons is not None or self.heads is not None
+        return any(each is not None for each in (self.neurons, self.heads, self.layers))
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Refuse to work on nothing: without samples nobody knows what matters.

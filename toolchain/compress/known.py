@@ -46,12 +46,16 @@ class Weights(Mapping[str, NDArray[np.float64]]):
 
 @dataclass(frozen=True)
 class Known:
-    """Of each reader its inputs (none where shares are asked for), weights and units in order."""
+    """Of each reader its inputs (none where shares are asked for), weights and units in order.
+
+    `rows` are the tokens seen, `means` the mean inputs [k].
+    """
 
     seen: Mapping[str, Moments]
     weights: Weights
     orders: Mapping[str, Order]
     rows: Mapping[str, int]
+    means: Mapping[str, NDArray[np.float64]]
 
 
 def learned(
@@ -61,6 +65,7 @@ def learned(
     groups = {each.consumer: each for each in chosen}
     weights = Weights(model, list(groups))
     seen, orders, rows = Filed(folder), dict[str, Order](), dict[str, int]()
+    means = dict[str, NDArray[np.float64]]()
 
     def see(site: Site, moments: Moments) -> None:
         for layer in site.layers:
@@ -70,9 +75,10 @@ def learned(
             most = group.units - share(group, asked) if asked.uniform else None
             found = order(group, moments, weights[layer.node], asked.method, most)
             orders[layer.node], rows[layer.node] = found, moments.rows
+            means[layer.node] = moments.means()[0]
             if not asked.uniform:
                 seen.put(layer.node, moments)
 
     readers = [s for s in find(model) if any(layer.node in groups for layer in s.layers)]
     visit(subject, model, readers, see)
-    return Known(seen, weights, orders, rows)
+    return Known(seen, weights, orders, rows, means)

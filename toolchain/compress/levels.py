@@ -39,5 +39,7 @@ def order(
     group: Group, seen: Moments, weight: np.ndarray, method: Method, most: int | None = None
 ) -> Order:
     """The order in which a group's units go, by what is seen of its consumer's inputs."""
+    if most == 0:
+        return Order(tuple(range(group.units)), (0.0,) * group.units)
     wide = weight.astype(np.float64)
     return removal_order(seen.mean(), wide, group.labels, seen.rows, method, most)

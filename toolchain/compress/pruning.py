@@ -20,6 +20,7 @@ from ...passes.remove import Remove, droppable
 from ...passes.sites import by_name
 from ..narrowing import Narrowing
 from .cuts import narrowing_of
+from .depth import without
 from .known import Known, learned
 from .levels import counts, share
 from .losses import Losses, every, timed
@@ -71,7 +72,10 @@ def prune(
         watch("what each layer sees")
         known = learned(subject, model, chosen, asked, Path(aside))
         choices = [_choice(model, each, known.orders[each.consumer], asked) for each in chosen]
-        plan, told = _plan(subject, asked, backend, choices, known, watch)
+        if asked.uniform:
+            plan, told = _shares(subject, asked, model, choices, known)
+        else:
+            plan, told = _plan(subject, asked, backend, choices, known, watch)
         watch("correcting the layers")
         pruned = _carried_out(subject, asked, chosen, plan, scratch)
     notes = _notes(known, chosen)
@@ -85,7 +89,8 @@ def _wanted(found: Sequence[Group], asked: Prune) -> list[Group]:
     """The groups that may lose units."""
     none = {"neurons": asked.neurons == 0, "heads": asked.heads == 0}
     if asked.uniform:
-        none = {"neurons": not asked.neurons, "heads": not asked.heads}
+        whole = asked.layers is not None
+        none = {"neurons": not (asked.neurons or whole), "heads": not (asked.heads or whole)}
     return [each for each in found if not none[each.kind]]
 
 
@@ -107,8 +112,6 @@ def _plan(
     known: Known,
     watch: Watch,
 ) -> tuple[Plan, dict[str, Any]]:
-    if asked.uniform:
-        return {each.group.consumer: _share(each, known, asked) for each in choices}, {}
     shape = f"{asked.batch}x{asked.sequence}"  # ready feeds have the shapes they have
     feed = subject.timed.get(shape) or next(iter(subject.timed.values()))
     outputs = known.weights.outputs
@@ -134,9 +137,20 @@ def _plan(
     return found.plan, {**told, "latency_ratio": found.ratio, "planned_loss": found.loss}
 
 
-def _share(choice: Choice, known: Known, asked: Prune) -> tuple[int, ...]:
-    group = choice.group
-    return known.orders[group.consumer].kept(share(group, asked))
+def _shares(
+    subject: Subject,
+    asked: Prune,
+    model: ir.Model,
+    choices: Sequence[Choice],
+    known: Known,
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan where shares are asked for: of every layer, and of layers as a whole."""
+    groups = [each.group for each in choices]
+    plan = {each.consumer: known.orders[each.consumer].kept(share(each, asked)) for each in groups}
+    if asked.layers is None:
+        return plan, {}
+    gone, losses = without(subject, model, groups, known, asked.layers, asked.minutes)
+    return {**plan, **gone}, {"layers_gone": len(losses), "layer_losses": losses}
 
 
 def _carried_out(

@@ -143,7 +143,9 @@ def test_no_samples_and_nothing_to_prune(subject: Subject) -> None:
         prune(subject, Prune(neurons=0.0, heads=0.5), OnnxRuntime())
 
 
-@pytest.mark.parametrize("wrong", ["speedup = 1.0", "neurons = 1.0", "heads = -0.1", "rate = 2"])
+@pytest.mark.parametrize(
+    "wrong", ["speedup = 1.0", "neurons = 1.0", "heads = -0.1", "layers = 0", "rate = 2"]
+)
 def test_ratios_of_one_and_beyond(
     tiny_bert: Path,
     some_texts: Path,
@@ -217,6 +219,12 @@ def test_pruned_causal_model_generates_with_a_narrower_cache(
     assert cli.call(["verify", "-q", str(bundle)]) == 0
 
 
+def test_layers_that_cannot_go(subject: Subject) -> None:
+    """Blocks without attention are no layers, and nothing is left to run then."""
+    with pytest.raises(ConfigError, match="layers cannot go"):
+        prune(subject, Prune(layers=0.5, max_drop=0.9), OnnxRuntime())
+
+
 def test_an_attention_may_go_with_its_cache(
     tmp_path: Path, give_llama: Callable[..., Path]
 ) -> None:
@@ -235,6 +243,34 @@ def test_an_attention_may_go_with_its_cache(
     check(model, where="without an attention")
     with pytest.raises(PassError, match="cannot lose all"):
         Remove({group.consumer: () for group in found if group not in free})(model)
+
+
+@pytest.mark.slow
+def test_whole_layers_go_where_they_cost_least(
+    tmp_path: Path, some_texts: Path, give_llama: Callable[..., Path]
+) -> None:
+    """One of four layers, whose output is made small: attention, neurons and cache with it."""
+    from safetensors.numpy import load_file, save_file
+
+    checkpoint = give_llama(tmp_path / "checkpoint", num_hidden_layers=4)
+    weights = load_file(checkpoint / "model.safetensors")
+    for name in weights:
+        if name.startswith("model.layers.2.") and name.endswith(
+            ("o_proj.weight", "down_proj.weight")
+        ):
+            weights[name] *= 1e-3
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    config = written(tmp_path, checkpoint, some_texts, "layers = 0.25\nmax-drop = 0.9", "fp32")
+    space = tmp_path / "a"
+    assert cli.call(["release", "-q", "-c", str(config), "-w", str(space)]) == 0
+    results = json.loads((space / "compress" / "stage.json").read_text())["results"]
+    gone = [row["node"] for row in results["layers"] if row["kept"] == 0]
+    assert len(gone) == 2
+    assert results["loss"] < 1e-4
+    roles = {each.role for each in Signature.load(space / "compress").inputs}
+    assert {f"past_key.{at}" for at in (0, 1, 3)} <= roles
+    assert "past_key.2" not in roles
+    assert cli.call(["run", "-q", str(space / "engine" / "onnxruntime"), "the release"]) == 0
 
 
 def exported(checkpoint: Path, folder: Path) -> Path:
