@@ -12,25 +12,28 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from llmdeploy.deploy.edge import pack
+from llmdeploy.deploy.install import install, rollback
 from llmdeploy.deploy.runtime import load
 from llmdeploy.deploy.sampling import Sampling
 from llmdeploy.toolchain.cutting import cut
 
 from .causal import write_causal, write_template
-from .conftest import write_engine
+from .conftest import make_contents, write_engine
 
 ASKED = 300
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster() -> Generator[Any]:
     """Two nodes of four cores each, in name: all of it is this machine."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'llmdeploy[ray]'")
     from ray.cluster_utils import Cluster
@@ -46,7 +49,7 @@ def cluster() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def served(cluster: Any, path: Path, *options: str) -> Iterator[str]:
+def served(cluster: Any, path: Path, *options: str) -> Generator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -156,6 +159,78 @@ def test_what_is_killed_loses_no_request(
     assert statuses == {200: ASKED}
     for value in values:
         np.testing.assert_allclose(value[:4], wanted, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_new_version_rolls_out_and_back_under_load(
+    cluster: Any, tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two").mkdir()
+    double = make_contents(tmp_path / "two", write_engine(tmp_path / "two" / "engine", scale=2.0))
+    update = pack(replace(double, version="1.1.0"), tmp_path)["path"]
+    root = tmp_path / "root"
+    install(bundle, root)
+    with served(cluster, root, "--replicas", "2") as address, ThreadPoolExecutor(8) as pool:
+        old = np.float32(infer(address, 1)["sentence_embedding"])
+        ended = threading.Event()
+        asking = [pool.submit(until_told, address, ended) for _ in range(6)]
+        install(tmp_path / update, root)
+        assert until(address, "1.1.0")
+        np.testing.assert_allclose(infer(address, 1)["sentence_embedding"], 2 * old, rtol=1e-5)
+        rollback(root)
+        assert until(address, "1.0.0")
+        np.testing.assert_allclose(infer(address, 1)["sentence_embedding"], old, rtol=1e-5)
+        ended.set()
+        answers = [answer for each in asking for answer in each.result()]
+    kinds = Counter(whose(answer, old) for answer in answers)
+    with capsys.disabled():
+        print(f"\n{len(answers)} requests while Ray switched versions twice: {dict(kinds)}")
+    assert set(kinds) == {"old", "new"}
+
+
+def until_told(address: str, ended: threading.Event) -> list[Any]:
+    """Ask without a pause; answers, and errors as they are."""
+    answers: list[Any] = []
+    while not ended.is_set():
+        try:
+            answers.append(infer(address, 1)["sentence_embedding"])
+        except OSError as error:
+            answers.append(error)
+    return answers
+
+
+def whose(answer: Any, old: Any) -> str:
+    """Whether an answer is the old version's or the new one's, never of both."""
+    if isinstance(answer, OSError):
+        return repr(answer)
+    for name, wanted in (("old", old), ("new", 2 * old)):
+        if np.allclose(answer, wanted, rtol=1e-5):
+            return name
+    return f"neither: {answer}"
+
+
+def until(address: str, version: str) -> bool:
+    """Wait for every door to tell this version: eight answers in a row do."""
+    row = 0
+    for _ in range(1200):
+        with urllib.request.urlopen(f"http://{address}/v2/models/tiny") as answer:
+            row = row + 1 if json.load(answer)["versions"] == [version] else 0
+        if row == 8:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+def test_requests_that_come_together_run_together(cluster: Any, tmp_path: Path) -> None:
+    folder = write_engine(tmp_path / "tiny")
+    with served(cluster, folder, "--batch", "16") as address, ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda _: infer(address, 1), range(200)))
+        with urllib.request.urlopen(f"http://{address}/metrics") as shown:
+            lines = [line.split() for line in shown.read().decode().splitlines()]
+    found = {name: float(value) for name, value in (line for line in lines if len(line) == 2)}
+    assert found["llmdeploy_batch_requests_sum"] == 200
+    assert found["llmdeploy_batch_requests_count"] < 150
 
 
 def kill(kind: str) -> None:
