@@ -27,7 +27,7 @@ def part(found: Tuning) -> Html:
     """The search as a section."""
     lead = (
         f"Scored on {found.tuned_on}. {found.verified_on} Speed is the least over all shapes, in "
-        "times float's in the same run; a circle's area is the engine's size."
+        "times float's in the same run; a circle's area is the other of size and speed."
     )
     return section(
         "tuning",
@@ -45,32 +45,40 @@ def part(found: Tuning) -> Html:
 
 
 def _charts(found: Tuning) -> Html | None:
+    """Score against speed, and against size; a circle a trial that has both figures."""
     known = [p for p in found.points if p.drop is not None and p.speedup is not None]
     if not known:
         return None
-    most = max(point.size_mb or 0.0 for point in known) or 1.0
-    spots = [
-        Spot(
-            point.speedup or 0.0,
-            100 * (point.drop or 0.0),
-            (point.size_mb or 0.0) / most,
-            f"{point.name}: {_told(point)}",
-            TONES[point.standing],
-        )
-        for point in known
-    ]
     drop = found.limits.get("max_drop")
-    chart = scatter(
-        spots,
-        Axis("times as fast as float", found.limits.get("min_speedup")),
-        Axis("score lost, %", None if drop is None else 100 * drop),
-        "score lost against speed, a circle a trial",
+    up = Axis("score lost, %", None if drop is None else 100 * drop)
+    fast = Axis("times as fast as float", found.limits.get("min_speedup"))
+    small = Axis("MB", found.limits.get("max_size_mb"))
+    most = max(point.size_mb or 0.0 for point in known) or 1.0
+    quick = max(point.speedup or 0.0 for point in known) or 1.0
+    charts = (
+        scatter(
+            [_spot(p, p.speedup, (p.size_mb or 0) / most) for p in known],
+            fast,
+            up,
+            "score lost against speed, a circle a trial, its area the size",
+        ),
+        scatter(
+            [_spot(p, p.size_mb, (p.speedup or 0) / quick) for p in known],
+            small,
+            up,
+            "score lost against size, a circle a trial, its area the speed",
+        ),
     )
     there = {point.standing for point in known}
     marks = [
         tag("span", tag("i", class_=TONES[word]), _WORDS[word]) for word in TONES if word in there
     ]
-    return html((chart, tag("p", marks, class_="legend")))
+    return html((tag("div", charts, class_="pair"), tag("p", marks, class_="legend")))
+
+
+def _spot(point: Point, across: float | None, area: float) -> Spot:
+    title = f"{point.name}: {_told(point)}"
+    return Spot(across or 0.0, 100 * (point.drop or 0.0), area, title, TONES[point.standing])
 
 
 def _told(point: Point) -> str:

@@ -13,6 +13,8 @@ Value = str | float | int | bool
 #: One point of the space: a value of each knob that counts there.
 Settings = Mapping[str, Value]
 OFF = "off"
+#: Passes in the order in which they are run; others' come after.
+ORDER = "prune low-rank sparsify"
 #: What fitted passes may cost at most by their own measure: here the score decides.
 FREE = 0.5
 
@@ -117,9 +119,10 @@ def _pass(name: str) -> Iterator[Knob]:
 
 
 def tunable() -> tuple[str, ...]:
-    """The passes, anybody's, that say which of their options are worth trying."""
+    """The passes, anybody's, that say which of their options are worth trying; as they are run."""
     offered = registry.names("passes")
-    return tuple(name for name in offered if getattr(registry.find("passes", name), "tunable", {}))
+    found = [name for name in offered if getattr(registry.find("passes", name), "tunable", {})]
+    return tuple(sorted(found, key=lambda name: (name not in ORDER, ORDER.find(name), name)))
 
 
 def configured(base: Config, settings: Settings, target: str, replaced: Sequence[str]) -> Config:

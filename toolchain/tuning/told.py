@@ -8,7 +8,7 @@ from ... import __version__
 from ..report.tuning import Advised, Point, Roof, Standing, Tuning
 from ..versions import ENGINE, versions
 from .advice import Advice
-from .front import front
+from .front import front, shortfalls
 from .hardware import Hardware
 from .limits import Limits
 from .result import Result
@@ -54,7 +54,9 @@ def record(
         hardware=_hardware(setting.hardware),
         roofline=tuple(map(roof, setting.calls)),
         advice=tuple(Advised(**each.model_dump()) for each in setting.advice),
-        points=tuple(_point(each, _standing(each, best, taken)) for each in results),
+        points=tuple(
+            _point(each, _standing(each, best, taken), setting.limits) for each in results
+        ),
         lost=tuple(lost),
         chosen=words(taken.settings) if taken else None,
         chosen_reason=None if taken else why,
@@ -100,13 +102,14 @@ def _standing(result: Result, best: Sequence[Result], taken: Result | None) -> S
     return "fits" if result.fits else "misses"
 
 
-def _point(result: Result, standing: Standing) -> Point:
+def _point(result: Result, standing: Standing, limits: Limits) -> Point:
     figures = result.figures
+    why = "" if result.fits else result.stopped or shortfalls(result, limits)
     return Point(
         name=words(result.settings),
         settings=dict(result.settings),
         standing=standing,
-        reason=result.stopped or "",
+        reason=why,
         drop=figures.get("drop"),
         score=figures.get("score"),
         speedup=figures.get("speedup"),

@@ -35,8 +35,6 @@ from .written import gated, write
 FILE, PAGE = "tune.json", "tune.html"
 #: The stages of a trial that a release takes as they are.
 RELEASED = ("export", "optimize", "compress", "calibrate", "quantize", "float/", "engine/")
-#: Passes in the order in which they are run; others' come after.
-ORDER = "prune low-rank sparsify"
 #: Stages of a point that no other keeps, and that are large.
 LARGE = ("calibrate", "quantize", "engine/")
 
@@ -197,14 +195,9 @@ def _asked(run: Run, request: Request, data: Split, root: Path) -> Asked:
         target=request.target,
         limits=request.limits,
         split=data,
-        replaced=_replaced(),
+        replaced=tunable(),
         settings={},
     )
-
-
-def _replaced() -> tuple[str, ...]:
-    """The passes that a point decides, in the order in which they are run."""
-    return tuple(sorted(tunable(), key=lambda name: (name not in ORDER, ORDER.find(name), name)))
 
 
 def _tidy(search: Search, shelf: Shelf, tell: Tell) -> Tell:
@@ -251,7 +244,7 @@ def _why(search: Search, limits: Limits) -> str:
 def _proved(run: Run, request: Request, shelf: Shelf, taken: Result, made: Tuning) -> Tuned:
     """Write the configuration, give the workspace the point's stages, and verify it."""
     target, root = request.target, run.workspace.root.absolute()
-    config = configured(run.config, taken.settings, target, _replaced())
+    config = configured(run.config, taken.settings, target, tunable())
     config = gated(config, request.limits, bool(run.config.evaluation.metric))
     config = write(config, request.output, _head(made, taken))
     keys = {name: key for name, key in taken.keys.items() if name.startswith(RELEASED)}
