@@ -4,6 +4,7 @@ A scale covers `block` steps of K of one output, or a whole output where `block`
 zero point of a grid that has them. Levels here are counted from it: a weight is level x step.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ LEAST = 1e-12
 #: between the extremes where the grid may be moved.
 SHARES = tuple(np.linspace(0.6, 1.05, 19))
 MOVED = tuple(np.linspace(0.7, 1.1, 17))
+#: Columns whose scales are searched at once.
+AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,17 @@ def reaching(weight: Matrix, grid: Grid) -> Matrix:
 
 def searched(weight: Matrix, grid: Grid, importance: NDArray[np.float32] | None = None) -> Matrix:
     """Steps [k / block, n] of the least squared error, channels weighed by `importance` [k]."""
+    parts = [_searched(part, grid, importance) for part in _columns(weight)]
+    return np.concatenate(parts, axis=1)
+
+
+def _columns(weight: Matrix) -> Iterator[Matrix]:
+    """A weight by `AT_ONCE` of its columns: what is tried of them takes several times as much."""
+    for start in range(0, weight.shape[1], AT_ONCE):
+        yield weight[:, start : start + AT_ONCE]
+
+
+def _searched(weight: Matrix, grid: Grid, importance: NDArray[np.float32] | None) -> Matrix:
     full, values = reaching(weight, grid), grid.blocks(weight)
     weighed = np.ones(len(weight), np.float32) if importance is None else importance
     weighed = weighed.reshape(len(values), -1, 1)
@@ -80,7 +94,15 @@ def shifted(
     weight: Matrix, grid: Grid, importance: NDArray[np.float32] | None = None
 ) -> tuple[Matrix, Matrix]:
     """Steps and zero points [k / block, n] of the least squared error, 0 among the zero points."""
-    best = searched(weight, grid, importance)
+    parts = [_shifted(part, grid, importance) for part in _columns(weight)]
+    steps, zeros = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+    return steps, zeros
+
+
+def _shifted(
+    weight: Matrix, grid: Grid, importance: NDArray[np.float32] | None
+) -> tuple[Matrix, Matrix]:
+    best = _searched(weight, grid, importance)
     weighed = np.ones(len(weight), np.float32) if importance is None else importance
     values, zeros = grid.blocks(weight), np.zeros_like(best)
     weighed = weighed.reshape(len(values), -1, 1)

@@ -1,6 +1,7 @@
 """Levels moved one channel at a time to the best for all others: QuantEase, arXiv 2309.01885."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .blockwise import Grid, Levels, Matrix, restored
 from .second_moments import SecondMoments
@@ -18,30 +19,34 @@ def descended(
     zeros: Matrix | None = None,
 ) -> Levels:
     """Levels [k, n] after every channel in turn took its best; the error at the output falls."""
-    spread, made = grid.spread(steps, len(weight)), levels.astype(np.float32)
-    low, high = (np.broadcast_to(end, steps.shape) for end in grid.ends(zeros))
-    ends = (grid.spread(low, len(weight)), grid.spread(high, len(weight)))
-    left = weight - restored(levels, steps, grid)
+    made, ends = levels.copy(), grid.ends(zeros)
+    left: Matrix = weight - restored(levels, steps, grid)
+    blocks = np.arange(len(weight)) // (grid.block or len(weight))
     for start, part in moments.places():
         rows = slice(start, start + len(part))
-        limits = (ends[0][rows], ends[1][rows])
-        made[rows] = _part(made[rows], left[rows], spread[rows], limits, part)
-    return made.astype(np.int8)
+        slopes: Matrix = (part @ left[rows]).astype(np.float32, copy=False)
+        _move(made[rows], slopes, steps, ends, blocks[rows], part)
+    return made
 
 
-def _part(
-    levels: Matrix, left: Matrix, steps: Matrix, ends: tuple[Matrix, Matrix], moments: Matrix
-) -> Matrix:
-    """The levels of a part of the channels; `left` is what they lack of the weight."""
-    slopes, curves = moments @ left, np.maximum(moments.diagonal(), 1e-20)
+def _move(
+    levels: Levels,
+    slopes: Matrix,
+    steps: Matrix,
+    ends: tuple[Matrix, Matrix],
+    at: NDArray[np.int64],
+    moments: Matrix,
+) -> None:
+    """Move the levels of a part, row i in block at[i]; `slopes` are moments @ what they lack."""
+    curves, low, high = np.maximum(moments.diagonal(), 1e-20), *ends
     for start in range(0, len(levels), WIDTH):
         end = min(start + WIDTH, len(levels))
-        own, moves = slopes[start:end].copy(), np.empty_like(levels[start:end])
+        own, moves = slopes[start:end].copy(), np.empty_like(slopes[start:end])
         for row in range(start, end):
-            wanted = levels[row] + own[row - start] / (curves[row] * steps[row])
-            level = np.clip(np.rint(wanted), ends[0][row], ends[1][row])
-            move = (levels[row] - level) * steps[row]
-            levels[row], moves[row - start] = level, move
+            step, block = steps[at[row]], min(at[row], len(low) - 1)
+            wanted = levels[row] + own[row - start] / (curves[row] * step)
+            level = np.clip(np.rint(wanted), low[block], high[block])
+            move = (levels[row] - level) * step
+            levels[row], moves[row - start] = level.astype(np.int8), move
             own += moments[start:end, row, None] * move
         slopes += moments[:, start:end] @ moves
-    return levels

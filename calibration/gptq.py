@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .blockwise import Grid, Levels, Matrix, restored
 from .descent import descended
@@ -18,6 +19,8 @@ from .second_moments import SecondMoments
 WIDTH = 64
 #: How often scales are fitted to levels and levels to scales, and how far a scale may move.
 ROUNDS, LEAST, MOST = 2, 0.5, 1.5
+#: Columns whose error is taken at once.
+COLUMNS = 1024
 #: How often every channel takes its best in the end.
 SWEEPS = 2
 
@@ -52,22 +55,34 @@ def rounded(
     `stored` makes of steps what their dtype in the graph holds. Zero points stay what they are.
     """
     levels = compensated(weight, steps, grid, shared.parts, zeros)
-    best = (levels, steps)
-    least = shared.moments.power(weight - restored(levels, steps, grid))
+    best, moments = (levels, steps), shared.moments
+    least = lacking(weight, levels, steps, grid, moments)
     for _ in range(ROUNDS):
-        steps = stored(refitted(weight, levels, steps, grid, shared.moments))
+        steps = stored(refitted(weight, levels, steps, grid, moments))
         levels = compensated(weight, steps, grid, shared.parts, zeros)
-        error = shared.moments.power(weight - restored(levels, steps, grid))
+        error = lacking(weight, levels, steps, grid, moments)
         if error < least:
             best, least = (levels, steps), error
     for _ in range(SWEEPS):
-        levels = descended(weight, *best, grid, shared.moments, zeros)
-        steps = stored(refitted(weight, levels, best[1], grid, shared.moments))
-        error = shared.moments.power(weight - restored(levels, steps, grid))
+        levels = descended(weight, *best, grid, moments, zeros)
+        steps = stored(refitted(weight, levels, best[1], grid, moments))
+        error = lacking(weight, levels, steps, grid, moments)
         if error >= least:
             break
         best, least = (levels, steps), error
     return best
+
+
+def lacking(
+    weight: Matrix, levels: Levels, steps: Matrix, grid: Grid, moments: SecondMoments
+) -> float:
+    """The mean square of what the outputs lack, summed over columns, some columns at a time."""
+    total = 0.0
+    for start in range(0, weight.shape[1], COLUMNS):
+        own = slice(start, start + COLUMNS)
+        wrong = weight[:, own] - restored(levels[:, own], steps[:, own], grid)
+        total += moments.power(wrong)
+    return total
 
 
 def compensated(
@@ -79,26 +94,32 @@ def compensated(
 ) -> Levels:
     """Levels [k, n] of a weight [k, n], part by part."""
     levels, start = np.empty(weight.shape, np.int8), 0
-    spread = grid.spread(steps, len(weight))
-    low, high = (np.broadcast_to(end, steps.shape) for end in grid.ends(zeros))
-    low, high = grid.spread(low, len(weight)), grid.spread(high, len(weight))
+    low, high = grid.ends(zeros)
     for part in parts:
         rows = start + part.order
-        ends = (low[rows], high[rows])
-        levels[rows] = _part(weight[rows], spread[rows], ends, part.factor)
+        at = rows // (grid.block or len(weight))  # one step a block: spread they are a weight more
+        levels[rows] = _part(weight[rows], steps, (low, high), at, part.factor)
         start += len(part.order)
     return levels
 
 
-def _part(left: Matrix, steps: Matrix, ends: tuple[Matrix, Matrix], factor: Matrix) -> Levels:
-    levels = np.empty(left.shape, np.int8)
+def _part(
+    left: Matrix,
+    steps: Matrix,
+    ends: tuple[Matrix, Matrix],
+    at: NDArray[np.int64],
+    factor: Matrix,
+) -> Levels:
+    """Levels of rows `left`, row i in block at[i] of the steps and of the ends."""
+    levels, low, high = np.empty(left.shape, np.int8), *ends
     for start in range(0, len(left), WIDTH):
         end = min(start + WIDTH, len(left))
         errors = np.empty((end - start, left.shape[1]), np.float32)
         for row in range(start, end):
-            level = np.clip(np.rint(left[row] / steps[row]), ends[0][row], ends[1][row])
+            step, block = steps[at[row]], min(at[row], len(low) - 1)
+            level = np.clip(np.rint(left[row] / step), low[block], high[block])
             levels[row] = level.astype(np.int8)
-            error = (left[row] - level * steps[row]) / factor[row, row]
+            error = (left[row] - level * step) / factor[row, row]
             left[row:end] -= factor[row, row:end, None] * error
             errors[row - start] = error
         left[end:] -= factor[start:end, end:].T @ errors

@@ -15,11 +15,10 @@ from ...calibration.blockwise import (
     Matrix,
     nearest,
     reaching,
-    restored,
     searched,
     shifted,
 )
-from ...calibration.gptq import Compensations, rounded
+from ...calibration.gptq import Compensations, lacking, rounded
 
 Method = Literal["auto", "rtn", "gptq", "awq"]
 Vector = NDArray[np.float32]
@@ -179,8 +178,8 @@ def _error(
     """The error of a rounding over the output, on the held-out samples."""
     moments = held_out if scale is None else held_out.scaled(scale)
     weight = case.weights[at]
-    wrong = weight - restored(made.levels, made.steps, case.grids[at])
-    return moments.power(wrong) / max(moments.power(weight), 1e-20)
+    wrong = lacking(weight, made.levels, made.steps, case.grids[at], moments)
+    return wrong / max(moments.power(weight), 1e-20)
 
 
 def _measured(case: Case, choice: Choice, held_out: SecondMoments, scale: Vector | None) -> Choice:
