@@ -1,13 +1,16 @@
 """Weights alone in few bits beside float and beside ONNX Runtime's own quantiser.
 
     python benchmarks/weight_only.py [--precision w8|int4]... [--method rtn|gptq|awq|auto]...
-        [--no-peers] [--rtx] [--count 64] [--tokens 4096] [--workspace DIR] [--json]
+        [--no-peers] [--no-latency] [--rtx] [--count 64] [--tokens 4096] [--workspace DIR] [--json]
 
 SmolLM2-135M, calibrated on WikiText-2 valid, scored by its perplexity on test (less is better),
 of the neutral graph and of the engine, whose kernel rounds activations to INT8 by blocks as it
-runs. `decode` is the speed of one token after 128, in times float's, interleaved in one run.
-Peers quantise the same optimised graph, blocks of 32, symmetric, their head in float too.
-`--rtx` compiles the same graph with TensorRT-RTX and gives its weights' memory.
+runs. int4 is of blocks of 32, with zero points as ONNX Runtime takes them, and `symmetric` as
+TensorRT wants it; `bits` is what a rounded weight takes, its share of scales and zero points with
+it; the output head is the embedding and stays in float. `decode` is the speed of one token after
+128, in times float's, interleaved in one run. Peers quantise the same optimised graph, blocks of
+32, their head in float too. `--rtx` compiles the symmetric graph with TensorRT-RTX and gives its
+weights' memory.
 """
 
 import argparse
@@ -42,7 +45,22 @@ from weight_only_peers import PEERS
 SUBJECT = next(subject for subject in SUBJECTS if subject.name == "smollm2")
 LENGTH = 512
 SHAPE = "1x128"
-COLUMNS = ("perplexity", "of_float", "engine", "decode", "tokens_s", "size_mb", "rtx_mb", "seconds")
+#: Of each precision the methods, and whether blocks may have zero points.
+VARIANTS = {
+    "w8": (("rtn", False), ("auto", False)),
+    "int4": (("rtn", True), ("gptq", True), ("awq", True), ("auto", True), ("auto", False)),
+}
+COLUMNS = (
+    "perplexity",
+    "of_float",
+    "engine",
+    "bits",
+    "decode",
+    "tokens_s",
+    "size_mb",
+    "rtx_mb",
+    "seconds",
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -50,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", action="append", choices=("w8", "int4"))
     parser.add_argument("--method", action="append", choices=("rtn", "gptq", "awq", "auto"))
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--no-latency", action="store_true", help="where others use the machine")
     parser.add_argument("--rtx", action="store_true")
     parser.add_argument("--count", type=int, default=64, help="calibration samples")
     parser.add_argument("--tokens", type=int, default=8 * LENGTH, help="tokens that are scored")
@@ -59,13 +78,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_of(root: Path, asked: argparse.Namespace, precision: str, method: str) -> Run:
+def run_of(
+    root: Path, asked: argparse.Namespace, precision: str, method: str, *, moved: bool = False
+) -> Run:
     config = Config(
         model=Model(checkpoint=SUBJECT.checkpoint(root)),
         calibration=Calibration(
             samples=str(root / "texts.jsonl"), count=asked.count, max_length=SUBJECT.max_length
         ),
-        quantize=Quantize.model_validate({"method": method}),
+        quantize=Quantize(method=method, zero_points=moved),
         build=Build.model_validate(
             {"precision": precision, "options": {"onnxruntime": {"threads": asked.threads}}}
         ),
@@ -95,6 +116,7 @@ class Table:
     def engine(self, run: Run) -> dict[str, float]:
         """The engine's perplexity, its size, and its decode speed beside float's."""
         folder = run.folder("engine/onnxruntime")
+        size = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
         backend = registry.find("backends", "onnxruntime")()
         feed = timed_phases(run)["decode"][SHAPE]
         with ExitStack() as stack:
@@ -102,23 +124,26 @@ class Table:
                 name: stack.enter_context(backend.runner(place))
                 for name, place in (("fp32", run.folder("float/onnxruntime")), ("narrow", folder))
             }
-            timed = {each.name: each for each in measure(engines, {SHAPE: feed})}
             answers = self.answer(engines["narrow"], self.encoder)
+            found = {"engine": float(np.exp(-answers["likelihoods"].mean())), "size_mb": size}
+            if self.asked.no_latency:
+                return found
+            timed = {each.name: each for each in measure(engines, {SHAPE: feed})}
         median = timed["narrow"].median_ms
         return {
-            "engine": float(np.exp(-answers["likelihoods"].mean())),
+            **found,
             "decode": timed["fp32"].median_ms / median,
             "tokens_s": 1000 / median,
-            "size_mb": sum(p.stat().st_size for p in folder.iterdir()) / 1e6,
         }
 
 
-def ours(table: Table, root: Path, precision: str, method: str) -> dict[str, float]:
-    run = run_of(root, table.asked, precision, method)
+def ours(table: Table, root: Path, precision: str, method: str, *, moved: bool) -> dict[str, float]:
+    run = run_of(root, table.asked, precision, method, moved=moved)
     stages.engine(run, "onnxruntime")
     made = run.stages["quantize"]
-    found = {"seconds": made.seconds, **table.scored(run.folder("quantize") / "model.onnx")}
-    if table.asked.rtx:
+    found = {"seconds": made.seconds, "bits": made.results["bits_per_weight"]}
+    found |= table.scored(run.folder("quantize") / "model.onnx")
+    if table.asked.rtx and not moved:
         facts = stages.engine(run, "tensorrt-rtx").results["facts"]
         found["rtx_mb"] = facts["weights_memory_bytes"] / 1e6
     return found | table.engine(run)
@@ -132,11 +157,13 @@ def rows(asked: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:
         table = Table(run, asked)
         yield {"method": "float", "perplexity": table.float, "of_float": 1.0}
         for precision in asked.precision or ("w8", "int4"):
-            for method in asked.method or ("rtn", "gptq", "awq", "auto"):
-                yield {
-                    "method": f"llmdeploy {precision} {method}",
-                    **ours(table, root, precision, method),
-                }
+            for method, moved in VARIANTS[precision]:
+                if asked.method and method not in asked.method:
+                    continue
+                name = f"llmdeploy {precision} {method}"
+                plain = precision == "int4" and not moved
+                found = ours(table, root, precision, method, moved=moved)
+                yield {"method": f"{name}, symmetric" if plain else name, **found}
     for name, peer in {} if asked.no_peers else PEERS.items():
         yield {"method": name, **_peer(table, peer, root)}
 
@@ -155,7 +182,7 @@ def _peer(table: Table, peer: Any, root: Path) -> dict[str, Any]:
 
 def line(each: dict[str, Any]) -> str:
     shown = (f"{name} {each[name]:.4g}" for name in COLUMNS if name in each)
-    return f"{each['method']:26} {each.get('reason', '')}{'  '.join(shown)}"
+    return f"{each['method']:30} {each.get('reason', '')}{'  '.join(shown)}"
 
 
 def main() -> None:

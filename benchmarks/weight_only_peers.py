@@ -1,4 +1,4 @@
-"""ONNX Runtime's own weight-only quantiser on the same graph: int4, blocks of 32, symmetric."""
+"""ONNX Runtime's own weight-only quantiser on the same graph: int4, blocks of 32."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ def heads(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if outputs.intersection(node.output)]
 
 
-def quantized(config: Callable[[], Any] | None) -> Peer:
+def quantized(config: Callable[[], Any] | None, *, symmetric: bool = True) -> Peer:
     def make(source: Path, target: Path) -> Path:
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -24,7 +24,7 @@ def quantized(config: Callable[[], Any] | None) -> Peer:
         quantizer = MatMulNBitsQuantizer(
             model,
             block_size=32,
-            is_symmetric=True,
+            is_symmetric=symmetric,
             accuracy_level=4,
             nodes_to_exclude=heads(model),
             **settings,
@@ -43,6 +43,7 @@ def _hqq() -> Any:
 
 
 PEERS: Mapping[str, Peer] = {
-    "onnxruntime int4 rtn": quantized(None),
+    "onnxruntime int4 rtn": quantized(None, symmetric=False),
+    "onnxruntime int4 rtn, symmetric": quantized(None),
     "onnxruntime int4 hqq": quantized(_hqq),
 }
