@@ -68,6 +68,8 @@ def methods(asked: argparse.Namespace) -> list[Method]:
         Method("uniform second-order", {**HALF, "correct": False}),
         Method("uniform corrected", HALF),
     ]
+    if asked.recover:
+        made.append(Method("uniform corrected + recover", HALF, recover=asked.recover))
     for speed in asked.speedups:
         options = {"speedup": speed, "max_drop": 0.99, "minutes": asked.minutes}
         made.append(Method(f"prune {speed:g}", options))
@@ -212,7 +214,7 @@ def main() -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    head = f"{row['model']:8} {row['method']:22}"
+    head = f"{row['model']:8} {row['method']:27}"
     if "reason" in row:
         return f"{head} {row['reason']}"
     return f"{head} {'  '.join(f'{name} {row[name]:.4g}' for name in COLUMNS)}"

@@ -38,14 +38,36 @@ def backend_of(name: str, precision: str) -> Backend:
 def options_of(run: Run, name: str, backend: Backend) -> dict[str, object]:
     """A backend's configured options; where it keeps a timing cache, one in the workspace.
 
+    Where `sparsify` left the pattern that sparse kernels read, TensorRT is told to look for it.
+
     The cache saves time and changes no engine, so it is no part of what a stage is fresh by.
     """
     asked = run.config.build.options.get(name, {})
     takes = getattr(backend, "accepts", None)
     refused = getattr(backend, "refuses", {})
-    if takes is None or "timing_cache" not in takes.model_fields or "timing_cache" in refused:
-        return dict(asked)
-    return {"timing-cache": str((run.workspace.root / "timing").resolve()), **asked}
+    fields: set[str] = set(takes.model_fields) - set(refused) if takes is not None else set()
+    given: dict[str, object] = {}
+    if "timing_cache" in fields:
+        given["timing-cache"] = str((run.workspace.root / "timing").resolve())
+    if "sparse_weights" in fields and two_of_four(run):
+        given["sparse-weights"] = True
+    return {**given, **asked}
+
+
+#: Fitted passes after which two of four weights are zero no more.
+_SPOILS = ("prune", "low-rank")
+
+
+def two_of_four(run: Run) -> bool:
+    """Whether `sparsify` left two of four weights zero in every layer that it took, and last."""
+    stage = run.stages.get("compress")
+    if stage is None:
+        return False
+    used = [table["use"] for table in stage.options["passes"]]
+    last = next((name for name in reversed(used) if name in ("sparsify", *_SPOILS)), "")
+    found = stage.results.get("graphs") or {"": stage.results}
+    rows = [row for each in found.values() for row in each.get("sparse", ())]
+    return last == "sparsify" and bool(rows) and all(row["two_of_four"] for row in rows)
 
 
 def profile_of(run: Run, graph: str = "") -> Profile:
