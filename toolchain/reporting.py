@@ -13,6 +13,7 @@ from . import report as rep
 from .checks import COMPRESSED
 from .machine import machine
 from .run import Run
+from .slimmed import compression
 from .versions import ENGINE, EXPORT, versions
 from .workspace import Stage
 
@@ -49,6 +50,7 @@ def compile_report(
             for name in ("optimize", "compress", "quantize")
             for step in _passes(run.stages.get(name))
         ),
+        compression=compression(run),
         calibration=_calibration(_sampled(run)),
         calibration_reason=None if _sampled(run) else "the precision needs none",
         quantization=_quantization(run),

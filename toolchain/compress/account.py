@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...passes import Step, load
+from ...passes.sites import find
 from ...passes.store import tensors
 
 
@@ -34,6 +35,11 @@ def stepped(
         max_error=None,
         seconds=seconds,
     )
+
+
+def macs(path: Path) -> int:
+    """Multiply-adds of a model's weight MatMuls, a row each: what its FLOPs grow with."""
+    return sum(layer.k * layer.n for site in find(load(path)) for layer in site.layers)
 
 
 def _bytes(model: ir.Model) -> int:

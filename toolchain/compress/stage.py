@@ -20,6 +20,7 @@ from ..run import Run
 from ..stages import each, sample_options, samples_digest
 from ..versions import GRAPH, RUNTIME, versions
 from ..workspace import Stage, digest_of
+from .account import macs
 from .fitting import BOUNDED, Stand, fit
 from .kept import Kept
 from .pruning import held
@@ -134,7 +135,8 @@ def carry_out(
     kept.clear()
     if narrow:
         narrow.save(out)
-    return {**results, "loss": loss, "samples": len(subject.fit), "tokens": None}
+    counted = {"macs_before": macs(subject.model), "macs_after": macs(now.model)}
+    return {**results, **counted, "loss": loss, "samples": len(subject.fit), "tokens": None}
 
 
 def _onward(now: Subject, less: Narrowing, folder: Path) -> Subject:

@@ -1,5 +1,6 @@
 """The report of a release: report.json, report.html, junit.xml, report.md."""
 
+from .compression import Compression, Taken
 from .ground import Record
 from .making import (
     Calibration,
@@ -34,6 +35,7 @@ __all__ = [
     "Agreement",
     "Bundle",
     "Calibration",
+    "Compression",
     "Engine",
     "Environment",
     "Failure",
@@ -53,6 +55,7 @@ __all__ = [
     "Stage",
     "StageParity",
     "Step",
+    "Taken",
     "Tool",
     "Tuning",
     "Verdict",

@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-from . import built, figures, made, proved, timed, tuned
+from . import built, compressed, figures, made, proved, timed, tuned
 from .markup import Html, html, name, pill, tag
 from .record import Report
 
@@ -21,6 +21,7 @@ _PARTS = (
     made.stages,
     proved.scores,
     proved.parity,
+    compressed.compression,
     built.precision,
     timed.latency,
     made.sizes,

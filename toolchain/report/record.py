@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from .compression import Compression
 from .ground import Record
 from .making import Calibration, Engine, Model, Quantization, Stage, Step
 from .proof import Bundle, Footprint, Gate, Latency, Parity, Score
@@ -45,6 +46,7 @@ class Report(Record):
     model: Model
     stages: tuple[Stage, ...] = ()
     passes: tuple[Step, ...] = ()
+    compression: Compression | None = None
     calibration: Calibration | None = None
     calibration_reason: str | None = None
     quantization: Quantization | None = None

@@ -29,7 +29,12 @@ class Shelf(Workspace):
         self._clock, self._beside = clock, beside
 
     def path(self, stage: str) -> Path:
-        """The folder of a stage at the key that this trial asked for."""
+        """The folder of a stage at the key that this trial asked for.
+
+        What a stage keeps aside, by a name with a dot before it, is this process's alone.
+        """
+        if stage.startswith("."):
+            return self.root / f"{stage}.{os.getpid()}.part"
         return self.root / stage.replace("/", "+") / self.keys.get(stage, "none")
 
     @contextmanager
