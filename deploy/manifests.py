@@ -27,7 +27,7 @@ services:
       - --model-repository=/models
       - --model-control-mode=explicit
       - --load-model={name}
-    ports: ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
+{compose_policies}    ports: ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
     volumes: ["../models:/models:ro"]
     shm_size: 1gb
     read_only: true
@@ -42,7 +42,7 @@ COMPOSE_GPU = """\
     deploy:
       resources:
         reservations:
-          devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]
+          devices: [{{driver: nvidia, count: {gpus}, capabilities: [gpu]}}]
 """
 KUBERNETES = """\
 # The repository lies on the volume claim `{host}-models`; the Dockerfile here makes the image.
@@ -68,7 +68,7 @@ spec:
             - --model-repository=/models
             - --model-control-mode=explicit
             - --load-model={name}
-          ports:
+{kubernetes_policies}          ports:
             - {{name: http, containerPort: 8000}}
             - {{name: grpc, containerPort: 8001}}
             - {{name: metrics, containerPort: 8002}}
@@ -113,7 +113,7 @@ spec:
       protocolVersion: v2
       storageUri: {storage}
       image: {tag}
-      args: [--model-control-mode=explicit, "--load-model={name}"]
+      args: [--model-control-mode=explicit, "--load-model={name}"{kserve_policies}]
       resources:
         requests: {{memory: {memory}Mi}}
         limits: {{{limits}}}
@@ -126,15 +126,20 @@ def written(
     *,
     image: str,
     storage: str,
-    gpu: bool,
+    gpus: int,
+    policies: Mapping[str, str],
     engine_bytes: int,
     versions: Mapping[str, str],
 ) -> dict[str, bytes]:
-    """The files by their names in the bundle; `engine_bytes` sizes the memory that is asked for."""
+    """The files by their names in the bundle; `engine_bytes` sizes the memory that is asked for.
+
+    `gpus` is how many devices are asked for, `policies` the server's host policies by name.
+    """
     packages = " ".join(f"{one}=={versions[one]}" if one in versions else one for one in PACKAGES)
     host = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50] or "model"
     memory = 1024 + 4 * (engine_bytes >> 20)
-    limits = f"memory: {2 * memory}Mi" + (", nvidia.com/gpu: 1" if gpu else "")
+    limits = f"memory: {2 * memory}Mi" + (f", nvidia.com/gpu: {gpus}" if gpus else "")
+    flags = [f"--host-policy={each},{setting}" for each, setting in policies.items()]
     values = {
         "name": name,
         "version": version,
@@ -146,7 +151,10 @@ def written(
         "storage": storage or f"pvc://{host}-models",
         "memory": str(memory),
         "limits": limits,
-        "compose_gpu": COMPOSE_GPU if gpu else "",
+        "compose_gpu": COMPOSE_GPU.format(gpus=gpus) if gpus else "",
+        "compose_policies": "".join(f"{' ' * 6}- {flag}\n" for flag in flags),
+        "kubernetes_policies": "".join(f"{' ' * 12}- {flag}\n" for flag in flags),
+        "kserve_policies": "".join(f', "{flag}"' for flag in flags),
     }
     texts = {
         "Dockerfile": DOCKERFILE,

@@ -88,7 +88,8 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         contents.version,
         image=options.image,
         storage=options.storage,
-        gpu=options.kind == "gpu",
+        gpus=max(options.gpus, default=0) + 1 if options.kind == "gpu" else 0,
+        policies=options.host_policies,
         engine_bytes=size_of(source),
         versions=contents.versions,
     )

@@ -29,6 +29,10 @@ TYPES = {
 }
 
 
+_Policy = Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$")]
+_Setting = Annotated[str, Field(pattern=r"^(numa-node=\d+|cpu-cores=\d+-\d+)$")]
+
+
 class Options(BaseModel):
     """What a Triton repository can be asked for.
 
@@ -36,8 +40,9 @@ class Options(BaseModel):
     engine run by Triton's Python backend, for servers that lack the onnxruntime backend.
     `delay_us` is how long a request may wait for others to be batched with. `image` is the server
     that the manifests start, `storage` where KServe finds the repository. `stages` cuts an ONNX
-    Runtime engine into a pipeline of models; the devices in `gpus`, the `host_policies` of the
-    server (NUMA nodes, cores) and the numbers in `stage_instances` are dealt to them in turn.
+    Runtime engine into a pipeline of models; the devices in `gpus`, the server's `host_policies`
+    (name to `numa-node=N` or `cpu-cores=A-B`) and the numbers in `stage_instances` are dealt to
+    them in turn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +56,7 @@ class Options(BaseModel):
     instances: int = Field(default=1, ge=1)
     stages: int = Field(default=1, ge=1, le=64)
     stage_instances: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    host_policies: tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...] = ()
+    host_policies: dict[_Policy, _Setting] = {}
     kind: Literal["cpu", "gpu"] = "cpu"
     gpus: tuple[int, ...] = ()
     image: str = Field(default="nvcr.io/nvidia/tritonserver:26.07-py3", pattern=r"^[\w.:/@-]+$")
@@ -150,7 +155,7 @@ def python(
     if not gives:
         config.output.append(_text("ANSWER", protobuf().ModelOutput, config))
     config.instance_group.append(
-        _instances(options.model_copy(update={"host_policies": ()}), "cpu")
+        _instances(options.model_copy(update={"host_policies": {}}), "cpu")
     )
     return config
 

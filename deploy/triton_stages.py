@@ -91,10 +91,11 @@ def _tensor(name: str, one: NDArray[Any], two: NDArray[Any], rows: str) -> Tenso
 
 def placed(options: Options, index: int) -> Options:
     """The options of one stage: its own device, host policy and number of instances, in turn."""
-    gpus, policies, counts = options.gpus, options.host_policies, options.stage_instances
+    gpus, counts = options.gpus, options.stage_instances
+    policies = list(options.host_policies.items())
     update: dict[str, Any] = {
         "gpus": (gpus[index % len(gpus)],) if gpus else (),
-        "host_policies": (policies[index % len(policies)],) if policies else (),
+        "host_policies": dict([policies[index % len(policies)]] if policies else []),
         "instances": counts[index % len(counts)] if counts else options.instances,
     }
     return options.model_copy(update=update)

@@ -24,8 +24,8 @@ pytest.importorskip("tritonclient.grpc")
 def packed(request: pytest.FixtureRequest, contents: Contents, tmp_path: Path) -> Path:
     folder = tmp_path / "triton"
     folder.mkdir()
-    options = {"triton": {"kind": request.param}}
-    made = triton.pack(replace(contents, name="Tiny_One", options=options), folder)
+    options: dict[str, Any] = {"kind": request.param, "host_policies": {"left": "numa-node=0"}}
+    made = triton.pack(replace(contents, name="Tiny_One", options={"triton": options}), folder)
     return folder / made["path"]
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,9 @@ def test_a_tensorrt_engine_goes_by_tritons_names(contents: Contents, tmp_path: P
     assert tokenizer.instance_group[0].kind == tokenizer.instance_group[0].KIND_CPU
 
 
+POLICIES = {"left": "numa-node=0", "right": "cpu-cores=4-7"}
+
+
 @pytest.fixture
 def cut(contents: Contents) -> Contents:
     from llmdeploy.toolchain.cutting import cut
@@ -143,7 +147,7 @@ def test_stages_are_models_of_their_own_on_devices_of_their_own(
     cut: Contents, tmp_path: Path, kind: str
 ) -> None:
     asked: dict[str, Any] = {"kind": kind, "stages": 2, "stage_instances": (1, 3)}
-    asked |= {"gpus": (4, 5)} if kind == "gpu" else {"host_policies": ("left", "right")}
+    asked |= {"gpus": (4, 5)} if kind == "gpu" else {"host_policies": POLICIES}
     repository = packed(cut, tmp_path / "t", **asked)
     stages = [config(repository, f"tiny-stage-{index}") for index in range(2)]
     groups = [stage.instance_group[0] for stage in stages]
@@ -151,7 +155,13 @@ def test_stages_are_models_of_their_own_on_devices_of_their_own(
     if kind == "gpu":
         assert [list(group.gpus) for group in groups] == [[4], [5]]
     else:
-        assert [group.host_policy for group in groups] == ["left", "right"]
+        assert [group.host_policy for group in groups] == list(POLICIES)
+    for file in ("compose.yaml", "kubernetes.yaml", "kserve.yaml"):
+        text = (repository.parent / "manifests" / file).read_text()
+        policies = re.findall(r"--host-policy=(\w+),([\w=-]+)", text)
+        assert dict(policies) == ({} if kind == "gpu" else POLICIES)
+        counts = re.findall(r"(?:count|gpu): (\d+)", text)
+        assert counts == (["6"] if kind == "gpu" else [])
     known = {"TEXT"}
     steps = config(repository, "tiny").ensemble_scheduling.step
     assert [step.model_name for step in steps] == ["tiny-tokenizer", "tiny-stage-0", "tiny-stage-1"]

@@ -35,6 +35,7 @@ SERVER = "nvidia-pytriton==0.7.0"
 #: Where stages are pinned to, by the names that their configurations have.
 CORES = sorted(os.sched_getaffinity(0))
 POLICIES = {"first": CORES[0], "last": CORES[-1]}
+SETTINGS = {name: f"cpu-cores={core}-{core}" for name, core in POLICIES.items()}
 PACKAGES = ("numpy<2", "onnxruntime", "tokenizers", "pydantic")
 
 
@@ -52,8 +53,8 @@ class Triton:
         command += ["--backend-directory", self.backends, "--http-address", "127.0.0.1"]
         command += ["--http-port", str(port), "--allow-grpc", "0", "--allow-metrics", "0"]
         command += ["--model-control-mode", "explicit", "--exit-timeout-secs", "5"]
-        for policy, core in POLICIES.items():
-            command += ["--host-policy", f"{policy},cpu-cores={core}-{core}"]
+        for policy, setting in SETTINGS.items():
+            command += ["--host-policy", f"{policy},{setting}"]
         path = f"{self.python.parent}:{os.environ['PATH']}"
         env = {**os.environ, "PATH": path, "LD_LIBRARY_PATH": str(self.libraries)}
         env.pop("PYTHONPATH", None)
@@ -123,7 +124,9 @@ def put(served: Served, contents: Contents, folder: Path, version: int = 1, **mo
     folder.mkdir()
     options = {"python_engine": True, "max_length": 64, "version": version, **more}
     facts = pack(dataclasses.replace(contents, options={"triton": options}), folder)
-    for model in publish(folder / facts["path"] / "models", served.repository):
+    models = publish(folder / facts["path"] / "models", served.repository)
+    # The first time the ensemble alone, as the manifests do: its parts come with it.
+    for model in models if version > 1 else models[-1:]:
         served.client.load_model(model)
 
 
@@ -194,7 +197,7 @@ def test_stages_answer_as_the_engine_from_where_they_are_pinned(
 
     staged: dict[str, Any] = {
         "stages": 2,
-        "host_policies": tuple(POLICIES),
+        "host_policies": SETTINGS,
         "stage_instances": (1, 2),
     }
     put(served, dataclasses.replace(contents, cut=cut), tmp_path / "v1", **staged)
