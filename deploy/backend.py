@@ -32,6 +32,18 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Takes:
+    """What of an ONNX graph a backend's compiler takes, beside what its lint says of operators.
+
+    `opsets`: the least and the greatest. `attention`: the precisions in which it runs opset 23's
+    `Attention` faster than the operators that spell it; in others these stay as they are.
+    """
+
+    opsets: tuple[int, int] = (7, 28)
+    attention: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Promise:
     """What a pass of a lowering promises about numbers, as the attribute `contract` of its class.
 
@@ -55,6 +67,7 @@ class Backend(Protocol):
     name: ClassVar[str]
     #: Precisions it can build.
     precisions: ClassVar[frozenset[str]]
+    takes: ClassVar[Takes]
 
     def missing(self) -> str | None:
         """Why an engine cannot be built here with the mend, None when it can."""

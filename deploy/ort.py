@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import BuildError, ConfigError
-from .backend import Built, Feed, Profile, Run
+from .backend import Built, Feed, Profile, Run, Takes
 from .ort_session import Settings, onnxruntime, open_session, options
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnxruntime"
     precisions: ClassVar[frozenset[str]] = PRECISIONS
+    takes: ClassVar[Takes] = Takes(attention=PRECISIONS)
     #: Quantised weights may have zero points other than 0.
     zero_points: ClassVar[bool] = True
     accepts: ClassVar[type[BaseModel]] = Options
@@ -72,13 +73,14 @@ class OnnxRuntime:
         from .ort_weights import WeightOnlyMatMul
         from .sequences import SplitSequences
 
+        fused = precision in self.takes.attention
         return (
             SplitSequences(),
             PickSooner(),
             IntegerMatMul(),
             WeightOnlyMatMul(),
             ShareNorm(),
-            FuseAttention(hide=hidden_rows_are_zero()),
+            *([FuseAttention(hide=hidden_rows_are_zero())] if fused else []),
         )
 
     def build(

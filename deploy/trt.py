@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import BuildError, MissingError
 from . import gpu, trt_options
-from .backend import Built, Profile, Run
+from .backend import Built, Profile, Run, Takes
+from .trt_operators import OPSETS
 from .trt_options import Options, arguments
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class _TensorRt:
     name: ClassVar[str]
     module: ClassVar[str]
     precisions: ClassVar[frozenset[str]] = PRECISIONS
+    #: Its compiler fuses attention that is written out, and has no kernel for one of float32.
+    takes: ClassVar[Takes] = Takes(opsets=OPSETS)
     accepts: ClassVar[type[Options]] = Options
     refuses: ClassVar[Mapping[str, str]]
 

@@ -12,9 +12,8 @@ import onnx_ir as ir
 
 from .. import BuildError
 from .graph import constant, integer
-from .trt_operators import CONTRIB, UNSUPPORTED, WITHOUT_PLUGIN
+from .trt_operators import CONTRIB, OPSETS, UNSUPPORTED, WITHOUT_PLUGIN
 
-OPSETS = (9, 25)
 SCATTERS = ("ScatterElements", "ScatterND")
 
 

@@ -1,5 +1,8 @@
 """Operators that TensorRT's parser has no import for, with what to do instead."""
 
+#: The least and the greatest that the parser reads.
+OPSETS = (9, 25)
+
 _QDQ = "quantise statically, with QuantizeLinear and DequantizeLinear"
 _LOGIC = "use And, Or, Xor and Not on booleans"
 _SEQUENCE = "use tensors"

@@ -3,9 +3,9 @@
 The model before the pass is run once, and beside each value that the pass makes otherwise stands
 what it puts there, reading the old values. So rounding cannot grow from place to place, and what
 is off is off where it is made. A value that differs may have been given another meaning: then
-those after it are made of the new one, and it is enough that they agree. What no agreeing value
-stands before is an output, and is wrong (a simulation between two programs, as in Necula, PLDI
-2000, its cut points found by trying).
+those after it are made of the new one, and it is enough that they agree, a few steps on. Where none
+does it is wrong (a simulation between two programs, as in Necula, PLDI 2000, its cut points found
+by trying).
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -22,7 +22,7 @@ from .infer import infer
 
 Array = NDArray[np.generic]
 _ASIDE = "beside."
-#: Runs in which values that were given another meaning are found.
+#: Steps within which a value that was given another meaning has no more effect; a run each.
 _TRIES = 8
 #: Operators that round: where one lies between, an error in the last place becomes a whole step.
 ROUNDING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"})
@@ -46,6 +46,7 @@ def worst_place(
         wide = {name: max(STEP, allowed) for name, allowed in contract.tolerance.items()}
         contract = replace(contract, tolerance=wide)
     loose: dict[str, Difference] = {}
+    places: dict[str, frozenset[str]] = {}
     for _ in range(_TRIES):
         model, places = beside(before, after, loose)
         if not places:
@@ -61,8 +62,8 @@ def worst_place(
         first = {name for name in broken if places[name].isdisjoint(broken)}
         loose |= {name: broken[name] for name in places if name in first}
         if first & outputs:
-            return next(iter(loose.values())), len(places)
-    return None
+            break
+    return next(iter(loose.values())), len(places)
 
 
 def _paired(found: Outputs, places: Collection[str]) -> Iterator[tuple[str, Array, Array]]:

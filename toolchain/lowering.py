@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from .. import BuildError
 from ..deploy.backend import Backend, Feed
 from ..deploy.ort import OnnxRuntime
 from ..passes import PassManager, load, save
@@ -29,10 +30,9 @@ def lower(
 
     Raises:
         PassError: a pass broke the graph, or its promise.
+        BuildError: the backend takes no graph of this opset.
     """
     passes = backend.lowering(precision)
-    if not passes:
-        return path, []
 
     @cache  # nothing is drawn for passes that change nothing
     def feeds() -> Sequence[Feed]:
@@ -43,5 +43,13 @@ def lower(
 
     runs = precision in OnnxRuntime.precisions
     model, steps = PassManager(passes, verify if runs else None).run(load(path))
+    _check_opset(model.opset_imports.get("", 0), backend, path)
     save(model, aside)
     return aside / "model.onnx", [asdict(step) for step in steps]
+
+
+def _check_opset(opset: int, backend: Backend, path: Path) -> None:
+    least, greatest = backend.takes.opsets
+    if not least <= opset <= greatest:
+        what = f"opset {opset} is outside {least} to {greatest}, which {backend.name} takes"
+        raise BuildError(what, where=path, mend="export with another [model] opset")
