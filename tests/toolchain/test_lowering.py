@@ -1,0 +1,79 @@
+"""A backend's lowering is held to its promises before anything is built of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from llmdeploy.deploy.backend import CLOSE, Takes
+from llmdeploy.deploy.ort import OnnxRuntime
+from llmdeploy.toolchain import cli
+
+
+class Louder(ir.passes.InPlacePass):
+    """Every other channel of the first LayerNormalization is off by a thousandth.
+
+    All of them would not be: the next norm takes a factor of the whole out again.
+    """
+
+    contract = CLOSE
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        norm = next(node for node in model.graph if node.op_type == "LayerNormalization")
+        scale = norm.inputs[1]
+        assert scale is not None
+        assert scale.const_value is not None
+        array = scale.const_value.numpy().copy()
+        array[::2] *= np.float32(1.001)
+        louder = ir.tensor(array, name="louder")
+        value = ir.Value(name="louder", type=scale.type, shape=scale.shape, const_value=louder)
+        model.graph.register_initializer(value)
+        norm.replace_input_with(1, value)
+        return ir.passes.PassResult(model, True)
+
+
+@pytest.fixture
+def build(tmp_path: Path, tiny_bert: Path) -> Callable[[], int]:
+    text = f'[model]\ncheckpoint = "{tiny_bert}"\n'
+    (tmp_path / "llmdeploy.toml").write_text(text)
+    where = ["-c", str(tmp_path / "llmdeploy.toml"), "-w", str(tmp_path / "artifacts")]
+    return lambda: cli.call(["build", "-q", *where])
+
+
+def test_each_pass_of_it_is_proved(tmp_path: Path, build: Callable[[], int]) -> None:
+    assert build() == 0
+    record = json.loads((tmp_path / "artifacts/engine/onnxruntime/stage.json").read_text())
+    (step,) = [each for each in record["results"]["steps"] if each["modified"]]
+    assert step["name"] == "fuse-attention"
+    assert step["proved"] >= 2
+    assert step["local_error"] <= CLOSE.tolerance["float32"]
+
+
+def test_one_that_is_a_little_off_is_no_engine(
+    tmp_path: Path,
+    build: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lowering = OnnxRuntime.lowering
+    monkeypatch.setattr(
+        OnnxRuntime, "lowering", lambda self, kind: (*lowering(self, kind), Louder())
+    )
+    assert build() == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "pass louder failed" in line
+    assert "LayerNorm" in line or "layer_norm" in line
+    assert not (tmp_path / "artifacts/engine/onnxruntime").exists()
+
+
+def test_an_opset_that_the_target_does_not_take_is_refused(
+    build: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(OnnxRuntime, "takes", Takes(opsets=(7, 10)))
+    assert build() == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "is outside 7 to 10, which onnxruntime takes" in line
