@@ -78,7 +78,7 @@ def prune(
             plan, told = _plan(subject, asked, backend, choices, known, watch)
         watch("correcting the layers")
         pruned = _carried_out(subject, asked, chosen, plan, scratch)
-    notes = _notes(known, chosen)
+    notes = [*_notes(known, chosen), *_untouched(asked, chosen, plan)]
     layers = [_row(each, plan) for each in chosen]
     alone = [{"node": each.consumer, "reason": each.reason} for each in left]
     results = {**told, "layers": layers, "left_alone": alone, "notes": notes}
@@ -175,6 +175,20 @@ def _notes(known: Known, chosen: Sequence[Group]) -> list[str]:
     row = known.rows[thin[0].consumer]
     what = f"{row} tokens for {max(each.width for each in thin)} inputs of a layer"
     return [f"{what}: corrections are drawn to the old weights; give more samples"]
+
+
+def _untouched(asked: Prune, chosen: Sequence[Group], plan: Plan) -> list[str]:
+    """Shares that are no whole number of units: so few that none can go."""
+    said: list[str] = []
+    for kind, part in (("neurons", asked.neurons), ("heads", asked.heads)):
+        mine = [each for each in chosen if each.kind == kind]
+        if part and mine and not any(_less(each, plan) for each in mine):
+            units, width = mine[0].units, mine[0].width // mine[0].units
+            said.append(
+                f"{kind} = {part:g} takes none: a layer has {units} units of {width} channels"
+                f" that go as a whole, and widths are multiples of {asked.multiple}"
+            )
+    return said
 
 
 def _row(group: Group, plan: Plan) -> dict[str, Any]:

@@ -73,6 +73,20 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(path, feeds(16), feeds(4), timed={"4x25": feeds(1)[0]})
 
 
+def exported(checkpoint: Path, folder: Path) -> Path:
+    run = Run(Config(model=Model(checkpoint=str(checkpoint))), Workspace(folder / "artifacts"))
+    with run.workspace.locked():
+        stages.optimize(run)
+    return run.folder("optimize")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory, give_llama: Callable[..., Path]) -> Path:
+    """The optimised graph of a Llama whose query heads share keys."""
+    folder = tmp_path_factory.mktemp("llama")
+    return exported(give_llama(folder / "checkpoint"), folder)
+
+
 def loss(subject: Subject, asked: Prune, folder: Path) -> float:
     save(prune(subject, asked, OnnxRuntime()).model, folder)
     return loss_of(subject, folder / "model.onnx")
@@ -219,6 +233,34 @@ def test_pruned_causal_model_generates_with_a_narrower_cache(
     assert cli.call(["verify", "-q", str(bundle)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("share", "kept", "note"), [(0.2, 2, True), (0.5, 1, False), (0.99, 1, False)]
+)
+def test_heads_that_share_keys_go_together(
+    llama: Path, share: float, kept: int, note: bool
+) -> None:
+    """Of two groups of query heads a fifth is none, which is said, and one always stays."""
+    known, random = Signature.load(llama.parent / "export"), np.random.default_rng(0)
+    sizes = {"batch": 2, "sequence": 9, "past": 0, "total": 9}
+    feeds: list[dict[str, Any]] = []
+    for _ in range(4):
+        shapes = {t.name: [sizes.get(str(dim), dim) for dim in t.shape] for t in known.inputs}
+        feeds.append(
+            {
+                t.name: random.integers(3, 40, shapes[t.name])
+                if t.role == "input_ids"
+                else np.ones(shapes[t.name], t.dtype)
+                for t in known.inputs
+            }
+        )
+    subject = Subject(llama / "model.onnx", feeds, feeds[:1], logits=("logits",))
+    asked = Prune(heads=share, multiple=1, max_drop=0.99)
+    made = prune(subject, asked, OnnxRuntime())
+    rows = [row for row in made.results["layers"] if row["kind"] == "heads"]
+    assert {(row["units"], row["kept"]) for row in rows} == {(2, kept)}
+    assert any("takes none" in text for text in made.results["notes"]) == note
+
+
 def test_layers_that_cannot_go(subject: Subject) -> None:
     """Blocks without attention are no layers, and nothing is left to run then."""
     with pytest.raises(ConfigError, match="layers cannot go"):
@@ -229,7 +271,7 @@ def test_an_attention_may_go_with_its_cache(
     tmp_path: Path, give_llama: Callable[..., Path]
 ) -> None:
     """Of all layers but the one whose cache says how long it is."""
-    model = load(exported(give_llama(tmp_path / "checkpoint"), tmp_path))
+    model = load(llama)
     by_name(model)
     infer(model)
     found = [group for group in groups(model)[0] if group.interface]
@@ -271,10 +313,3 @@ def test_whole_layers_go_where_they_cost_least(
     assert {f"past_key.{at}" for at in (0, 1, 3)} <= roles
     assert "past_key.2" not in roles
     assert cli.call(["run", "-q", str(space / "engine" / "onnxruntime"), "the release"]) == 0
-
-
-def exported(checkpoint: Path, folder: Path) -> Path:
-    run = Run(Config(model=Model(checkpoint=str(checkpoint))), Workspace(folder / "artifacts"))
-    with run.workspace.locked():
-        stages.optimize(run)
-    return run.folder("optimize")
