@@ -53,20 +53,30 @@ def split(run: Run, folder: Path) -> Split:
     Raises:
         ConfigError: tuning data is evaluation data, or there is nothing to score on.
     """
-    table, asked = run.config.tune, run.config.evaluation
-    if table.samples and not asked.metric:
-        mend = "name one in [evaluation] metric"
-        raise ConfigError("[tune] samples need a metric", where="[tune] samples", mend=mend)
-    if table.samples:
+    refuse_nothing(run.config)
+    asked = run.config.evaluation
+    if run.config.tune.samples:
         return _labelled(run, folder)
-    if not run.config.calibration.samples:
-        mend = "name labelled data in [tune] samples, or texts in [calibration] samples"
-        raise ConfigError("nothing to score trials on", where="[tune] samples", mend=mend)
     metric: Metric | None = registry.find("metrics", asked.metric)() if asked.metric else None
     texts = _held_out(run)
     if metric is None or metric.generates or not texts:
         return _outputs(run)
     return _agreement(run, metric, texts, folder)
+
+
+def refuse_nothing(config: Config) -> None:
+    """Refuse to search where no trial could be scored.
+
+    Raises:
+        ConfigError: there are neither tuning data nor samples, or tuning data without a metric.
+    """
+    table = config.tune
+    if table.samples and not config.evaluation.metric:
+        mend = "name one in [evaluation] metric"
+        raise ConfigError("[tune] samples need a metric", where="[tune] samples", mend=mend)
+    if not table.samples and not config.calibration.samples:
+        mend = "name labelled data in [tune] samples, or texts in [calibration] samples"
+        raise ConfigError("nothing to score trials on", where="[tune] samples", mend=mend)
 
 
 def _held_out(run: Run) -> list[str]:

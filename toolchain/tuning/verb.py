@@ -12,6 +12,7 @@ from . import tune as searching
 from .front import Prefer
 from .limits import Limits
 from .result import Result
+from .split import refuse_nothing
 from .study import Budget
 
 
@@ -34,6 +35,8 @@ def tune(
     run: Run, request: searching.Request, *, only_advise: bool, as_json: bool, quiet: bool
 ) -> int:
     """Advice, search and proof under the workspace's lock; 1 where no point holds the limits."""
+    if not only_advise:
+        refuse_nothing(run.config)
     with run.workspace.locked():
         advised = searching.advise(run, request)
         if only_advise:

@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,43 @@ def test_a_worker_that_is_killed_loses_its_trial(tmp_path: Path):
             result.result(timeout=60)
     finally:
         hands.close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[working.Hands]:
+    """A Ray cluster of this machine alone."""
+    pytest.importorskip("ray", reason="pip install 'llmdeploy[ray]'")
+    hands = working.Hands(jobs.Place.of("ray"))
+    yield hands
+    hands.close()
+
+
+def test_trials_run_on_ray(cluster: working.Hands, tmp_path: Path):
+    results = [cluster.take(asked(tmp_path, precision="fp32", n=n)) for n in range(2)]
+    found = [result.result(timeout=120) for result in results]
+    assert [each.settings["n"] for each in found] == [0, 1]
+    assert all("no checkpoint is named" in (each.stopped or "") for each in found)
+
+
+def test_a_ray_worker_that_is_killed_loses_its_trial_and_no_other(
+    cluster: working.Hands, tmp_path: Path
+):
+    lost = cluster.take(asked(tmp_path, precision="fp32"))
+    ends = time.monotonic() + 60
+    while not (workers := _workers()) and time.monotonic() < ends:
+        time.sleep(0.005)
+    os.kill(workers[0], signal.SIGKILL)
+    with pytest.raises(working.LostError, match="died"):
+        lost.result(timeout=60)
+    again = cluster.take(asked(tmp_path, precision="fp32")).result(timeout=120)
+    assert "no checkpoint is named" in (again.stopped or "")
+
+
+def _workers() -> list[int]:
+    """Ray's processes that carry a trial out, by the titles it gives them."""
+    found = list[int]()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes().startswith(b"ray::answer"):
+                found.append(int(path.parent.name))
+    return found
