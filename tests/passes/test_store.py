@@ -114,6 +114,29 @@ def test_not_onnx(content, tmp_path):
         load(path)
 
 
+def field(number, data):
+    """A length-delimited field of protobuf, as bytes."""
+    size, length = b"", len(data)
+    while True:
+        size += bytes([length & 127 | (128 if length > 127 else 0)])
+        length >>= 7
+        if not length:
+            return bytes([number << 3 | 2]) + size + data
+
+
+@pytest.mark.parametrize("depth", [45, 5000])
+def test_bodies_nested_deeper_than_protobuf_reads(depth, tmp_path):
+    graph = field(1, field(1, b"x") + field(2, b"y") + field(4, b"Neg")) + field(12, field(1, b"y"))
+    for _ in range(depth):  # If<then_branch = the graph so far>
+        branch = field(5, field(1, b"then_branch") + field(6, graph))
+        node = field(1, b"c") + field(2, b"y") + field(4, b"If") + branch
+        graph = field(1, node) + field(12, field(1, b"y"))
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a" + field(7, graph))
+    with pytest.raises(PassError, match="nested") as caught:
+        load(tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+
+
 def test_cut_off(model, tmp_path):
     save(model, tmp_path)
     path = tmp_path / "model.onnx"
