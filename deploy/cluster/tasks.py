@@ -1,5 +1,6 @@
 """Jobs as tasks of a Ray cluster, each in a worker process of its own."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,8 +69,11 @@ def run(
 
 
 def _join(address: str) -> None:
+    known = address or os.environ.get("RAY_ADDRESS", "")
+    # One of this machine alone needs no page to look at it.
+    options = {"address": known} if known else {"address": "local", "include_dashboard": False}
     try:
-        ray.init(address=address or None, log_to_driver=False, logging_level="error")
+        ray.init(**options, log_to_driver=False, logging_level="error")
     except Exception as error:
         what = f"Ray cannot be reached: {' '.join(str(error).split())[:200]}"
         raise BuildError(what, where=address, mend="start it, or ask for processes") from error

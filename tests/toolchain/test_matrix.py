@@ -64,6 +64,7 @@ def test_without_precisions_and_targets_each_model_has_its_own(tmp_path: Path) -
         ('models = ["one/llmdeploy.toml"]\nprecision = ["int8"]', "it takes models, precisions"),
         ('models = ["one/llmdeploy.toml"]\nprecisions = ["int3"]', "precisions.0"),
         ('models = ["one/llmdeploy.toml"]\ntargets = ["a+"]', "BACKEND"),
+        ('models = ["one/llmdeploy.toml"]\ntargets = ["abacus"]', "called 'abacus'"),
         ('models = ["gone/llmdeploy.toml"]', "no configuration at"),
         ('models = ["one/llmdeploy.toml", "./one/llmdeploy.toml"]', "two models are called one"),
         ('models = ["one/llmdeploy.toml"]\n[[exclude]]\nmodel = "x"', "no cell to exclude: x"),

@@ -1,5 +1,6 @@
 """matrix.toml: which models, precisions and targets, and the cells that they make."""
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from ... import ConfigError
+from .. import registry
 from ..config import Config, Precision, Section, load
 
 
@@ -63,7 +65,7 @@ def read(path: Path) -> tuple[Cell, ...]:
 
     Raises:
         ConfigError: a file is not there or wrong, two models have one name, an exclusion meets
-            nothing, or no cell is left.
+            nothing, no cell is left, or nobody offers a backend.
     """
     asked = _matrix(path)
     configs = {name: path.parent / name for name in dict.fromkeys(asked.models)}
@@ -79,6 +81,8 @@ def read(path: Path) -> tuple[Cell, ...]:
         for precision in dict.fromkeys(asked.precisions or (config.build.precision,))
         for target in dict.fromkeys(asked.targets or ("+".join(config.build.backends),))
     ]
+    for backend in dict.fromkeys(name for cell in cells for name in cell.backends):
+        registry.find("backends", backend)
     return _left(cells, asked.exclude, path)
 
 
@@ -98,8 +102,9 @@ def _matrix(path: Path) -> Matrix:
 
 
 def _name(file: Path, config: Config) -> str:
-    """What the model is called: its bundle's name, else its folder's."""
-    return config.bundle.name or file.absolute().parent.name
+    """What the model is called: its bundle's name, else its folder's, fit for a folder's name."""
+    name = config.bundle.name or file.absolute().parent.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
 
 
 def _left(cells: list[Cell], excluded: tuple[Exclude, ...], path: Path) -> tuple[Cell, ...]:
