@@ -57,7 +57,7 @@ def _read(path: Path) -> ir.Model:
         raise PassError(
             f"not a whole ONNX model ({type(error).__name__}: {error})",
             where=path,
-            mend="it is cut off, nested or larger than protobuf reads, or not ONNX: export it again",
+            mend="cut off, nested or larger than protobuf reads, or not ONNX: export it again",
         ) from error
 
 
