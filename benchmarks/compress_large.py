@@ -7,8 +7,8 @@ The graph (4.4 GB) is made first, as int8_large.py does; then each pass is carri
 of its own, whose peak of resident memory is the figure: a fifth of all neurons removed and the rest
 corrected, two of four weights zero by SparseGPT, a fifth of the parameters gone into thin factors.
 `prune-wanda` and `sparsify-wanda` choose by Wanda instead, in a fraction of the time; the former is
-corrected all the same. Loss is that of the stage, on held-out tokens. Weights and tokens are random: what is measured is
-memory and time, and no loss says anything of a real model.
+corrected all the same. Loss is that of the stage, on held-out tokens. Weights and tokens are
+random: what is measured is memory and time, and no loss says anything of a real model.
 """
 
 import argparse
