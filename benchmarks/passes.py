@@ -1,6 +1,7 @@
 """Graph optimisers side by side on the exports of many architectures.
 
-    python benchmarks/passes.py [--json] [--only SUBSTRING] [--peers PYTHON] [--large FOLDER]
+    python benchmarks/passes.py [--json] [--only SUBSTRING] [--peers PYTHON] [--keep FOLDER]
+                                [--large FOLDER]
 
 `--peers` is the interpreter of an environment with onnxslim, onnxsim, onnxscript and onnxruntime:
 python -m venv peers && peers/bin/pip install onnxslim onnxsim onnxscript onnxruntime. A row for
@@ -11,7 +12,8 @@ float32. ONNX Runtime opens every file with all that it does by itself, but `eng
 `lowered` as our backend builds and opens it.
 
 A second table holds ours against the best of the peers that agree: nodes as a share, times as the
-median of paired ratios with its 95 % interval, under 1 is ahead. `--large` optimises a Llama of
+median of paired ratios with its 95 % interval, under 1 is ahead. What `--keep` has is not made
+again: so the second run does nothing but time. `--large` optimises a Llama of
 1.1B parameters exported there instead, 15 GB; an optimiser is stopped after `--limit` seconds.
 """
 
@@ -88,45 +90,47 @@ def agreement(
 
 def made(method: str, source: Path, aside: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Let one method make its file; the figures of that, and where it is."""
-    target = aside / method / "model.onnx"
+    target, noted = aside / method / "model.onnx", aside / f"{method}.json"
     if method == "export":
         return {"seconds": None, "path": source}
+    if noted.is_file():
+        return json.loads(noted.read_text()) | {"path": target}
     if method == "lowered":
         figures = lowered(aside / "llmdeploy" / "model.onnx", target)
     elif method == "engine":
         figures = engine(aside / "lowered" / "model.onnx", target)
     else:
         figures = optimised(method, source, target, asked.peers, asked.limit)
+    noted.write_text(json.dumps(figures))
     return figures | {"path": target}
 
 
 def compared(
-    model: str, source: Path, signature: Any, asked: argparse.Namespace
+    model: str, source: Path, signature: Any, aside: Path, asked: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of one graph, and its verdict."""
     feeds = [feed(signature, sizes, 2000) for sizes in GRID]
     cached = any(tensor.role.startswith("past") for tensor in signature.inputs)
     times: dict[str, dict[str, Times]] = {}
-    with tempfile.TemporaryDirectory() as aside:
-        rows: dict[str, dict[str, Any]] = {}
-        opened: dict[str, ort.InferenceSession] = {}
-        for method in METHODS:
-            figures = made(method, source, Path(aside), asked)
-            path = figures.pop("path")
-            rows[method] = {"model": model, "method": method, **figures}
-            if "reason" not in figures:
-                rows[method] |= {"nodes": nodes(path), "kernels": kernels(method, path)}
-                opened[method] = session(method, path)
-        wanted = [run(opened["export"], each) for each in feeds]
-        for method, each in list(opened.items()):
-            rows[method] |= agreement(each, feeds, wanted)
-            if "broken" in rows[method]:
-                del opened[method]
-        for name, inputs in (("latency_ms", feeds[0]), ("step_ms", feeds[1]))[: 1 + cached]:
-            runs = {method: partial(run, each, inputs) for method, each in opened.items()}
-            times[name] = rounds(runs, asked.rounds)
-            for method, taken in times[name].items():
-                rows[method][name] = round(float(np.median(taken)), 3)
+    rows: dict[str, dict[str, Any]] = {}
+    opened: dict[str, ort.InferenceSession] = {}
+    for method in METHODS:
+        figures = made(method, source, aside, asked)
+        path = figures.pop("path")
+        rows[method] = {"model": model, "method": method, **figures}
+        if "reason" not in figures:
+            rows[method] |= {"nodes": nodes(path), "kernels": kernels(method, path)}
+            opened[method] = session(method, path)
+    wanted = [run(opened["export"], each) for each in feeds]
+    for method, each in list(opened.items()):
+        rows[method] |= agreement(each, feeds, wanted)
+        if "broken" in rows[method]:
+            del opened[method]
+    for name, inputs in (("latency_ms", feeds[0]), ("step_ms", feeds[1]))[: 1 + cached]:
+        runs = {method: partial(run, each, inputs) for method, each in opened.items()}
+        times[name] = rounds(runs, asked.rounds)
+        for method, taken in times[name].items():
+            rows[method][name] = round(float(np.median(taken)), 3)
     return list(rows.values()), verdict(model, rows, times)
 
 
@@ -153,18 +157,22 @@ def ours(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for method, row in rows.items() if method not in PEERS]
 
 
-def models(only: str) -> Iterator[tuple[str, Path, Any]]:
-    """Every graph of every architecture, exported aside."""
+def models(only: str, keep: Path | None) -> Iterator[tuple[str, Path, Any, Path]]:
+    """Every graph of every architecture, exported aside, with a folder for what is made of it."""
     for tiny in MODELS:
         if only.lower() not in tiny.architecture.lower():
             continue
         with tempfile.TemporaryDirectory() as name:
-            checkpoint, folder = Path(name) / "checkpoint", Path(name) / "export"
-            folder.mkdir()
-            save(tiny, checkpoint)
-            export(str(checkpoint), folder)
-            for part, path, signature in graphs(folder):
-                yield f"{tiny.architecture}{f'/{part}' if part else ''}", path, signature
+            folder = keep / tiny.architecture if keep else Path(name)
+            exported = folder / "export"
+            if not exported.is_dir():
+                save(tiny, folder / "checkpoint")
+                exported.mkdir()
+                export(str(folder / "checkpoint"), exported)
+            for part, path, signature in graphs(exported):
+                aside = folder / "made" / (part or "model")
+                aside.mkdir(parents=True, exist_ok=True)
+                yield f"{tiny.architecture}{f'/{part}' if part else ''}", path, signature, aside
 
 
 def large(folder: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -206,13 +214,14 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--peers", metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--large", type=Path, metavar="FOLDER")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of one optimiser")
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
-    for model, path, signature in () if asked.large else models(asked.only):
-        found, line = compared(model, path, signature, asked)
+    for model, *graph in () if asked.large else models(asked.only, asked.keep):
+        found, line = compared(model, *graph, asked)
         rows += found
         verdicts.append(line)
         print(model, file=sys.stderr)
