@@ -8,12 +8,12 @@ from rich.text import Text
 
 from ..report import figures
 from ..report.tuning import Point, Tuning
+from .advising import Advised
 from .hardware import Hardware
 from .result import Result
 from .roofline import Call
 from .space import words
 from .told import roof
-from .tune import Advised
 
 #: So many points the table at the end shows, the best first.
 SHOWN = 12

@@ -94,6 +94,10 @@ class Trial:
             return
         found = self._score(whole)
         self._drop(found)
+        least = self._run.config.gate.min_cosine
+        if least is not None and found.get("mean_cosine", 1.0) < least:
+            what = f"mean cosine {found['mean_cosine']:.4f} of the outputs"
+            raise StopError(f"{what}, [gate] min-cosine asks for {least:g}")
         self.figures["score"] = found["value"]
         self.figures["float_score"] = found["against"]["reference"]
         self.figures["drop_high"] = max(0.0, -found["against"]["low"])

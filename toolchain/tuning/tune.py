@@ -1,34 +1,28 @@
 """`llmdeploy tune`: advice by rules, a search over measurements, and proof of what was taken."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from ... import Error, MissingError
-from .. import jobs, registry
-from ..choosing import options_of
-from ..feeds import signature, timed_phases
-from ..feeds.rolling import keeps_cache
-from ..preflight import preflight
+from ... import Error
 from ..release import Outcome, verify
 from ..report.tuning import Tuning
 from ..report.writing import replace_file
 from ..run import Run
-from ..stages import float_engine, optimize
+from ..stages import float_engine
 from ..workspace import Workspace, digest_of
 from . import advice as rules
+from .advising import Advised, Request, plain_run
 from .clock import Clock
-from .front import Prefer, chosen, nearest, shortfalls
+from .front import chosen, front, nearest, shortfalls
 from .hands import Hands
-from .hardware import probe
 from .limits import Limits
 from .page import page
 from .result import Asked, Result
-from .roofline import roofline, shape_of
 from .shelf import Shelf
-from .space import Space, configured, tunable, words
+from .space import configured, tunable, words
 from .split import Split, split
-from .study import Budget, Search, Tell, opened
+from .study import Search, Tell, opened
 from .told import Setting, record
 from .written import gated, write
 
@@ -37,32 +31,6 @@ FILE, PAGE = "tune.json", "tune.html"
 RELEASED = ("export", "optimize", "compress", "calibrate", "quantize", "float/", "engine/")
 #: Stages of a point that no other keeps, and that are large.
 LARGE = ("calibrate", "quantize", "engine/")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks of a search."""
-
-    target: str
-    limits: Limits
-    output: Path
-    budget: Budget
-    place: jobs.Place = field(default_factory=jobs.Place)
-    prefer: Prefer = "score"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Advised:
-    """What the rules go by and say, before anything is searched."""
-
-    facts: rules.Facts
-    advice: tuple[rules.Advice, ...]
-
-    @property
-    def space(self) -> Space:
-        """What is left to choose."""
-        return rules.space(self.facts, self.advice)
 
 
 @dataclass(frozen=True)
@@ -79,57 +47,6 @@ class Tuned:
         return 1 if self.outcome is None else self.outcome.exit_code
 
 
-def advise(run: Run, request: Request) -> Advised:
-    """Export and optimise what is missing, probe the target, and ask the rules.
-
-    Raises:
-        ConfigError: no such target, or the configuration is wrong.
-        MissingError: the target cannot be built or executed here, so nothing could be measured.
-    """
-    backend = registry.find("backends", request.target)()
-    why = backend.missing() or backend.unexecutable()
-    if why:
-        mend = "tune on a machine that executes it, or for --target onnxruntime"
-        raise MissingError(f"trials cannot be timed: {why}", where=request.target, mend=mend)
-    preflight(run)
-    plain = _plain(run, request.target)
-    optimize(plain)
-    graphs = plain.graphs
-    shapes = [
-        shape_of(plain.folder("optimize", graph) / "model.onnx", _cached(plain, graph))
-        for graph in graphs
-    ]
-    with run.watch("the target's roofline"):
-        options = options_of(plain, request.target, backend)
-        hardware = probe(request.target, backend, options, Clock())
-    calls = tuple(
-        call
-        for graph, shape in zip(graphs, shapes, strict=True)
-        for call in roofline(shape, timed_phases(plain, graph), hardware)
-    )
-    facts = rules.Facts(
-        shape=max(shapes, key=lambda shape: shape.weight_bytes),
-        calls=calls,
-        hardware=hardware,
-        limits=request.limits,
-        config=run.config,
-        target=request.target,
-        backend=backend,
-        samples=bool(run.config.calibration.samples),
-    )
-    return Advised(facts, rules.advise(facts))
-
-
-def _plain(run: Run, target: str) -> Run:
-    """The run without what the search decides: float, and no pass that it may choose."""
-    config = configured(run.config, {"precision": "fp32"}, target, tunable())
-    return Run(config, run.workspace, run.force, run.watch)
-
-
-def _cached(run: Run, graph: str) -> bool:
-    return keeps_cache(signature(run, graph))
-
-
 def tune(run: Run, request: Request, advised: Advised, tell: Tell) -> Tuned:
     """Search, take a point, and verify it on data that no trial saw.
 
@@ -138,7 +55,7 @@ def tune(run: Run, request: Request, advised: Advised, tell: Tell) -> Tuned:
     """
     started, root = time.perf_counter(), run.workspace.root.absolute()
     folder = root / "tune"
-    plain = _plain(run, request.target)
+    plain = plain_run(run, request.target)
     float_engine(plain)
     data = split(plain, folder / "data")
     shelf = Shelf(folder / "stages", Clock(), Workspace(root))
@@ -201,15 +118,18 @@ def _asked(run: Run, request: Request, data: Split, root: Path) -> Asked:
 
 
 def _tidy(search: Search, shelf: Shelf, tell: Tell) -> Tell:
-    """Tell of a trial, and forget the large stages of points that will not be taken."""
+    """Tell of a trial, and forget the large stages of points that another beats in all."""
 
     def told(number: int, result: Result | None, why: str) -> None:
         tell(number, result, why)
-        keep = [each for each in search.results if each.fits or each.whole]
-        held = {(name, key) for each in keep for name, key in each.keys.items()}
-        for name, key in result.keys.items() if result and not result.whole else ():
-            if name.startswith(LARGE) and (name, key) not in held and not search.busy:
-                shelf.drop(name, key)
+        if search.busy:
+            return
+        best = front(search.results)
+        held = {pair for each in best for pair in each.keys.items()}
+        for each in search.results:
+            for name, key in set(each.keys.items()) - held:
+                if name.startswith(LARGE):
+                    shelf.drop(name, key)
 
     return told
 

@@ -9,6 +9,7 @@ from ..console import emit, people
 from ..run import Run
 from . import showing
 from . import tune as searching
+from .advising import Advised, Request, advise
 from .front import Prefer
 from .limits import Limits
 from .result import Result
@@ -25,20 +26,18 @@ def requested(
     jobs: str,
     prefer: Prefer,
     seed: int,
-) -> searching.Request:
+) -> Request:
     """What is asked; raises ConfigError where `jobs` is no place."""
     place = places.Place.of(jobs)
-    return searching.Request(target, limits, output, Budget(*budget), place, prefer, seed)
+    return Request(target, limits, output, Budget(*budget), place, prefer, seed)
 
 
-def tune(
-    run: Run, request: searching.Request, *, only_advise: bool, as_json: bool, quiet: bool
-) -> int:
+def tune(run: Run, request: Request, *, only_advise: bool, as_json: bool, quiet: bool) -> int:
     """Advice, search and proof under the workspace's lock; 1 where no point holds the limits."""
     if not only_advise:
         refuse_nothing(run.config)
     with run.workspace.locked():
-        advised = searching.advise(run, request)
+        advised = advise(run, request)
         if only_advise:
             _advice(advised, as_json, quiet)
             return 0
@@ -59,7 +58,7 @@ def tune(
     return tuned.exit_code
 
 
-def _advice(advised: searching.Advised, as_json: bool, quiet: bool) -> None:
+def _advice(advised: Advised, as_json: bool, quiet: bool) -> None:
     if as_json:
         facts = advised.facts
         emit(

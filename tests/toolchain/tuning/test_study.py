@@ -11,18 +11,29 @@ from llmdeploy.toolchain.tuning.front import chosen, front, nearest, shortfalls
 from llmdeploy.toolchain.tuning.hands import LostError
 from llmdeploy.toolchain.tuning.limits import Limits, violations
 from llmdeploy.toolchain.tuning.result import Result
-from llmdeploy.toolchain.tuning.space import space_of
+from llmdeploy.toolchain.tuning.space import Knob, Space
 from llmdeploy.toolchain.tuning.study import Budget, Search, opened
 
-SPACE = space_of(("int8", "fp32"), ("prune",), (0,), heads=False)
+SPACE = Space(
+    knobs=(
+        Knob(name="precision", values=("int8", "fp32")),
+        Knob(name="prune", values=("off", "shares")),
+        Knob(
+            name="prune.neurons",
+            values=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
+            ordered=True,
+            of="prune",
+            where=("shares",),
+        ),
+    )
+)
 POINTS = len(list(SPACE.points()))
 Figures = Callable[[Mapping[str, Any]], dict[str, float]]
 
 
 def figures(settings: Mapping[str, Any]) -> dict[str, float]:
     """INT8 is twice as fast; what is pruned makes it faster and costs its square."""
-    share = settings.get("prune.neurons", 0.0) + settings.get("prune.heads", 0.0)
-    share += settings.get("prune.speedup", 1.0) / 4 - 0.25
+    share = settings.get("prune.neurons", 0.0)
     speed = (2.0 if settings["precision"] == "int8" else 1.0) / (1 - share / 2)
     return {
         "drop": share**2 / 10,
