@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ... import MissingError
 from ...deploy.backend import Backend
 from ...passes import PassManager, Step, load
 from ...passes.low_rank import LowRank
@@ -78,8 +79,12 @@ def _fitted(asked: Prune | Sparsify | LowRank | Recover | Vocabulary, stand: Sta
         model, told, narrowing = vocabulary(now, asked)
         gone = told["vocabulary"]["before"] - told["vocabulary"]["after"]
         return Fitted(model, told, {"tokens": gone}, narrowing)
-    from ..recovery.recovering import recover  # torch, which nothing else here needs
-
+    try:
+        from ..recovery.recovering import recover  # torch, which nothing else here needs
+    except ImportError as error:
+        raise MissingError(
+            "recover needs torch", where=error.name, mend="pip install 'llmdeploy[export]'"
+        ) from error
     model, told = recover(stand.dense, now.model, asked, stand.training, stand.narrowing)
     back = told["recovered"]["rolled_back"]
     return Fitted(model, told, {"weights trained": 0 if back else told["recovered"]["weights"]})

@@ -92,13 +92,15 @@ def seconds(
     whole = list[float]()
     for alike in kinds.values():
         saved = [0.0]
-        for at in range(1, len(alike[0].levels)):
-            plan = {each.group.consumer: each.levels[at].kept for each in alike}
+        for at in range(1, max(len(each.levels) for each in alike)):
+            able = [each for each in alike if at < len(each.levels)]  # not all can lose the last
+            plan = {each.group.consumer: each.levels[at].kept for each in able}
             dense, pruned = clock.ratio(plan)
             whole.append(dense)
-            saved.append((1 - pruned / dense) / len(alike))
+            saved.append((1 - pruned / dense) / len(able))
+        shares = [-share for share in rising(saved)]
         for each in alike:
-            found[each.group.consumer] = tuple(-share for share in rising(saved))
+            found[each.group.consumer] = tuple(shares[: len(each.levels)])
     model = min(whole, default=0.0)
     return {name: tuple(share * model for share in shares) for name, shares in found.items()}, model
 

@@ -87,6 +87,25 @@ def llama(tmp_path_factory: pytest.TempPathFactory, give_llama: Callable[..., Pa
     return exported(give_llama(folder / "checkpoint"), folder)
 
 
+def language(folder: Path) -> Subject:
+    """A causal language model with an empty cache, on random tokens."""
+    known, random = Signature.load(folder.parent / "export"), np.random.default_rng(0)
+    sizes = {"batch": 2, "sequence": 9, "past": 0, "total": 9}
+    feeds: list[dict[str, Any]] = []
+    for _ in range(4):
+        shapes = {t.name: [sizes.get(str(dim), dim) for dim in t.shape] for t in known.inputs}
+        feeds.append(
+            {
+                t.name: random.integers(3, 40, shapes[t.name])
+                if t.role == "input_ids"
+                else np.ones(shapes[t.name], t.dtype)
+                for t in known.inputs
+            }
+        )
+    path = folder / "model.onnx"
+    return Subject(path, feeds, feeds[:1], logits=("logits",), timed={"2x9": feeds[0]})
+
+
 def loss(subject: Subject, asked: Prune, folder: Path) -> float:
     save(prune(subject, asked, OnnxRuntime()).model, folder)
     return loss_of(subject, folder / "model.onnx")
@@ -240,25 +259,36 @@ def test_heads_that_share_keys_go_together(
     llama: Path, share: float, kept: int, note: bool
 ) -> None:
     """Of two groups of query heads a fifth is none, which is said, and one always stays."""
-    known, random = Signature.load(llama.parent / "export"), np.random.default_rng(0)
-    sizes = {"batch": 2, "sequence": 9, "past": 0, "total": 9}
-    feeds: list[dict[str, Any]] = []
-    for _ in range(4):
-        shapes = {t.name: [sizes.get(str(dim), dim) for dim in t.shape] for t in known.inputs}
-        feeds.append(
-            {
-                t.name: random.integers(3, 40, shapes[t.name])
-                if t.role == "input_ids"
-                else np.ones(shapes[t.name], t.dtype)
-                for t in known.inputs
-            }
-        )
-    subject = Subject(llama / "model.onnx", feeds, feeds[:1], logits=("logits",))
+    subject = language(llama)
     asked = Prune(heads=share, multiple=1, max_drop=0.99)
     made = prune(subject, asked, OnnxRuntime())
     rows = [row for row in made.results["layers"] if row["kind"] == "heads"]
     assert {(row["units"], row["kept"]) for row in rows} == {(2, kept)}
     assert any("takes none" in text for text in made.results["notes"]) == note
+
+
+def test_a_search_takes_heads_with_their_cache(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Really timed, once; then on a machine whose time is the units that are left."""
+    subject, model = language(llama), load(llama)
+    by_name(model)
+    infer(model)
+    every = groups(model)[0]
+    plan = {each.consumer: (0,) for each in every if each.interface}
+    clock = Clock(subject.model, OnnxRuntime(), subject.timed["2x9"], every)
+    assert min(clock.ratio(plan, 0.01)) > 0
+    clock.close()
+
+    def ratio(clock: Clock, plan: Plan, budget_s: float = 0.0) -> tuple[float, float]:
+        del clock, budget_s
+        return 1.0, 0.5 + 0.5 * sum(map(len, plan.values())) / 132
+
+    monkeypatch.setattr(Clock, "ratio", ratio)
+    asked = Prune(speedup=1.2, multiple=8, max_drop=0.99, minutes=0.2)
+    made = prune(subject, asked, OnnxRuntime())
+    save(made.model, tmp_path)
+    assert 0 <= loss_of(subject, tmp_path / "model.onnx", made.narrowing) < 1
 
 
 def test_layers_that_cannot_go(subject: Subject) -> None:

@@ -17,6 +17,8 @@ from llmdeploy.passes.prune import Prune
 from llmdeploy.passes.recover import Recover
 from llmdeploy.passes.sparsify import Sparsify
 from llmdeploy.toolchain import cli
+from llmdeploy.toolchain.compress import fitting
+from llmdeploy.toolchain.compress.kept import Kept
 from llmdeploy.toolchain.compress.pruning import prune
 from llmdeploy.toolchain.compress.sparsifying import sparsify
 from llmdeploy.toolchain.compress.stage import carry_out, loss_of
@@ -138,6 +140,45 @@ def test_it_is_a_pass_of_the_stage(subject: Subject, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_killed_stage_does_not_prune_again(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [
+        PassTable.model_validate({"use": "prune", "neurons": 0.75, "multiple": 1, "max_drop": 0.9}),
+        PassTable.model_validate({"use": "recover", "minutes": 1, "steps": 20}),
+    ]
+    kept, pruned = Kept(tmp_path / "kept", "key"), list[int]()
+    real = fitting.prune
+
+    def counted(*given: Any, **named: Any) -> Any:
+        pruned.append(1)
+        return real(*given, **named)
+
+    monkeypatch.setattr(fitting, "prune", counted)
+    with monkeypatch.context() as killed:
+        killed.setattr(training.Training, "_step", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(subject, tables, OnnxRuntime(), tmp_path / "one", kept)
+    found = carry_out(subject, tables, OnnxRuntime(), tmp_path / "two", kept)
+    assert pruned == [1]
+    assert [step["name"] for step in found["steps"]] == ["prune", "recover"]
+    assert found["layers"]
+    assert not kept.folder.exists()
+
+
+def _killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_other_inputs_are_not_taken_up(tmp_path: Path, subject: Subject) -> None:
+    tables = [PassTable.model_validate({"use": "prune", "neurons": 0.5})]
+    Kept(tmp_path, "key").put(tables, load(subject.model), {"told": 1})
+    assert Kept(tmp_path, "key").found(tables) == {"told": 1}
+    assert Kept(tmp_path, "another").found(tables) is None
+    other = [PassTable.model_validate({"use": "prune", "neurons": 0.25})]
+    assert Kept(tmp_path, "key").found(other) is None
+
+
 def test_without_samples_it_is_refused(subject: Subject, pruned: Path) -> None:
     with pytest.raises(ConfigError, match="recover needs samples"):
         recover(Subject(subject.model, [], []), pruned, Recover())
@@ -157,7 +198,8 @@ def test_the_command_line_recovers_and_goes_on(
     config, space = tmp_path / "llmdeploy.toml", tmp_path / "a"
     config.write_text(
         f'[model]\ncheckpoint = "{checkpoint}"\n[[passes]]\nuse = "clean"\n'
-        '[[passes]]\nuse = "prune"\nneurons = 0.5\nmultiple = 8\nmax-drop = 0.9\n'
+        '[[passes]]\nuse = "prune"\nneurons = 0.5\nheads = 0.5\nmultiple = 8\n'
+        "max-drop = 0.9\n"
         f'[calibration]\nsamples = "{some_texts}"\ncount = 32\nmax-length = 32\n'
     )
     asked = ["release", "-q", "-c", str(config), "-w", str(space), "--recover-minutes", "0.05"]
@@ -166,4 +208,4 @@ def test_the_command_line_recovers_and_goes_on(
     assert results["recovered"]["steps"] > 1
     assert results["recovered"]["loss_after"] < results["recovered"]["loss_before"]
     assert not (space / ".compress").exists()
-    assert cli.call(["build", "-c", str(config), "--recover-minutes", "0"]) == 2
+    assert cli.call(["build", "-q", *asked[2:6], "--recover-minutes", "0"]) == 2
