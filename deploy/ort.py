@@ -66,21 +66,22 @@ class OnnxRuntime:
 
         Where weights alone are quantised, activations are quantised row by row as they run.
         """
-        from .ort_attention import FuseAttention, hidden_rows_are_zero
+        from .ort_attention import FuseAttention
         from .ort_int8 import IntegerMatMul
+        from .ort_kernel import caps_before_the_mask, hidden_rows_are_zero
         from .ort_norm import ShareNorm
         from .ort_outliers import PickSooner
         from .ort_weights import WeightOnlyMatMul
         from .sequences import SplitSequences
 
-        fused = precision in self.takes.attention
+        attention = FuseAttention(hide=hidden_rows_are_zero(), cap=caps_before_the_mask())
         return (
             SplitSequences(),
             PickSooner(),
             IntegerMatMul(),
             WeightOnlyMatMul(),
             ShareNorm(),
-            *([FuseAttention(hide=hidden_rows_are_zero())] if fused else []),
+            *([attention] if precision in self.takes.attention else []),
         )
 
     def build(
