@@ -1,12 +1,17 @@
 """The parts of the page on compression and on tuning: all figures there, nothing of a name markup."""
 
+import json
 from html import escape
+from pathlib import Path
 from typing import Any
 
+import jsonschema
+import llmdeploy.toolchain.report as room
 import pytest
 from llmdeploy.toolchain.report import Report, Tuning
 from llmdeploy.toolchain.report.html import page
 from llmdeploy.toolchain.report.scatter import Axis, Spot, scatter
+from llmdeploy.toolchain.report.schema import schema
 from llmdeploy.toolchain.tuning.page import page as tuning_page
 
 HOSTILE = '<script>alert("&")</script>'
@@ -87,6 +92,13 @@ def test_a_search_is_shown_whole_in_the_report_and_alone(data: dict[str, Any]):
         for words in ("2.20", "no call waits for weights", "which no trial saw", "asked for 2"):
             assert words in text, words
         assert "<script" not in text
+
+
+def test_the_schema_of_a_search_is_in_step_with_its_records():
+    written = json.loads((Path(room.__file__).parent / "tune.schema.json").read_text())
+    assert written == schema(Tuning)
+    found = Tuning.model_validate({**TUNED, "chosen": None, "chosen_reason": "too slow"})
+    jsonschema.validate(json.loads(found.model_dump_json()), written)
 
 
 def test_no_search_no_part(data: dict[str, Any]):
