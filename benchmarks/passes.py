@@ -20,6 +20,7 @@ again: so the second run does nothing but time. `--large` optimises a Llama of
 import argparse
 import json
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,7 @@ def made(method: str, source: Path, aside: Path, asked: argparse.Namespace) -> d
         return {"seconds": None, "path": source}
     if noted.is_file():
         return json.loads(noted.read_text()) | {"path": target}
+    shutil.rmtree(target.parent, ignore_errors=True)  # of a run that was killed
     if method == "lowered":
         figures = lowered(aside / "llmdeploy" / "model.onnx", target)
     elif method == "engine":
