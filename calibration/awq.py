@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .blockwise import Grid, Matrix, nearest, reaching, restored, shifted
+from .blockwise import Grid, Matrix, nearest, reaching, restored, spanning
 from .second_moments import SecondMoments
 
 Vector = NDArray[np.float32]
@@ -57,7 +57,7 @@ def _error(
     total = 0.0
     for weight, grid in zip(weights, grids, strict=True):
         wide = weight * scale[:, None]
-        steps, zeros = shifted(wide, grid) if grid.moved else (reaching(wide, grid), None)
+        steps, zeros = spanning(wide, grid) if grid.moved else (reaching(wide, grid), None)
         narrow = restored(nearest(wide, steps, grid, zeros), steps, grid)
         wrong = (wide - narrow) / scale[:, None]
         total += moments.power(wrong.astype(np.float32)) / max(moments.power(weight), 1e-20)

@@ -68,6 +68,20 @@ def searched(weight: Matrix, grid: Grid, importance: NDArray[np.float32] | None 
     return np.concatenate(parts, axis=1)
 
 
+def spanning(weight: Matrix, grid: Grid) -> tuple[Matrix, Matrix]:
+    """Steps and zero points [k / block, n] that reach from the least to the greatest weight."""
+    return _spanned(grid.blocks(weight), grid, 1.0)
+
+
+def _spanned(values: Matrix, grid: Grid, share: float) -> tuple[Matrix, Matrix]:
+    """Those of a share of the distance between the extremes, about its middle."""
+    high, low = np.maximum(values.max(axis=1), 0), np.minimum(values.min(axis=1), 0)
+    width = (high - low) * np.float32(share) / np.float32(2 * grid.top + 1)
+    steps = np.maximum(width, np.float32(LEAST))
+    middle = np.rint(-(high + low) / (2 * steps) - np.float32(0.5))
+    return steps, np.clip(middle, -grid.top - 1, grid.top).astype(np.float32)
+
+
 def _columns(weight: Matrix) -> Iterator[Matrix]:
     """A weight by `AT_ONCE` of its columns: what is tried of them takes several times as much."""
     for start in range(0, weight.shape[1], AT_ONCE):
@@ -107,12 +121,8 @@ def _shifted(
     values, zeros = grid.blocks(weight), np.zeros_like(best)
     weighed = weighed.reshape(len(values), -1, 1)
     least = _squares(values, best, grid, zeros, weighed)
-    high, low = np.maximum(values.max(axis=1), 0), np.minimum(values.min(axis=1), 0)
     for share in MOVED:
-        width = (high - low) * np.float32(share) / np.float32(2 * grid.top + 1)
-        steps = np.maximum(width, np.float32(LEAST))
-        middle = np.rint(-(high + low) / (2 * steps) - np.float32(0.5))
-        moved = np.clip(middle, -grid.top - 1, grid.top).astype(np.float32)
+        steps, moved = _spanned(values, grid, share)
         error = _squares(values, steps, grid, moved, weighed)
         better = error < least
         least = np.where(better, error, least)

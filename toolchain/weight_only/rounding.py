@@ -17,6 +17,7 @@ from ...calibration.blockwise import (
     reaching,
     searched,
     shifted,
+    spanning,
 )
 from ...calibration.gptq import Compensations, lacking, rounded
 
@@ -158,7 +159,7 @@ def _tried(
 def _nearest(case: Case, weight: Matrix, grid: Grid) -> Rounding:
     zeros = None
     if grid.moved:
-        steps, zeros = shifted(weight, grid)
+        steps, zeros = spanning(weight, grid)
     else:
         steps = reaching(weight, grid)
     steps = case.stored(steps)
