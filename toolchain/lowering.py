@@ -14,6 +14,7 @@ from ..deploy.ort import OnnxRuntime
 from ..passes import PassManager, load, save
 from .feeds import parity_feeds
 from .int8.search import few
+from .narrowing import fitted
 from .replay import Outputs, Probe
 from .run import Run
 
@@ -22,9 +23,9 @@ TOKENS = 128
 
 
 def lower(
-    run: Run, graph: str, path: Path, backend: Backend, precision: str, aside: Path
+    run: Run, source: str, graph: str, backend: Backend, precision: str, aside: Path
 ) -> tuple[Path, list[dict[str, Any]]]:
-    """Write the lowered graph into `aside`; where it is, and the steps of its passes.
+    """Write the lowered graph of the stage `source` into `aside`; where, and its passes' steps.
 
     What ONNX Runtime's CPU cannot run (bfloat16, FP8) is checked by structure alone.
 
@@ -32,11 +33,12 @@ def lower(
         PassError: a pass broke the graph, or its promise.
         BuildError: the backend takes no graph of this opset.
     """
-    passes = backend.lowering(precision)
+    passes, path = backend.lowering(precision), run.folder(source, graph) / "model.onnx"
 
     @cache  # nothing is drawn for passes that change nothing
     def feeds() -> Sequence[Feed]:
-        return [few(feed, TOKENS) for feed in parity_feeds(run, graph, count=2)[0][:2]]
+        drawn = fitted(run, source, graph, parity_feeds(run, graph, count=2)[0][:2])
+        return [few(feed, TOKENS) for feed in drawn]
 
     def verify(model: ir.Model) -> Outputs:
         return Probe(feeds())(model)

@@ -225,9 +225,8 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
     def work(graph: str, out: Path) -> dict[str, Any]:
         from .lowering import lower
 
-        path = run.folder(source.name, graph) / "model.onnx"
         with tempfile.TemporaryDirectory(dir=out, prefix=".lowered-") as aside:
-            lowered, steps = lower(run, graph, path, backend, precision, Path(aside))
+            lowered, steps = lower(run, source.name, graph, backend, precision, Path(aside))
             given = options_of(run, name, backend)
             built = backend.build(lowered, out, profiles[graph], given)
         _copy(home(run, source.name, graph), out)
