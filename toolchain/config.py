@@ -138,8 +138,8 @@ class Gate(Section):
     max_score_drop: float | None = Field(default=None, ge=0)
     min_int8_share: float | None = Field(default=None, ge=0)
     min_speedup: float | None = Field(default=None, ge=0)
-    max_size_mb: float | None = Field(default=None, gt=0)
     max_latency_ms: float | None = Field(default=None, gt=0)
+    max_size_mb: float | None = Field(default=None, gt=0)
     max_memory_mb: float | None = Field(default=None, gt=0)
     last_release: str = ""
     max_slowdown: float | None = Field(default=None, ge=0)
@@ -174,8 +174,8 @@ class Config(Section):
     quantize: Quantize = Quantize()
     build: Build = Build()
     evaluation: Evaluation = Evaluation()
-    gate: Gate = Gate()
     tune: Tune = Tune()
+    gate: Gate = Gate()
     bundle: Bundle = Bundle()
     folder: Path = Field(default=Path(), exclude=True)
 

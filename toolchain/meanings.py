@@ -87,9 +87,6 @@ EVALUATION: Mapping[str, Meaning] = {
     "batch": Meaning("How many inputs are run at a time."),
     "max-new-tokens": Meaning("What a metric of written texts lets be written, at most."),
 }
-GATE: Mapping[str, Meaning] = {
-    "min-cosine": Meaning("Least mean cosine of the outputs with float's.", 0.99),
-    "max-relative-error": Meaning("Most error of an output, relative to float's scale.", 0.05),
 TUNE: Mapping[str, Meaning] = {
     "samples": Meaning(
         "Labelled like [evaluation]'s, never the same; else agreement with float.", "tuning.txt"
@@ -97,13 +94,16 @@ TUNE: Mapping[str, Meaning] = {
     "labels": Meaning("Their labels, where they are in a file of their own.", "labels.txt"),
     "encoding": Meaning("The encoding of both files."),
 }
+GATE: Mapping[str, Meaning] = {
+    "min-cosine": Meaning("Least mean cosine of the outputs with float's.", 0.99),
+    "max-relative-error": Meaning("Most error of an output, relative to float's scale.", 0.05),
     "max-score-drop": Meaning("Most loss of the metric, as a share of float's.", 0.01),
     "min-int8-share": Meaning("Least share of the weight MatMuls' multiply-adds in INT8.", 0.8),
     "min-speedup": Meaning("Least speed, in times float's, measured in the same run.", 1.5),
+    "max-latency-ms": Meaning("Most milliseconds of the slowest call of one row.", 20.0),
     "max-size-mb": Meaning("Most megabytes of an engine.", 100.0),
     "max-memory-mb": Meaning("Most megabytes resident, in a process that only runs it.", 500.0),
     "last-release": Meaning("The report.json of the release that this one replaces."),
-    "max-latency-ms": Meaning("Most milliseconds of the slowest call of one row.", 20.0),
     "max-slowdown": Meaning("Most time over the last release's, as a share of it.", 0.05),
     "allow-unexecuted": Meaning("Gates that may stay unmeasured where the hardware is not here."),
 }
@@ -126,7 +126,7 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
     "quantize": ("How weights are rounded where they alone are: w8 and int4.", QUANTIZE),
     "build": ("Which engines are built.", BUILD),
     "evaluation": ("How well the task is done; without it no score is gated.", EVALUATION),
+    "tune": ("What `llmdeploy tune` scores its trials on; without it agreement with float.", TUNE),
     "gate": ("What must hold before a release ships; a key left out is not asked for.", GATE),
     "bundle": ("What is packed.", BUNDLE),
 }
-    "tune": ("What `llmdeploy tune` scores its trials on; without it agreement with float.", TUNE),
