@@ -66,22 +66,21 @@ class OnnxRuntime:
 
         Where weights alone are quantised, activations are quantised row by row as they run.
         """
-        from .ort_attention import FuseAttention
+        from .ort_attention import FuseAttention, hidden_rows_are_zero
         from .ort_int8 import IntegerMatMul
-        from .ort_kernel import caps_before_the_mask, hidden_rows_are_zero
         from .ort_norm import ShareNorm
         from .ort_outliers import PickSooner
         from .ort_weights import WeightOnlyMatMul
         from .sequences import SplitSequences
 
-        attention = FuseAttention(hide=hidden_rows_are_zero(), cap=caps_before_the_mask())
+        fused = precision in self.takes.attention
         return (
             SplitSequences(),
             PickSooner(),
             IntegerMatMul(),
             WeightOnlyMatMul(),
             ShareNorm(),
-            *([attention] if precision in self.takes.attention else []),
+            *([FuseAttention(hide=hidden_rows_are_zero())] if fused else []),
         )
 
     def build(

@@ -1,12 +1,13 @@
 """Lower attention to the standard `Attention` of opset 23, which ONNX Runtime runs as one kernel.
 
-Rows that a mask of -inf hides whole give 0 in that kernel (`ort_kernel.py` tries it), as they do
-where the graph replaces the NaN of their softmax, or such rows of the output, by 0.
+Rows that a mask of -inf hides whole give 0 in that kernel (`hidden_rows_are_zero` tries it), as
+they do where the graph replaces the NaN of their softmax, or such rows of the output, by 0.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
@@ -26,14 +27,12 @@ SPLIT = [0, 2, 1, 3]
 class FuseAttention(ir.passes.InPlacePass):
     """`softmax(s * q @ k^T + m) @ v` becomes `Attention`; the graph then imports opset 23.
 
-    `hide` says that the kernel gives 0 for rows whose mask is -inf throughout, `cap` that it caps
-    scores before it adds the mask.
+    `hide` says that the kernel gives 0 for rows whose mask is -inf throughout.
     """
 
     contract: ClassVar[Promise] = CLOSE
 
     hide: bool = True
-    cap: bool = True
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fuse every attention of the main graph, unless an operator's meaning would change."""
@@ -44,7 +43,7 @@ class FuseAttention(ir.passes.InPlacePass):
         softmaxes = [node for node in model.graph if node.op_type == "Softmax" and not node.domain]
         masks, count = Masks(model.graph), 0
         for softmax in softmaxes:  # one after the other: a value may be what the last one made
-            found = match(softmax, hide=self.hide, cap=self.cap)
+            found = match(softmax, hide=self.hide)
             if found is not None:
                 _fuse(found, masks)
                 count += 1
@@ -53,6 +52,29 @@ class FuseAttention(ir.passes.InPlacePass):
             RemoveUnusedNodesPass()(model)
             TopologicalSortPass()(model)
         return ir.passes.PassResult(model, modified=count > 0)
+
+
+def hidden_rows_are_zero() -> bool:
+    """Try whether this ONNX Runtime gives 0 for a row whose mask is -inf throughout."""
+    from onnx import parser
+
+    from .ort_session import onnxruntime
+
+    text = """<ir_version: 10, opset_import: ["" : 23]>
+      g (float[1,2,4] x, float[1,1,2,2] m) => (float[1,2,4] y) {
+        y = Attention<q_num_heads = 2, kv_num_heads = 2>(x, x, x, m)
+      }"""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    x, mask = np.ones((1, 2, 4), np.float32), np.array([[[[0, 0], [-np.inf] * 2]]], np.float32)
+    try:
+        blob = parser.parse_model(text).SerializeToString()
+        session = ort.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
+        (y,) = session.run(None, {"x": x, "m": mask})
+    except Exception:  # no such kernel: what it would give cannot be relied on
+        return False
+    return bool((y[0, 0] == 1).all() and (y[0, 1] == 0).all())
 
 
 def _fuse(match: Match, masks: Masks) -> None:
@@ -79,8 +101,7 @@ def _attention(
     match: Match, inputs: list[ir.Value | None], output: ir.Value, numbers: dict[str, int]
 ) -> None:
     given = inputs if inputs[-1] is not None else inputs[:-1]
-    name = f"{match.output.name}.attention"
-    attributes = {"scale": match.scale, **({"softcap": match.cap} if match.cap else {}), **numbers}
+    name, attributes = f"{match.output.name}.attention", {"scale": match.scale, **numbers}
     new = insert(match.last, "Attention", given, name=name, like=output, attributes=attributes)
     replace(output, new)
 

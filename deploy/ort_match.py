@@ -12,8 +12,6 @@ from .ort_groups import group, transposed_group
 class Match:
     """`softmax(scale * q @ transpose(k) + sum(added)) @ v`, and 0 where `hidden` holds.
 
-    With a `cap` other than 0 the scores are `cap * tanh(scores / cap)` before anything is added.
-
     The key is [B, H, T, D], or [B, T, H, D] before its heads are split (`k_split`); with its
     value it may have fewer heads than the query, each shared by a group of them. `hidden`
     [..., 1] says which rows see no key; `guarded`, that a NaN of such rows becomes 0. `last`
@@ -30,14 +28,10 @@ class Match:
     k_split: bool
     hidden: ir.Value | None = None
     guarded: bool = False
-    cap: float = 0.0
 
 
-def match(softmax: ir.Node, *, hide: bool, cap: bool = False) -> Match | None:
-    """The attention around a Softmax, with capped scores only if `cap`.
-
-    `hide` lets a mask do what `Where(hidden, 0, y)` does.
-    """
+def match(softmax: ir.Node, *, hide: bool) -> Match | None:
+    """The attention around a Softmax; `hide` lets a mask do what `Where(hidden, 0, y)` does."""
     if integer(softmax, "axis", -1) not in (-1, 3):
         return None
     weights = _guarded(softmax.outputs[0])
@@ -46,7 +40,6 @@ def match(softmax: ir.Node, *, hide: bool, cap: bool = False) -> Match | None:
         return None
     v = last.inputs[1]
     scores, added = _scores_and_added(softmax.inputs[0])
-    scores, limit, within = _capped(scores)
     scores, scale = _scaled(scores)
     product = made_by(scores, "MatMul")
     if product is None or v is None:
@@ -55,15 +48,13 @@ def match(softmax: ir.Node, *, hide: bool, cap: bool = False) -> Match | None:
     turned, k_scale = _scaled(product.inputs[1])
     grouped = transposed_group(turned, v)
     k, k_split = (grouped[0], False) if grouped else _untransposed(turned)
-    if limit and not cap:
-        return None
     if q is None or k is None or q.shape is None or len(q.shape) != 4 or not _fit(added):
         return None
     k, v = grouped or group(k, v)
-    scale *= within * q_scale * k_scale
+    scale *= q_scale * k_scale
     hidden, last = _hidden(last) if hide and added else (None, last)
     guarded = weights is not softmax.outputs[0]
-    return Match(q, k, v, added, scale, last.outputs[0], last, k_split, hidden, guarded, limit)
+    return Match(q, k, v, added, scale, last.outputs[0], last, k_split, hidden, guarded)
 
 
 def _hidden(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
@@ -113,20 +104,10 @@ def _scores_and_added(scores: ir.Value | None) -> tuple[ir.Value | None, tuple[i
 
 def _sums(value: ir.Value | None, depth: int = 3) -> bool:
     """Whether a value is q @ k, scaled or not, or that with up to `depth` things added."""
-    if made_by(_scaled(_capped(value)[0])[0], "MatMul") is not None:
+    if made_by(_scaled(value)[0], "MatMul") is not None:
         return True
     add = made_by(value, "Add") if depth else None
     return add is not None and any(_sums(each, depth - 1) for each in add.inputs)
-
-
-def _capped(value: ir.Value | None) -> tuple[ir.Value | None, float, float]:
-    """x, c and s of `c * tanh(s * x / c)`, else the value itself, 0 and 1."""
-    bent, cap = _scaled(value)
-    tanh = made_by(bent, "Tanh")
-    if tanh is None:
-        return value, 0.0, 1.0
-    inner, inverse = _scaled(tanh.inputs[0])
-    return inner, cap, cap * inverse
 
 
 def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:

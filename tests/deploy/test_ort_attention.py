@@ -1,8 +1,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from llmdeploy.deploy.ort_attention import FuseAttention
-from llmdeploy.deploy.ort_kernel import caps_before_the_mask, hidden_rows_are_zero
+from llmdeploy.deploy.ort_attention import FuseAttention, hidden_rows_are_zero
 
 from .graphs import evaluate, normal, ops, parse
 
@@ -117,35 +116,6 @@ def test_rows_that_are_cleared_afterwards_are_hidden_by_the_mask(hide: bool) -> 
 
 def test_this_onnx_runtime_gives_zero_for_hidden_rows() -> None:
     assert hidden_rows_are_zero()
-
-
-CAPPED = f"""{HEAD}g (float[B,2,S,4] q, float[B,2,T,4] k, float[B,2,T,4] v, float[B,1,S,T] m) => (float[B,2,S,4] y)
-  <float root = {{0.4}}, float cap = {{2.0}}> {{
-    kt = Transpose<perm = [0, 1, 3, 2]>(k)
-    s = MatMul(q, kt)
-    sm = Mul(s, root)
-    d = Div(sm, cap)
-    t = Tanh(d)
-    c = Mul(t, cap)
-    a = Add(c, m)
-    w = Softmax<axis = -1>(a)
-    y = MatMul(w, v)
-  }}"""
-
-
-@pytest.mark.parametrize("cap", [True, False])
-def test_scores_that_are_capped(cap: bool) -> None:
-    model = ir.passes.common.ShapeInferencePass()(parse(CAPPED)).model
-    x = {name: 3 * normal(2, 2, 5, 4, seed=seed) for seed, name in enumerate("qkv")}
-    x["m"] = np.triu(np.full((2, 1, 5, 5), np.finfo(np.float32).min, np.float32), 1)
-    before = evaluate(model, x)
-    assert FuseAttention(cap=cap)(model).modified is cap
-    assert ("Tanh" in ops(model)) is not cap
-    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
-
-
-def test_this_onnx_runtime_caps_before_the_mask() -> None:
-    assert caps_before_the_mask()
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

@@ -69,8 +69,8 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_one_is_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(softmax: ir.Node, **options: bool) -> Match | None:
-        found = match(softmax, **options)
+    def damaged(softmax: ir.Node, *, hide: bool) -> Match | None:
+        found = match(softmax, hide=hide)
         return WRONG[wrong](found) if found else None
 
     monkeypatch.setattr(ort_attention, "match", damaged)
