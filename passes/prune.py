@@ -46,6 +46,7 @@ class Prune(Pass):
     tunable: ClassVar[Mapping[str, Mapping[str, tuple[object, ...]]]] = {
         "shares": {"neurons": (0.125, 0.25, 0.375, 0.5, 0.625), "heads": (0.0, 0.25)},
         "speedup": {"speedup": (1.25, 1.5, 1.75, 2.0, 2.5), "minutes": (0.7,)},
+        "layers": {"layers": (0.1, 0.2, 0.3)},
     }
 
     @property

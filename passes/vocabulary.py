@@ -1,6 +1,6 @@
 """The passes `vocabulary` and `keep-ids`: rows of tokens that never occur go, of tied heads too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -40,6 +40,10 @@ class Vocabulary(Pass):
     contract: ClassVar[Contract] = Contract("lossy", {})
     #: The toolchain counts tokens in samples, in the stage `compress`.
     fitted: ClassVar[bool] = True
+    #: Ways to ask for it that `tune` tries, where fewer bytes are asked for.
+    tunable: ClassVar[Mapping[str, Mapping[str, tuple[object, ...]]]] = {
+        "common": {"common": (20000, 10000, 0)}
+    }
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Refuse to work on nothing: without samples and a tokenizer nobody knows what occurs.

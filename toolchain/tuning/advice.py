@@ -134,14 +134,16 @@ def _passes(facts: Facts) -> Iterator[Advice]:
             tried, why = _prune(facts)
         elif name == "low-rank":
             tried, why = _low_rank(facts)
+        elif name == "vocabulary":
+            tried, why = facts.limits.small, "tokens that samples never have are bytes, not time"
         yield Advice(what=name, tried=tried, why=why)
 
 
 def _prune(facts: Facts) -> tuple[bool, str]:
     if not (facts.limits.fast or facts.limits.small):
         return False, "neither speed nor size is asked for, and it costs score"
-    kept = ", but for heads whose cache would change" if facts.shape.cached else ""
-    return True, f"multiply-adds and weights fall with the widths{kept}; widths by measured loss"
+    cache = ", and the cache with the heads" if facts.shape.cached else ""
+    return True, f"multiply-adds and weights fall with the widths{cache}; chosen by measured loss"
 
 
 def _low_rank(facts: Facts) -> tuple[bool, str]:

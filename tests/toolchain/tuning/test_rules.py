@@ -133,6 +133,8 @@ def test_a_size_that_int8_cannot_reach_asks_for_fewer_bits_and_ranks():
     found = tried(facts(limits=Limits(max_size_mb=20, max_drop=0.01)))
     assert found["int4"]
     assert found["low-rank"]
+    assert found["vocabulary"]
+    assert not tried(facts())["vocabulary"]
 
 
 def test_the_gate_keeps_to_int8_and_the_configuration_to_its_threads():
