@@ -46,7 +46,7 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield importlib.import_module("works_of_jobs")
 
 
-@pytest.fixture(params=["2", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["2", pytest.param("ray", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, works: Any) -> Iterator[Place]:
     if request.param != "ray":
         yield Place.of(request.param)
