@@ -20,7 +20,7 @@ KINDS = {
     "w8": {"INT8", "UINT8"},
     "int4": {"INT4", "UINT4", "UINT8"},
     "fp8": {"FLOAT8E4M3FN"},
-    "w8a16": {"INT8"},
+    "w8a16": {"INT8", "UINT8"},
 }
 #: Half of the way from the graph's weights to wider ones: beyond it they were widened.
 WIDENED = 0.5

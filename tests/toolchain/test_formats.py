@@ -1,5 +1,7 @@
 """FP8 and int16 activations: the same placement as INT8, in another format, where a backend has it."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from llmdeploy.deploy.backend import Profile
 from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.deploy.trt import TensorRtRtx
 from llmdeploy.deploy.trt_lint import lint
+from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.choosing import backend_of
 from llmdeploy.toolchain.int8.quantizing import calibrate, quantize
 from llmdeploy.toolchain.replay import replay
@@ -128,3 +131,36 @@ def test_int16_activations_run_on_onnx_runtime_and_not_on_tensorrt(tmp_path: Pat
 def test_a_backend_without_the_format_refuses_it(backend: str, precision: str) -> None:
     with pytest.raises(ConfigError, match=f"{backend} does not build {precision}"):
         backend_of(backend, precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "backend"), [("fp8", "tensorrt-rtx"), ("w8a16", "onnxruntime")]
+)
+def test_a_build_from_a_checkpoint(
+    tmp_path: Path,
+    give_llama: Callable[..., Path],
+    some_texts: Path,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    backend: str,
+) -> None:
+    if why := {"tensorrt-rtx": TensorRtRtx, "onnxruntime": OnnxRuntime}[backend]().missing():
+        pytest.skip(why)
+    checkpoint = give_llama(tmp_path / "checkpoint", hidden_size=64, num_hidden_layers=1)
+    where = ["-c", str(tmp_path / "llmdeploy.toml"), "-w", str(tmp_path / "artifacts")]
+    assert cli.call(["init", str(checkpoint), *where[:2]]) == 0
+    capsys.readouterr()
+    asked = ["--precision", precision, "--backend", backend, "--samples", str(some_texts)]
+    code = cli.call(["build", *asked, *where, "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    report = json.loads(out)
+    gates = {gate["name"]: gate["status"] for gate in report["gates"]}
+    assert gates["parity.quantize"] == "pass"
+    assert gates[f"precision.engine/{backend}"] == "pass"
+    assert {layer["format"] for layer in report["quantization"]["layers"] if layer["int8"]} == {
+        {"fp8": "FP8", "w8a16": "INT8 by INT16"}[precision]
+    }
+    assert cli.call(["build", "--precision", "fp8", "--backend", "onnxruntime", *where]) == 2
+    assert "onnxruntime does not build fp8" in capsys.readouterr().err
