@@ -63,8 +63,9 @@ def reviews() -> tuple[list[str], list[str], list[str]]:
 
 
 def stories() -> tuple[list[str], list[str], list[str]]:
-    found = passages("tinystories_sample.txt", 120)
-    return found[40:168], found[168:200], found[:32]
+    found = passages("tinystories_sample.txt", 60)
+    part = len(found) // 4
+    return found[2 * part :], found[:part], found[part : 2 * part]
 
 
 def encyclopedia() -> tuple[list[str], list[str], list[str]]:

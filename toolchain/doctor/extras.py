@@ -18,6 +18,7 @@ EXTRAS: Mapping[str, str] = {
     "gguf": "read GGUF checkpoints",
     "serve": "serve a bundle over HTTP",
     "ray": "serve it from a cluster",
+    "tune": "search passes and options for given limits",
     "oci": "push and pull bundles",
     "mlflow": "log a release in MLflow",
 }
