@@ -103,7 +103,7 @@ def calibrate(
     """Ranges from samples."""
     from .. import verbs
 
-    asked = {"samples": samples, "method": method, "preset": preset}
+    asked: dict[str, Any] = {"samples": samples, "method": method, "preset": preset}
     given = verbs.given(config, workspace, force, quiet, verb="calibrate", **asked)
     return verbs.stage("calibrate", given, json, quiet)
 
