@@ -93,7 +93,9 @@ def language(folder: Path) -> Subject:
     sizes = {"batch": 2, "sequence": 9, "past": 0, "total": 9}
     feeds: list[dict[str, Any]] = []
     for _ in range(4):
-        shapes = {t.name: [sizes.get(str(dim), dim) for dim in t.shape] for t in known.inputs}
+        shapes: dict[str, Any] = {
+            t.name: [sizes.get(str(dim), dim) for dim in t.shape] for t in known.inputs
+        }
         feeds.append(
             {
                 t.name: random.integers(3, 40, shapes[t.name])
@@ -297,9 +299,7 @@ def test_layers_that_cannot_go(subject: Subject) -> None:
         prune(subject, Prune(layers=0.5, max_drop=0.9), OnnxRuntime())
 
 
-def test_an_attention_may_go_with_its_cache(
-    tmp_path: Path, give_llama: Callable[..., Path]
-) -> None:
+def test_an_attention_may_go_with_its_cache(llama: Path) -> None:
     """Of all layers but the one whose cache says how long it is."""
     model = load(llama)
     by_name(model)
