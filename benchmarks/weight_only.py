@@ -99,7 +99,7 @@ class Table:
 
     def __init__(self, run: Run, asked: argparse.Namespace) -> None:
         self.run, self.asked = run, asked
-        stages.float_engine(run)
+        stages.optimize(run)
         self.encoder = Encoder(run.folder("export"))
         self.answer = read_on("wikitext2.test.txt", max(1, asked.tokens // LENGTH), LENGTH)
         self.graph = run.folder("optimize") / "model.onnx"
@@ -119,10 +119,12 @@ class Table:
         size = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
         backend = registry.find("backends", "onnxruntime")()
         feed = timed_phases(run)["decode"][SHAPE]
+        places = {"narrow": folder}
+        if not self.asked.no_latency:
+            places = {"fp32": run.folder(stages.float_engine(run).name), **places}
         with ExitStack() as stack:
             engines = {
-                name: stack.enter_context(backend.runner(place))
-                for name, place in (("fp32", run.folder("float/onnxruntime")), ("narrow", folder))
+                name: stack.enter_context(backend.runner(place)) for name, place in places.items()
             }
             answers = self.answer(engines["narrow"], self.encoder)
             found = {"engine": float(np.exp(-answers["likelihoods"].mean())), "size_mb": size}
