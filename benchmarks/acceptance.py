@@ -3,6 +3,7 @@
 A sentence encoder and a causal language model are released and signed; an environment is made
 that holds neither torch nor transformers; there each bundle is installed (which verifies it),
 served, and asked by the clients that people use: Triton's HTTP client and OpenAI's package.
+Then two Ray nodes serve each in two stages, and the tests that tamper, kill and storm are run.
 
     python benchmarks/acceptance.py [--causal CONFIG.toml] [--work DIR] [--json]
 """
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,12 +20,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import acceptance_ray as on_ray
 import numpy as np
+from acceptance_made import keys, tiny
 
 ROOT = Path(__file__).parents[1]
 ENCODER = ROOT / "examples" / "minilm" / "llmdeploy.toml"
@@ -44,6 +48,16 @@ class Row:
     found: str
 
 
+#: What is told by tests that count what they did.
+COUNTED = {
+    "tampered, truncated, hostile": ("fuzz", "archive", "bundle", "signing", "oci"),
+    "killed at every step": ("install", "install_syscalls"),
+    "1,000 requests at once": ("serving",),
+}
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+TOKENS = 16
+
+
 class Show:
     """Runs the promises one by one: the first that is not held ends it."""
 
@@ -52,13 +66,21 @@ class Show:
         self._quiet = quiet
 
     @contextlib.contextmanager
-    def held(self, model: str, method: str) -> Iterator[list[str]]:
+    def held(self, model: str, method: str) -> Generator[list[str]]:
         started, words = time.perf_counter(), list[str]()
         yield words
-        row = Row(model, method, round(time.perf_counter() - started, 1), ", ".join(words))
+        seconds = round(time.perf_counter() - started, 1)
+        self._add("held", Row(model, method, seconds, ", ".join(words)))
+
+    def skipped(self, model: str, method: str, why: str) -> None:
+        """What cannot be shown here is said to be so."""
+        self._add("NOT SHOWN", Row(model, method, 0.0, f"not shown: {why}"))
+
+    def _add(self, word: str, row: Row) -> None:
         self.rows.append(row)
         if not self._quiet:
-            print(f"held  {row.model:<10} {row.method:<34} {row.seconds:>7} s  {row.found}")
+            line = f"{word:<9} {row.model:<10} {row.method:<34} {row.seconds:>7} s  {row.found}"
+            print(line, flush=True)
 
 
 def run(*command: object, **environment: str) -> str:
@@ -96,30 +118,22 @@ def released(show: Show, name: str, config: Path, work: Path) -> Path:
 
 def environment(show: Show, work: Path) -> Path:
     """A device's interpreter, made anew."""
-    with show.held("device", f"pip install llmdeploy[{EXTRAS}]") as words:
+    with show.held("device", "pip install llmdeploy[cpu]") as words:
         run(sys.executable, "-m", "venv", "--clear", work / "env")
         python = work / "env" / "bin" / "python"
         source = work / "source"
         ignore = shutil.ignore_patterns(".*", "build", "dist", "artifacts", "*.egg-info", "tests")
         shutil.copytree(ROOT, source, ignore=ignore, dirs_exist_ok=True)
         constraints = ROOT / "constraints.txt"
+        run(python, "-m", "pip", "install", "-q", "-c", constraints, f"{source}[cpu]")
+        size = sum(p.stat().st_size for p in (work / "env").rglob("*") if p.is_file())
+        words.append(f"{size / 1e6:.0f} MB")
+    with show.held("device", f"pip install llmdeploy[{EXTRAS}]") as words:
         run(python, "-m", "pip", "install", "-q", "-c", constraints, f"{source}[{EXTRAS}]")
         code = f"import importlib.util as i; print([i.find_spec(n) for n in {ABSENT}])"
         assert run(python, "-c", code).strip() == str([None] * len(ABSENT))
         words.append(f"no {', no '.join(ABSENT)}")
     return python
-
-
-def keys(work: Path) -> tuple[Path, Path]:
-    from cryptography.hazmat.primitives import serialization as forms
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, pem = ec.generate_private_key(ec.SECP256R1()), forms.Encoding.PEM
-    private, public = work / "key.pem", work / "key.pub"
-    private.write_bytes(key.private_bytes(pem, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
-    form = forms.PublicFormat.SubjectPublicKeyInfo
-    public.write_bytes(key.public_key().public_bytes(pem, form))
-    return private, public
 
 
 def installed(show: Show, name: str, archive: Path, python: Path, work: Path) -> Path:
@@ -136,7 +150,7 @@ def installed(show: Show, name: str, archive: Path, python: Path, work: Path) ->
 
 
 @contextlib.contextmanager
-def served(python: Path, root: Path) -> Iterator[str]:
+def served(python: Path, root: Path) -> Generator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -180,13 +194,12 @@ def asked_by_openai(show: Show, name: str, python: Path, root: Path) -> None:
     from llmdeploy.deploy.runtime import load
     from llmdeploy.deploy.sampling import Sampling
 
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
     with load(root) as session:
-        prompt = session.prompt(messages)
-        wanted = session.generate([prompt], Sampling(16), chat=True)[0].text
+        prompt = session.prompt(MESSAGES)
+        wanted = session.generate([prompt], Sampling(TOKENS), chat=True)[0].text
     with served(python, root) as address, show.held(name, "openai's chat, a device") as words:
         client: Any = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none")
-        asked = {"model": name, "messages": messages, "max_completion_tokens": 16}
+        asked = {"model": name, "messages": MESSAGES, "max_completion_tokens": TOKENS}
         answer = client.chat.completions.create(**asked).choices[0].message.content
         chunks = client.chat.completions.create(**asked, stream=True)
         pieces = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
@@ -194,29 +207,47 @@ def asked_by_openai(show: Show, name: str, python: Path, root: Path) -> None:
         words.append(repr(answer))
 
 
-def tiny(work: Path) -> Path:
-    """A random Llama that can be released in moments, and its configuration."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM
+def spread(show: Show, roots: dict[str, Path]) -> None:
+    """Two stages on two Ray nodes: the bits of the encoder's one process, the model's text."""
+    encoder, causal = roots
+    if why := on_ray.missing():
+        for name in roots:
+            show.skipped(name, "serve --ray, two stages", why)
+        return
+    from llmdeploy.deploy.runtime import load
+    from llmdeploy.deploy.sampling import Sampling
 
-    folder = work / "checkpoint"  # beside its workspace
-    folder.mkdir(exist_ok=True)
-    words = ["<unk>", "</s>", "what", "is", "the", "capital", "of", "france", "train", ".", "?"]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    template = "{% for m in messages %}{{ m.content }} {% endfor %}"
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    torch.manual_seed(0)
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
-    config = LlamaConfig(vocab_size=len(words), eos_token_id=1, **shape, **heads)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    path = folder / "llmdeploy.toml"
-    path.write_text(f'[model]\ncheckpoint = "{folder}"\n[bundle]\nname = "tiny-llama"\n')
-    return path
+    with load(roots[encoder], threads=1) as session:
+        feed = session.encoder.encode(TEXTS, max_length=32)
+        whole = {key: array.tobytes() for key, array in session.run(feed).items()}
+    with load(roots[causal], threads=1) as session:
+        prompt = session.prompt(MESSAGES)
+        text = session.generate([prompt], Sampling(TOKENS), chat=True)[0].text
+    with on_ray.nodes() as cluster:
+        with (
+            show.held(encoder, "serve --ray, two stages") as words,
+            on_ray.served(cluster, roots[encoder]) as address,
+        ):
+            assert on_ray.bits(address, encoder, feed) == whole
+            words += [f"on {on_ray.apart()} nodes", "every bit"]
+        with (
+            show.held(causal, "serve --ray, two stages") as words,
+            on_ray.served(cluster, roots[causal]) as address,
+        ):
+            assert on_ray.written(address, causal, MESSAGES, TOKENS) == text
+            words += [f"on {on_ray.apart()} nodes", repr(text)]
+
+
+def counted(show: Show) -> None:
+    """The tests that tamper, kill and storm, with the counts that they print."""
+    for method, names in COUNTED.items():
+        with show.held("tests", method) as words:
+            files = [ROOT / "tests" / "deploy" / f"test_{name}.py" for name in names]
+            chosen = {"install": ["-k", "kill"], "serving": ["-k", "storm"]}.get(names[0], [])
+            every = ["-m", "slow or not slow", "-p", "no:cacheprovider"]
+            told = run(sys.executable, "-m", "pytest", "-q", *every, *chosen, *files)
+            lines = [line for line in told.splitlines() if re.search("[a-z]", line)]
+            words += [line.partition(" in ")[0] if "passed" in line else line for line in lines]
 
 
 def main() -> None:
@@ -233,10 +264,14 @@ def main() -> None:
         shutil.rmtree(work / "device", ignore_errors=True)
         python = environment(show, work)
         asks = {given.encoder: asked_by_triton, given.causal or tiny(work): asked_by_openai}
+        roots: dict[str, Path] = {}
         for config, ask in asks.items():
             name = _name(config)
             archive = released(show, name, config.absolute(), work)
-            ask(show, name, python, installed(show, name, archive, python, work))
+            roots[name] = installed(show, name, archive, python, work)
+            ask(show, name, python, roots[name])
+        spread(show, roots)
+        counted(show)
     if given.json:
         versions = {"python": sys.version.split()[0]}
         print(json.dumps({"rows": [asdict(row) for row in show.rows], "environment": versions}))
