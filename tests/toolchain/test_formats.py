@@ -82,7 +82,7 @@ def test_the_graph_is_of_the_format_and_holds(tmp_path: Path, precision: str) ->
     )
     norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
     cosine = ((before * after).sum(-1) / norms).mean()
-    assert cosine > (0.997 if precision == "fp8" else 0.9999)
+    assert cosine > (0.996 if precision == "fp8" else 0.9999)
 
 
 @pytest.mark.parametrize("precision", ["fp8", "w8a16"])
