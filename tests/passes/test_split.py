@@ -172,3 +172,16 @@ def test_real_models_are_bit_equal(architecture, count, tmp_path, execute):
     given = chain(split(model, count), feed, execute)
     for name, array in whole.items():
         np.testing.assert_array_equal(given[name], array)
+
+
+def test_a_graph_that_onnx_runtime_optimised_is_cut() -> None:
+    text = """
+    <ir_version: 10, opset_import: ["": 20]>
+    g (float[b, 4] x) => (float[b, 4] y) <float[4] w = {1, 2, 3, 4}, float[b, 4] h>
+    {
+      h = SimplifiedLayerNormalization <axis = -1, epsilon = 1e-5> (x, w)
+      y = Add (h, x)
+    }
+    """
+    stages = split(ir.from_onnx_text(text), 2)
+    assert [stage.count for stage in stages] == [2, 2]
