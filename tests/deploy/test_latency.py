@@ -42,10 +42,10 @@ def test_every_runner_is_timed_on_every_feed_in_turn(clock: Clock) -> None:
     shapes = [("float", "1x8"), ("int8", "1x8"), ("float", "2x8"), ("int8", "2x8")]
     assert [(each.name, each.shape) for each in timings] == shapes
     assert all(each.runs == 12 for each in timings)
-    # Two warm-ups, then a round: one untimed run and three timed ones, of each.
-    assert len(clock.calls) == 2 * 2 * (2 + 4 * (1 + 3))
+    # Two warm-ups, then a round: four untimed runs and three timed ones, of each.
+    assert len(clock.calls) == 2 * 2 * (2 + 4 * (4 + 3))
     # Interleaved: neither runs all its rounds before the other.
-    assert clock.calls.index("int8", 4) < 4 + 2 * (1 + 3)
+    assert clock.calls.index("int8", 4) < 4 + 2 * (4 + 3)
     assert len(cells(timings, "int8")) == 2
 
 
@@ -67,9 +67,9 @@ def test_a_difference_within_noise_is_not_called(clock: Clock) -> None:
 
 def test_the_budget_ends_the_rounds(clock: Clock) -> None:
     (timing,) = measure(
-        {"slow": clock.runner("slow", 0.01)}, {"a": {}}, rounds=99, burst=2, budget_s=0.1
+        {"slow": clock.runner("slow", 0.06)}, {"a": {}}, rounds=99, burst=2, budget_s=0.6
     )
-    # A round is three runs, 0.03 s: the fourth ends beyond 0.1 s.
+    # One untimed run settles what is slow: a round is three, 0.18 s, and the fourth ends too late.
     assert timing.runs == 8
 
 
