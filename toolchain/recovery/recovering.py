@@ -1,7 +1,7 @@
 """The pass `recover` carried out: a compressed graph trained, checked, and put back where worse."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from .distance import Distance, comparable
 from .program import Program
 from .training import Feed, Recipe, Training
 
-#: Held-out batches that a training is judged by.
+#: Held-out batches that a training is steered by, and as many others that it is judged by.
 BATCHES = 12
 #: How far the two ways to run a graph may part, of the output's greatest number.
 NEAR = 1e-3
@@ -62,23 +62,33 @@ def recover(
         def teacher(feed: Feed) -> Mapping[str, NDArray[Any]]:
             return less.outputs(call(feed))
 
-        held_out = dense.held_out[:BATCHES]
-        wanted = [teacher(feed) for feed in held_out]
+        def look_on(feeds: Sequence[Feed]) -> Callable[[], float]:
+            wanted = [_only(teacher(feed), distance) for feed in feeds]
+            return lambda: dense.loss(
+                wanted, [_outputs(program, feed, distance) for feed in feeds], feeds
+            )
 
-        def look() -> float:
-            found = [_outputs(program, feed, distance) for feed in held_out]
-            return dense.loss([_only(each, distance) for each in wanted], found, held_out)
-
-        training = Training(program, teacher, distance, look)
+        steering, judging = map(look_on, parted(dense.held_out))
+        before = judging()
+        training = Training(program, teacher, distance, steering)
         state = training.run(dense.fit, recipe, folder or Path(aside))
-    before = state.losses[0]
-    better = state.best < before
+        after = judging()
+    better = after < before
     told = {
         "steps": state.step, "seconds": round(state.seconds, 1), "loss_before": before,
-        "loss_after": min(state.best, before), "rolled_back": not better, "resumed": state.resumed,
+        "loss_after": min(after, before), "rolled_back": not better, "resumed": state.resumed,
         "weights": len(program.weights), "device": program.device, "inner": len(distance.inner),
     }  # fmt: skip
     return (program.restored() if better else load(model)), {"recovered": told}
+
+
+def parted(held_out: Sequence[Feed]) -> tuple[Sequence[Feed], Sequence[Feed]]:
+    """Those that choose the best weights, and those that judge them, which no step looked at.
+
+    One batch has to do both.
+    """
+    judging = held_out[1 : 2 * BATCHES : 2]
+    return held_out[: 2 * BATCHES : 2], judging or held_out
 
 
 def _distance(dense: Subject, teacher: ir.Model, program: Program, less: Narrowing) -> Distance:
