@@ -30,12 +30,15 @@ KINDS = {
 }
 
 
-def made(folder: Path, precision: str, max_drop: float = 0.01) -> dict[str, Any]:
+def made(
+    folder: Path, precision: str, max_drop: float = 0.01, preset: str = "balanced"
+) -> dict[str, Any]:
     model = write(folder / "float")
     for name in ("calibrate", "quantize"):
         (folder / name).mkdir()
     options = {"mask": "attention_mask", "precision": precision}
-    calibrate(model, folder / "calibrate", FEEDS[:6], held_out=FEEDS[6:], **options)
+    given: dict[str, Any] = {**options, "preset": preset}
+    calibrate(model, folder / "calibrate", FEEDS[:6], held_out=FEEDS[6:], **given)
     where = (model, folder / "calibrate", folder / "quantize")
     return quantize(*where, feeds=FEEDS[6:], max_drop=max_drop, **options)
 
@@ -63,7 +66,8 @@ def test_a_format_rounds_to_its_own_values(kind: Format, bound: float) -> None:
 
 @pytest.mark.parametrize("precision", ["fp8", "w8a16"])
 def test_the_graph_is_of_the_format_and_holds(tmp_path: Path, precision: str) -> None:
-    found, (activation, weight) = made(tmp_path, precision), KINDS[precision]
+    # all that smoothing can do: what is left is the format's own rounding, 1/16 at most
+    found, (activation, weight) = made(tmp_path, precision, preset="accuracy"), KINDS[precision]
     graph = ir.load(tmp_path / "quantize/model.onnx")
     quantised = [node for node in graph.graph if node.op_type == "QuantizeLinear"]
     weights = [
@@ -82,7 +86,7 @@ def test_the_graph_is_of_the_format_and_holds(tmp_path: Path, precision: str) ->
     )
     norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
     cosine = ((before * after).sum(-1) / norms).mean()
-    assert cosine > (0.996 if precision == "fp8" else 0.9999)
+    assert cosine > (0.997 if precision == "fp8" else 0.9999)
 
 
 @pytest.mark.parametrize("precision", ["fp8", "w8a16"])
