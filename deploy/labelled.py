@@ -101,16 +101,30 @@ def answers(samples: Path, labels: Path | None, encoding: str) -> Labelled:
     return Labelled(asked, np.array(gold, dtype=object), np.empty((0, 2), dtype=np.intp))
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz by name.
+
+    Raises:
+        ConfigError: it cannot be read, or is no such file.
+    """
+    if not path.is_file():
+        raise ConfigError("no such file", where=path, mend="name a .npz of arrays")
+    mend = "write it with numpy.savez"
+    try:
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise ConfigError("one array, and no .npz of arrays by name", where=path, mend=mend)
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ConfigError("not a whole .npz of arrays", where=path, mend=mend) from error
+
+
 def _written_of(samples: Path, labels: Path | None, encoding: str) -> Labelled:
     if labels is None:
         mend = "name a file with a text a line, `labels`"
         raise ConfigError("arrays without the texts they stand for", where=samples, mend=mend)
-    try:
-        with np.load(samples, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        mend = "write it with numpy.savez"
-        raise ConfigError(f"not a .npz of arrays: {error}", where=samples, mend=mend) from error
+    arrays = read_arrays(samples)
     gold = _lines(labels, encoding)
     if not arrays or any(array.ndim == 0 or len(array) != len(gold) for array in arrays.values()):
         sizes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import ConfigError
+from ..deploy.labelled import read_arrays
 from ..deploy.runtime import load
 from .console import emit, people
 from .writing_out import Way, written
@@ -40,11 +39,7 @@ def run_arrays(path: Path, arrays: Path, as_json: bool, quiet: bool) -> int:
 
     An encoder-decoder writes the text of each row.
     """
-    try:
-        with np.load(arrays, allow_pickle=False) as loaded:
-            feed = dict(loaded)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"not a .npz of arrays: {error}", where=arrays) from error
+    feed = read_arrays(arrays)
     with load(path) as session:
         if session.signature.components:
             return _show([asdict(each) for each in session.write(feed)], as_json, quiet)

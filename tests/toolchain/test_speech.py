@@ -150,6 +150,14 @@ def test_arrays_and_their_texts_must_be_as_many(tmp_path: Path, rows: int) -> No
         answers(samples, labels, "utf-8")
     with pytest.raises(ConfigError, match="without the texts"):
         answers(samples, None, "utf-8")
-    samples.write_bytes(b"PK\x03\x04")
-    with pytest.raises(ConfigError, match=r"not a \.npz"):
+    with samples.open("wb") as file:
+        np.save(file, np.zeros(rows))
+    with pytest.raises(ConfigError, match=r"no \.npz of arrays"):
+        answers(samples, labels, "utf-8")
+    for content in (b"PK\x03\x04", b"", b"text"):
+        samples.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"not a whole \.npz"):
+            answers(samples, labels, "utf-8")
+    samples.unlink()
+    with pytest.raises(ConfigError, match="no such file"):
         answers(samples, labels, "utf-8")

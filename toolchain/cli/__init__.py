@@ -72,11 +72,18 @@ def call(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return fail(Error("interrupted"), 130, as_json)
     except TyperException as error:
-        return fail(Error(str(error) or type(error).__name__, mend="see --help"), 2, as_json)
+        return fail(Error(_told(error), mend="see --help"), 2, as_json)
     except MemoryError:
         return fail(Error("out of memory", mend="use a smaller model or machine"), 3, as_json)
     except OSError as error:
         return fail(Error(error.strerror or str(error), where=error.filename or ""), 3, as_json)
+
+
+def _told(error: TyperException) -> str:
+    """The parser's words; those of a wrong value name the option only when it is asked to."""
+    whole = getattr(error, "format_message", None)
+    told = whole() if callable(whole) else str(error)
+    return " ".join(str(told).split()).rstrip(".") or type(error).__name__
 
 
 def _version(asked: bool) -> None:
