@@ -10,8 +10,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
@@ -77,13 +77,37 @@ def run(
     place = place or Place()
     if place.address is None:
         return _processes(work, arguments, place.processes, tries)
+    tasks = _tasks()
+    ended = tasks.run(work, arguments, address=place.address, cores=cores, tries=tries)
+    return (Ended(*each) for each in ended)
+
+
+@contextmanager
+def joined(place: Place) -> Generator[int]:
+    """Hold on to a place for many runs; how many jobs of a core each it does at once.
+
+    Raises:
+        MissingError: Ray is asked for and is not installed.
+        BuildError: the cluster cannot be reached.
+    """
+    if place.address is None:
+        yield place.processes
+        return
+    tasks = _tasks()
+    count = tasks.join(place.address)
     try:
-        from ..deploy.cluster.tasks import run as on_ray
+        yield count
+    finally:
+        tasks.leave()
+
+
+def _tasks() -> Any:
+    try:
+        from ..deploy.cluster import tasks
     except ImportError as error:
         mend = "pip install 'llmdeploy[ray]', or ask for a number of processes"
         raise MissingError(f"{error.name} is not installed", mend=mend) from error
-    ended = on_ray(work, arguments, address=place.address, cores=cores, tries=tries)
-    return (Ended(*each) for each in ended)
+    return tasks
 
 
 @dataclass(frozen=True)

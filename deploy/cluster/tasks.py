@@ -41,7 +41,7 @@ def run(
     """
     joined = ray.is_initialized()
     if not joined:
-        _join(address)
+        join(address)
     # A worker ends with its job: memory and environment of one are not those of the next.
     task = ray.remote(num_cpus=cores, max_retries=0, max_calls=1)(work)
     running: dict[Any, _Running] = {}
@@ -65,10 +65,15 @@ def run(
         for reference in running:
             ray.cancel(reference, force=True)
         if not joined:
-            ray.shutdown()
+            leave()
 
 
-def _join(address: str) -> None:
+def join(address: str) -> int:
+    """Join the cluster, until `leave`; how many jobs of a core each it runs at once.
+
+    Raises:
+        BuildError: the cluster cannot be reached.
+    """
     known = address or os.environ.get("RAY_ADDRESS", "")
     # One of this machine alone needs no page to look at it.
     options = {"address": known} if known else {"address": "local", "include_dashboard": False}
@@ -77,6 +82,12 @@ def _join(address: str) -> None:
     except Exception as error:
         what = f"Ray cannot be reached: {' '.join(str(error).split())[:200]}"
         raise BuildError(what, where=address, mend="start it, or ask for processes") from error
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def leave() -> None:
+    """Leave the cluster; one of this machine alone ends."""
+    ray.shutdown()
 
 
 def _answer(reference: Any) -> tuple[Any, Exception | None]:
