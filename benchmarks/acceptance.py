@@ -14,12 +14,10 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,23 +149,9 @@ def installed(show: Show, name: str, archive: Path, python: Path, work: Path) ->
 
 @contextlib.contextmanager
 def served(python: Path, root: Path) -> Generator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [python, "-m", "llmdeploy", "serve", root, "--port", str(port)]
-    process = subprocess.Popen([str(word) for word in command])
-    try:
-        for _ in range(1200):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready").close()
-                break
-            assert process.poll() is None, "the server has ended"
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-        process.terminate()
-        assert process.wait(60) == 0, "the server did not end as it should"
-    finally:
-        process.kill()
+    command = [str(python), "-m", "llmdeploy", "serve", str(root)]
+    with on_ray.answering(command) as address:
+        yield address
 
 
 def asked_by_triton(show: Show, name: str, python: Path, root: Path) -> None:

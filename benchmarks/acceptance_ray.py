@@ -48,12 +48,19 @@ def nodes() -> Generator[str]:
 @contextlib.contextmanager
 def served(cluster: str, root: Path) -> Generator[str]:
     """`llmdeploy serve ROOT --ray --stages 2`; the address that it answers at."""
+    options = ["--ray", "--ray-address", cluster, "--stages", "2", "--threads", "1"]
+    command = [sys.executable, "-m", "llmdeploy", "serve", str(root), *options]
+    with answering(command) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def answering(command: list[str]) -> Generator[str]:
+    """A server by its command, once it is ready; the address that it answers at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "llmdeploy", "serve", str(root), "--port", port, "--ray"]
-    options = ["--ray-address", cluster, "--stages", "2", "--threads", "1"]
-    process = subprocess.Popen([*command, *options])
+    process = subprocess.Popen([*command, "--port", port])
     try:
         for _ in range(3000):
             with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ from .checkpoint import locate, read_json
 from .config import load
 from .config_text import text
 from .paths import PREFIX, resolve
+from .workspace import write_text
 
 #: The end of an architecture's name -> its task.
 _TASKS: Mapping[str, str] = {
@@ -167,12 +168,8 @@ def _named(checkpoint: str, folder: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_text(path, text)
     except OSError as error:
         mend = "mend the permissions, or pass --config FILE"
         raise Error(f"cannot write: {error.strerror}", where=path, mend=mend) from error
-    finally:
-        part.unlink(missing_ok=True)

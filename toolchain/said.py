@@ -5,14 +5,13 @@ before it on the path were told, unless the configuration has been changed since
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .config import Config
-from .workspace import digest_of
+from .workspace import digest_of, plain, write_json
 
 FILE = "said.json"
 #: The verbs in the order of the path; `release` is all of it, by the file alone.
@@ -42,9 +41,7 @@ class Said:
         kept = _read(workspace, self.config)
         options = {name: value for name, value in self.options.items() if value is not None}
         told = {"config": self.config, "verbs": {**kept, self.verb: options}}
-        part = workspace / f".{FILE}.part"
-        part.write_text(json.dumps(told, default=str, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, workspace / FILE)
+        write_json(workspace / FILE, plain(told))
 
 
 def digest(config: Config) -> str:

@@ -219,10 +219,23 @@ def _files(folder: Path) -> list[Path]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON for people and machines, replacing the file in one step."""
+    """Write JSON for people and machines, as `write_text`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader finds the old one or the new.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        # A lone surrogate in a file name must not cost the report.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ... import Error, __version__
 from ..jobs import Place
 from ..machine import machine
-from ..workspace import write_json
+from ..workspace import write_json, write_text
 from .outcome import Outcome, Verdict
 from .plan import Cell
 
@@ -97,9 +97,7 @@ def write(table: Table, root: Path) -> tuple[Path, ...]:
     plain = json.loads(json.dumps(table.plain(), default=str))
     try:
         write_json(root / JSON, plain)
-        part = root / f".{HTML}.part"
-        part.write_text(page(plain), encoding="utf-8", errors="backslashreplace")
-        part.replace(root / HTML)
+        write_text(root / HTML, page(plain))
     except OSError as error:
         mend = "free space or mend the permissions"
         raise Error(f"cannot write: {error.strerror}", where=root, mend=mend) from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ... import Error
+from ..workspace import write_text
 from .html import page
 from .junit import junit
 from .markdown import markdown
@@ -22,19 +23,8 @@ def write(report: Report, folder: Path) -> tuple[Path, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, texts, strict=True):
-            replace_file(path, text)
+            write_text(path, text)
     except OSError as error:
         mend = "free space or mend the permissions"
         raise Error(f"cannot write: {error.strerror}", where=folder, mend=mend) from error
     return paths
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file in one step; raises OSError."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        # A lone surrogate in a file name must not cost the report.
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -7,10 +7,9 @@ from pathlib import Path
 from ... import Error
 from ..release import Outcome, verify
 from ..report.tuning import Tuning
-from ..report.writing import replace_file
 from ..run import Run
 from ..stages import float_engine
-from ..workspace import Workspace, digest_of
+from ..workspace import Workspace, digest_of, write_text
 from . import advice as rules
 from .advising import Advised, Request, plain_run
 from .clock import Clock
@@ -195,7 +194,7 @@ def _write(made: Tuning, root: Path) -> tuple[Path, ...]:
         for path, text in zip(
             paths, (made.model_dump_json(indent=2) + "\n", page(made)), strict=True
         ):
-            replace_file(path, text)
+            write_text(path, text)
     except OSError as error:
         mend = "free space or mend the permissions"
         raise Error(f"cannot write: {error.strerror}", where=root, mend=mend) from error

@@ -9,6 +9,7 @@ from ... import Error
 from ..config import Config, load
 from ..config_text import toml, toml_key
 from ..paths import PREFIX
+from ..workspace import write_text
 from .limits import Limits
 
 #: Keys that hold paths, by section: they are relative to the file's own folder.
@@ -39,16 +40,12 @@ def write(config: Config, path: Path, head: str) -> Config:
     Raises:
         Error: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text(config, path.parent, head), encoding="utf-8")
-        part.replace(path)
+        write_text(path, text(config, path.parent, head))
     except OSError as error:
         mend = "mend the permissions, or pass --output FILE"
         raise Error(f"cannot write: {error.strerror}", where=path, mend=mend) from error
-    finally:
-        part.unlink(missing_ok=True)
     return load(path)
 
 
