@@ -75,6 +75,10 @@ def groups(model: ir.Model) -> tuple[tuple[Group, ...], tuple[Left, ...]]:
 def _group(node: ir.Node) -> Group:
     source = node.inputs[0]
     assert source is not None
+    if not is_constant(node.inputs[1]):
+        raise LostError(
+            "its weight is read through a Transpose: an embedding's, or `fold` was not run"
+        )
     width = source.shape[-1] if source.shape is not None else None
     if not isinstance(width, int):
         raise LostError("the width of its input is not known")

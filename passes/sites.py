@@ -159,7 +159,7 @@ def layer_of(node: ir.Node) -> Layer:
 
 def _refused(node: ir.Node, k: int, n: int) -> str:
     if not is_constant(node.inputs[1]):
-        return "its weight is an embedding's too"
+        return "its weight is read through a Transpose: an embedding's, or `fold` was not run"
     if k < MIN_DIM or n < MIN_DIM:
         return f"K or N under {MIN_DIM}: slower with Q/DQ"
     if n >= HEAD_RATIO * k and _is_head(node):

@@ -210,6 +210,21 @@ def test_a_block_goes_whole_and_leaves_its_bias() -> None:
     np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
 
 
+def test_a_weight_that_is_read_turned_is_left_alone() -> None:
+    """As an export has it before constants are folded, and as an embedding's head has it."""
+    made = model(
+        """agraph (float[b,s,16] x) => (float[b,s,16] y)
+        { h = MatMul(x, up)
+          a = Relu(h)
+          w = Transpose <perm = [1, 0]> (up)
+          y = MatMul(a, w) }"""
+    )
+    turned = next(node for node in made.graph if node.outputs[0].name == "y")
+    found, left = groups(made)
+    assert turned.name not in {each.consumer for each in found}
+    assert "`fold` was not run" in {each.consumer: each.reason for each in left}[turned.name or ""]
+
+
 def test_what_cannot_be_followed_is_named_and_left_alone() -> None:
     found, left = groups(model(NORMED))
     assert not found

@@ -112,6 +112,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta-v2": ("DebertaV2Model", {**WIDE, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
 }  # fmt: skip
 
+#: A router of experts chooses by numbers that have a gradient: refused in one line.
+ROUTED = ("mixtral",)
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(KINDS))
@@ -136,6 +139,11 @@ def test_models_of_many_kinds(
     path, feeds = run.folder("optimize") / "model.onnx", parity_feeds(run)[0]
     program = Program(ir.load(path), "cpu")
     names = [output.name or "" for output in program.model.graph.outputs]
+    if name in ROUTED:
+        with pytest.raises(PassError, match=r"cannot train through \w+.*layers\.0") as caught:
+            program(feeds[0], names)
+        assert "leave" in caught.value.mend
+        return
     total = torch.zeros(())
     for feed, wanted in zip(feeds[:3], replay(path, feeds[:3]), strict=True):
         found = program(feed, names)

@@ -196,10 +196,14 @@ def test_the_command_line_recovers_and_goes_on(
     give_llama: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checkpoint = tiny_bert if kind == "encoder" else give_llama(tmp_path / "checkpoint")
+    checkpoint = (
+        tiny_bert
+        if kind == "encoder"
+        else give_llama(tmp_path / "checkpoint", initializer_range=0.25)
+    )
     config, space = tmp_path / "llmdeploy.toml", tmp_path / "a"
     config.write_text(
-        f'[model]\ncheckpoint = "{checkpoint}"\n[[passes]]\nuse = "clean"\n'
+        f'[model]\ncheckpoint = "{checkpoint}"\n[[passes]]\nuse = "fold"\n'
         '[[passes]]\nuse = "prune"\nneurons = 0.5\nheads = 0.5\nmultiple = 8\n'
         "max-drop = 0.9\n"
         f'[calibration]\nsamples = "{some_texts}"\ncount = 32\nmax-length = 32\n'
