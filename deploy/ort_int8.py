@@ -2,7 +2,7 @@
 
 The neutral graph is symmetric and signed, as TensorRT wants it. ONNX Runtime's fast CPU kernels
 take unsigned activations, so that q becomes q + 128 with zero point 128: the same grid, clamped
-at the same places.
+at the same places. Weights become unsigned as well (`ort_unsigned`).
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .backend import CLOSE, Promise
 from .graph import array, constant, insert, integer, made_by, only_use, replace, scalar
+from .ort_unsigned import unsigned
 
 MICROSOFT = "com.microsoft"
 
@@ -33,9 +34,10 @@ class Activation:
 
 @dataclass(frozen=True)
 class Weight:
-    """A quantised weight [K, N], its scale [N] or [], its zero point unless 0, its bias [N]."""
+    """A quantised weight: [K, N] or turned, its scale [N] or [], zero point, and bias [N]."""
 
     values: ir.Value
+    turned: bool
     scale: ir.Value
     zero: ir.Value | None
     bias: ir.Value | None
@@ -43,11 +45,14 @@ class Weight:
 
 @dataclass
 class Shared:
-    """What a graph needs once: zero points, and one QuantizeLinear a tensor and scale."""
+    """What a graph needs once: zero points, weights, one QuantizeLinear a tensor and scale."""
 
     zeros: dict[int, ir.Value] = field(default_factory=dict[int, ir.Value])
     quantized: dict[tuple[int, float | None, int], ir.Value] = field(
         default_factory=dict[tuple[int, float | None, int], ir.Value]
+    )
+    weights: dict[tuple[int, bool], ir.Value] = field(
+        default_factory=dict[tuple[int, bool], ir.Value]
     )
 
 
@@ -69,17 +74,17 @@ class IntegerMatMul(ir.passes.InPlacePass):
 def _lower(graph: ir.Graph, node: ir.Node, shared: Shared) -> bool:
     if node.domain or node.op_type not in ("MatMul", "Gemm") or not _plain(node):
         return False
-    activation, weight = _activation(node.inputs[0]), _weight(graph, node)
+    activation, weight = _activation(node.inputs[0]), _weight(node)
     if activation is None or weight is None:
         return False
     last = node if weight.bias is None else _adder(node)
     inputs = [
         _quantized(graph, node, activation, shared),
-        weight.values,
+        _unsigned(graph, weight, shared),
         activation.scale,
         weight.scale,
         _zero(graph, activation.zero, shared),
-        weight.zero,
+        _weight_zero(graph, weight, shared),
         weight.bias,
     ]
     out = last.outputs[0]
@@ -151,7 +156,7 @@ def _kind(node: ir.Node) -> str:
     return ir.DataType(stated).name.lower() if stated else "uint8"
 
 
-def _weight(graph: ir.Graph, node: ir.Node) -> Weight | None:
+def _weight(node: ir.Node) -> Weight | None:
     """The constant weight of a MatMul or Gemm; its scale is per column or per tensor."""
     back = made_by(node.inputs[1], "DequantizeLinear")
     values = constant(back.inputs[0]) if back else None
@@ -162,8 +167,7 @@ def _weight(graph: ir.Graph, node: ir.Node) -> Weight | None:
         or values.dtype.name not in ("int8", "uint8")
     ):
         return None
-    source, scale = back.inputs[0], back.inputs[1]
-    steps, zeros = constant(scale), constant(back.inputs[2]) if len(back.inputs) > 2 else None
+    source, scale, steps = back.inputs[0], back.inputs[1], constant(back.inputs[1])
     turned = node.op_type == "Gemm" and integer(node, "transB", 0) == 1
     column = 0 if turned else 1
     if source is None or scale is None or steps is None or steps.dtype != np.float32:
@@ -172,10 +176,8 @@ def _weight(graph: ir.Graph, node: ir.Node) -> Weight | None:
         return None
     if steps.size > 1 and integer(back, "axis", 1) % 2 != column:
         return None
-    if turned:
-        source = array(graph, f"{source.name}.transposed", values.T)
-    zero = back.inputs[2] if zeros is not None and zeros.any() else None
-    return Weight(source, scale, zero, _bias(node, values.shape[column]))
+    zero = back.inputs[2] if len(back.inputs) > 2 else None
+    return Weight(source, turned, scale, zero, _bias(node, values.shape[column]))
 
 
 def _bias(node: ir.Node, columns: int) -> ir.Value | None:
@@ -217,3 +219,20 @@ def _zero(graph: ir.Graph, zero: int, shared: Shared) -> ir.Value:
     if zero not in shared.zeros:
         shared.zeros[zero] = array(graph, f"zero_point.{zero}", np.array(zero, np.uint8))
     return shared.zeros[zero]
+
+
+def _unsigned(graph: ir.Graph, weight: Weight, shared: Shared) -> ir.Value:
+    key = (id(weight.values), weight.turned)
+    if key not in shared.weights:
+        shared.weights[key] = unsigned(graph, weight.values, turned=weight.turned)
+    return shared.weights[key]
+
+
+def _weight_zero(graph: ir.Graph, weight: Weight, shared: Shared) -> ir.Value:
+    """The zero point of the unsigned weight: one number where it can be, for that is faster."""
+    given, levels = constant(weight.zero), constant(weight.values)
+    moved = 128 if levels is not None and levels.dtype == np.int8 else 0
+    points = np.zeros(1, np.int16) if given is None else given.astype(np.int16)
+    if (points == points.flat[0]).all():
+        return _zero(graph, int(points.flat[0]) + moved, shared)
+    return array(graph, f"{weight.values.name}.zero_point", (points + moved).astype(np.uint8))

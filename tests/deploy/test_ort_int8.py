@@ -64,6 +64,54 @@ def test_the_grid_is_the_same_at_both_ends() -> None:
     np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_products_are_not_cut_off(sign: int) -> None:
+    """Where a processor lacks a dot product of bytes, uint8 by int8 ends at 32,767 for two."""
+    model = matmul(64, 16)
+    model.graph.initializers["w"].const_value = ir.tensor(np.full((64, 16), 127 * sign, np.int8))
+    x = {"x": np.full((1, 3, 64), 9.0, np.float32)}
+    before = evaluate(model, x)
+    assert IntegerMatMul()(model).modified
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+def test_a_weight_that_two_layers_share_is_stored_once() -> None:
+    weight, scale = quantized(normal(8, 8), axis=1)
+    text = f"""{HEAD}g (float[N,8] x, int8[8,8] w, float[8] ws) => (float[N,8] y)
+      <float s = {{0.02}}, int8 z = {{0}}> {{
+        wd = DequantizeLinear<axis = 1>(w, ws)
+        q0 = QuantizeLinear(x, s, z)
+        d0 = DequantizeLinear(q0, s, z)
+        h = MatMul(d0, wd)
+        q1 = QuantizeLinear(h, s, z)
+        d1 = DequantizeLinear(q1, s, z)
+        y = MatMul(d1, wd)
+      }}"""
+    model = parse(text, {"w": weight, "ws": scale})
+    before = evaluate(model, {"x": normal(5, 8)})
+    IntegerMatMul()(model)
+    matrices = [each for each in model.graph.initializers.values() if len(each.shape or ()) == 2]
+    assert len(matrices) == 1
+    np.testing.assert_allclose(evaluate(model, {"x": normal(5, 8)})[0], before[0], **TOLERANCE)
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_zero_points_of_weights_move_with_them(by_column: bool) -> None:
+    zeros = np.arange(-8, 8, dtype=np.int8) if by_column else np.full(16, 5, np.int8)
+    weight, scale = quantized(normal(8, 16), axis=1)
+    text = f"""{HEAD}g (float[N,8] x, int8[8,16] w, float[16] ws, int8[16] wz) => (float[N,16] y)
+      <float s = {{0.02}}, int8 z = {{0}}> {{
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws, wz)
+        y = MatMul(d, wd)
+      }}"""
+    model = parse(text, {"w": weight, "ws": scale, "wz": zeros})
+    before = evaluate(model, {"x": normal(5, 8)})
+    assert IntegerMatMul()(model).modified
+    np.testing.assert_allclose(evaluate(model, {"x": normal(5, 8)})[0], before[0], **TOLERANCE)
+
+
 def test_query_key_and_value_share_one_quantize() -> None:
     columns = 16
     weight, scale = quantized(normal(8, columns), axis=1)
