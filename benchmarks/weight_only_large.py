@@ -1,12 +1,14 @@
 """Memory of rounding the weights of an 8B-shaped checkpoint: random, bfloat16, tensor by tensor.
 
-    python benchmarks/weight_only_large.py [--layers 32] [--method rtn|gptq] [--json]
+    python benchmarks/weight_only_large.py [--layers 32] [--precision w8|int4]...
+        [--method rtn|gptq|auto]... [--json]
 
-A checkpoint of Llama 3.1 8B's shape (16 GB with all 32 layers), its optimised graph and the int4
-graph are made one after the other: 37 GB of disk with 32 layers, 12 GB with 8. Rounding is a
-process of its own, whose peak memory is the figure; it does not depend on the number of layers.
-`gptq` rounds by the moments of made-up rows, since no CPU kernel runs the graph in bfloat16:
-what is measured is memory and time, not accuracy.
+A checkpoint of Llama 3.1 8B's shape (16 GB with all 32 layers), its optimised graph and the
+rounded graph are made one after the other: 37 GB of disk with 32 layers, 12 GB with 8. Rounding is
+a process of its own, whose peak memory is the figure; it does not depend on the number of layers.
+int4 is of blocks of 32 with zero points, w8 of a scale an output, as `build` makes them. `gptq` and
+`auto` round by the moments of made-up rows, since no CPU kernel runs the graph in bfloat16: what is
+measured is memory and time, not accuracy.
 """
 
 import argparse
@@ -37,13 +39,15 @@ LLAMA = {
     "dtype": "bfloat16",
 }
 ROWS = 2048
+METHODS = ("rtn", "gptq", "auto")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--method", action="append", choices=("rtn", "gptq"))
-    parser.add_argument("--child", choices=("make", "rtn", "gptq"), help=argparse.SUPPRESS)
+    parser.add_argument("--precision", action="append", choices=("w8", "int4"))
+    parser.add_argument("--method", action="append", choices=METHODS)
+    parser.add_argument("--child", metavar="WHAT", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -113,15 +117,17 @@ def make(root: Path, layers: int) -> None:
     shutil.rmtree(folder)
 
 
-def quantize(root: Path, method: str) -> None:
+def quantize(root: Path, what: str) -> None:
     from llmdeploy.passes import load
     from llmdeploy.passes.sites import find
-    from llmdeploy.toolchain.weight_only import making, rounds, streaming
+    from llmdeploy.toolchain.weight_only import making, rounds, stage, streaming
 
-    recipe, folder = making.Recipe(4, 32, method), root / method
+    precision, method = what.split()
+    block, bits = stage.USUAL[precision], making.BITS[precision]
+    recipe, folder = making.Recipe(bits, block, method, moved=bits == 4), root / what
     folder.mkdir()
     samples = rounds.Samples()
-    if method == "gptq":
+    if method != "rtn":
         rounds.measure = lambda *_: made_up(find(load(root / "optimize")), streaming)
         samples = rounds.Samples(fit=({},))
         making.Probe = lambda _: None
@@ -170,14 +176,12 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        for method in ("make", *(asked.method or ("rtn",))):
-            figures = child(root, method, asked.layers)
-            name = "export and optimise" if method == "make" else f"int4 {method}"
-            size = sum(p.stat().st_size for p in (root / method).glob("*")) / 1e9
+        precisions, methods = asked.precision or ("int4",), asked.method or ("rtn",)
+        for what in ("make", *(f"{bits} {how}" for bits in precisions for how in methods)):
+            figures = child(root, what, asked.layers)
+            name = "export and optimise" if what == "make" else what
             found.append({"model": f"8B, {asked.layers} layers", "method": name, **figures})
-            if size:
-                found[-1]["size_gb"] = size
-            shutil.rmtree(root / method, ignore_errors=True)
+            shutil.rmtree(root / what, ignore_errors=True)
             show = (f"{key} {value:.3g}" for key, value in figures.items())
             out = sys.stderr if asked.json else sys.stdout
             print(f"{found[-1]['model']}  {name:20} {'  '.join(show)}", file=out, flush=True)

@@ -4,7 +4,7 @@ x @ w = (x / s) @ (s w): the scale s of a channel is a power of its mean size, a
 the one whose rounded weights err least at the output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,19 +36,24 @@ class Sharing:
 
 
 def scales(
-    weights: Sequence[Matrix], moments: SecondMoments, grids: Sequence[Grid], sharing: Sharing
+    weights: Iterable[Matrix], moments: SecondMoments, grids: Sequence[Grid], sharing: Sharing
 ) -> tuple[Vector, float] | None:
     """The scale [k] of an activation's channels and its power; None where none is of use."""
     size = np.maximum(sharing.of(moments.size), 1e-8)
-    weights = [weight[:, :: max(1, weight.shape[1] // COLUMNS)] for weight in weights]
-    best, least = None, _error(weights, moments, grids, np.ones_like(size))
+    few = list(map(_few, weights))
+    best, least = None, _error(few, moments, grids, np.ones_like(size))
     for power in POWERS:
         scale = size ** np.float32(power)
         scale = scale / np.sqrt(scale.max() * scale.min())
-        error = _error(weights, moments, grids, scale)
+        error = _error(few, moments, grids, scale)
         if error < least:
             best, least = (scale, float(power)), error
     return best
+
+
+def _few(weight: Matrix) -> Matrix:
+    """Some columns of a weight, in memory of their own: the rest may go."""
+    return np.ascontiguousarray(weight[:, :: max(1, weight.shape[1] // COLUMNS)])
 
 
 def _error(

@@ -19,7 +19,7 @@ from llmdeploy.toolchain.run import Run
 from llmdeploy.toolchain.verbs import one_precision
 from llmdeploy.toolchain.weight_only.making import quantize
 from llmdeploy.toolchain.weight_only.packed import packed
-from llmdeploy.toolchain.weight_only.rounding import Recipe
+from llmdeploy.toolchain.weight_only.recipe import Recipe
 from llmdeploy.toolchain.weight_only.rounds import Samples
 from llmdeploy.toolchain.weight_only.stage import recipe_of
 from llmdeploy.toolchain.workspace import Workspace

@@ -15,7 +15,7 @@ from ...passes.smooth import Smooth
 from ...passes.weight_only import Blocks, WeightOnly
 from ..replay import Probe
 from .packed import Scratch
-from .rounding import Recipe
+from .recipe import Recipe
 from .rounds import Made, Rounds, Samples
 from .table import Loss, table
 

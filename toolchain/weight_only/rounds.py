@@ -1,21 +1,29 @@
 """The model's layers rounded, activation by activation, their weights read one at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
-from ...calibration import Feed, side_by_side
+from ...calibration import Feed, one_thread, side_by_side
 from ...calibration.awq import Sharing
 from ...calibration.blockwise import Grid, Matrix, fitting
 from ...passes.sites import Layer, Site, by_name
 from ...passes.weight_only import Blocks, matrix, stored
 from .packed import Scratch
-from .rounding import Case, Choice, Recipe, Rounding, chosen, plain
+from .recipe import Case, Choice, Recipe, Rounding
+from .rounding import chosen, plain
 from .streaming import Measured, measure
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+#: Elements of the weights that read one activation from which on it is rounded alone, its columns
+#: side by side: two such at a time would take twice the memory.
+LARGE = 1 << 24
 #: Where the scale of an activation goes without a node of its own.
 EXACT = ("norm", "gain", "weight")
 
@@ -53,33 +61,43 @@ class Rounds:
         """All layers, no samples asked."""
 
         def of_one(site: Site) -> Choice:
-            return plain(self._case(site, tuple(map(self._matrix, site.layers))))
+            return plain(self._case(site))
 
-        for site, choice in zip(self._sites, side_by_side(of_one, self._sites), strict=True):
+        for site, choice in zip(self._sites, self._work(of_one, self._sites), strict=True):
             self._take(site, choice)
+            del choice  # its levels are on disk: the next one's take their place
         return self.made
 
     def by_samples(self, model: Path, folder: Path, samples: Samples) -> Made:
         """All layers, by what their activations are on the samples."""
         given = (samples.fit, samples.held_out, samples.mask)
         measured = measure(model, folder, self._sites, *given)
-        for site, choice in side_by_side(self._chosen, measured):
+        for site, choice in self._work(self._chosen, measured):
             self._take(site, choice)
+            del choice
         return self.made
 
+    def _work(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """`work` of each item in order, side by side unless that takes too much memory."""
+        if max(sum(each.k * each.n for each in site.layers) for site in self._sites) <= LARGE:
+            yield from side_by_side(work, items)
+            return
+        with one_thread():
+            yield from map(work, items)
+
     def _chosen(self, each: Measured) -> tuple[Site, Choice]:
-        case = self._case(each.site, tuple(map(self._matrix, each.site.layers)))
-        sharing = self._sharing(each.site)
+        case, sharing = self._case(each.site), self._sharing(each.site)
         return each.site, chosen(case, each.fit, each.held_out, self._recipe, sharing)
 
     def _matrix(self, layer: Layer) -> Matrix:
         return matrix(self._nodes[layer.node])
 
-    def _case(self, site: Site, weights: tuple[Matrix, ...]) -> Case:
+    def _case(self, site: Site) -> Case:
         value = self._nodes[site.layers[0].node].inputs[1]
         dtype = (value.dtype if value is not None else None) or ir.DataType.FLOAT
         grids = tuple(self._grid(layer) for layer in site.layers)
-        return Case(weights, grids, np.dtype(dtype.numpy()))
+        reads = tuple(partial(self._matrix, layer) for layer in site.layers)
+        return Case(reads, grids, np.dtype(dtype.numpy()))
 
     def _grid(self, layer: Layer) -> Grid:
         return Grid(self._recipe.bits, fitting(layer.k, self._recipe.block), self._recipe.moved)

@@ -11,7 +11,7 @@ from ...passes.sites import Layer, Site
 from ..int8 import loss
 from ..int8.table import decibels
 from ..replay import replay
-from .rounding import Choice, Recipe, Rounding
+from .recipe import Choice, Recipe, Rounding
 
 #: Held-out batches that the outputs are compared on, at most.
 BATCHES = 4
