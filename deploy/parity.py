@@ -58,8 +58,8 @@ def compare(
 ) -> Parity:
     """Compare a candidate's outputs with a reference's, feed by feed.
 
-    `valid` gives, feed by feed, a bool mask over the leading axes of the outputs it names; what
-    it excludes (padding) is not compared.
+    `valid` gives, feed by feed, a bool mask over the leading axes of the outputs it names, an axis
+    of 1 for all of that axis; what it excludes (padding) is not compared.
 
     Raises:
         ParityError: there is nothing to compare, or a mask does not fit.
@@ -119,9 +119,11 @@ def _rows(results: Sequence[Outputs], masks: Sequence[Outputs]) -> list[dict[str
 def _valid(array: NDArray[Any], mask: NDArray[Any] | None) -> NDArray[Any]:
     if mask is None:
         return array
-    if array.shape[: mask.ndim] != mask.shape:
-        raise ParityError(f"a mask of shape {mask.shape} does not fit {array.shape}")
-    return array[mask.astype(bool)]
+    try:
+        whole = np.broadcast_to(mask.astype(bool), array.shape[: mask.ndim])
+    except ValueError as error:
+        raise ParityError(f"a mask of shape {mask.shape} does not fit {array.shape}") from error
+    return array[whole]
 
 
 def _non_finite(reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> str:

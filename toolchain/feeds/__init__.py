@@ -9,14 +9,14 @@ import numpy as np
 
 from ... import ConfigError
 from ...deploy.backend import Feed
-from ...deploy.signature import Signature
+from ...deploy.signature import Signature, Tensor
 from ..choosing import profile_of
 from ..run import Run
 from .chain import Chain
 from .corners import corners
 from .drawing import draw
 from .encoding import Texts, textual
-from .rolling import keeps_cache
+from .rolling import PRESENT, keeps_cache
 
 #: What parity is measured on where no samples are named: plain public sentences.
 SENTENCES = (
@@ -195,7 +195,8 @@ def logit_names(run: Run, graph: str = "") -> tuple[str, ...]:
 def valid(run: Run, feeds: Sequence[Feed], graph: str = "") -> list[dict[str, Any]]:
     """Which places of the per-token outputs are real tokens, a bool array an output and feed.
 
-    A mask that covers a cache too ends with this feed's tokens.
+    A mask that covers a cache too ends with this feed's tokens, and marks the places of a cache
+    [batch, heads, total, width]: what a padded place holds is never read.
     """
     known = signature(run, graph)
     mask, ids = known.input("attention_mask"), known.input("input_ids")
@@ -203,12 +204,20 @@ def valid(run: Run, feeds: Sequence[Feed], graph: str = "") -> list[dict[str, An
         return [{} for _ in feeds]
     tokens = ids or mask
     names = [each.name for each in known.outputs if each.shape[:2] == tokens.shape]
+    kept = [each.name for each in known.outputs if _is_cache(each, mask)]
     marks: list[dict[str, Any]] = []
     for feed in feeds:
         width = feed[tokens.name].shape[-1]
-        real = np.asarray(feed[mask.name]).astype(bool)[..., -width:]
-        marks.append(dict.fromkeys(names, real))
+        real = np.asarray(feed[mask.name]).astype(bool)
+        caches = dict.fromkeys(kept, real[:, None])
+        marks.append(caches | dict.fromkeys(names, real[..., -width:]))
     return marks
+
+
+def _is_cache(tensor: Tensor, mask: Tensor) -> bool:
+    """Whether a tensor holds keys or values of every place that the mask marks."""
+    shape = tensor.shape
+    return tensor.role.startswith(PRESENT) and len(shape) == 4 and shape[::2] == mask.shape
 
 
 def assets(folder: Path) -> list[Path]:
