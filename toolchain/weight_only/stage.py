@@ -14,7 +14,7 @@ from ..stages import each, sample_options, samples_digest
 from ..versions import GRAPH, RUNTIME
 from ..workspace import Stage
 from .making import BITS, quantize
-from .rounding import Recipe
+from .recipe import Recipe
 from .rounds import Samples
 
 #: What `block = "auto"` is, by precision: a scale an output costs w8 next to nothing.
