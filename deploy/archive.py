@@ -2,7 +2,8 @@
 
 An archive is one Zstandard stream of the plainest tar there is: regular files in a fixed order,
 no folders, no links, no extension headers. `tar --zstd -x` reads it, and there is little in it
-that a hostile writer could use.
+that a hostile writer could use. Files with many zeros, which are sparse weights, lie in it packed
+(`zeros.py`): entries of the type Z, their real size ahead, which tar knows nothing of.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import BinaryIO
 import zstandard
 
 from .. import BundleError
+from . import zeros
 from .names import Names, problem
 
 BLOCK = tarfile.BLOCKSIZE
@@ -23,6 +25,8 @@ CHUNK = 1 << 20
 LEVEL = 9
 #: Zstandard's window: how far back the stream may refer, and so the memory that reading takes.
 WINDOW_LOG = 27
+#: The type of an entry that is packed, and the bytes of the number ahead of it.
+PACKED, AHEAD = b"Z", 8
 
 Source = Path | bytes
 
@@ -94,20 +98,33 @@ def _write(stream: zstandard.ZstdCompressionWriter, name: str, source: Source) -
         return
     if source.is_symlink() or not source.is_file():
         raise BundleError("only plain files are packed", where=source)
-    size = left = source.stat().st_size
-    stream.write(_header(name, size))
-    with source.open("rb") as file:
-        while left and (chunk := file.read(min(CHUNK, left))):
-            stream.write(chunk)
-            left -= len(chunk)
-        if left or file.read(1):
-            raise BundleError("the file changed while it was packed", where=source)
+    real, packed = source.stat().st_size, zeros.worth(source)
+    if packed is None:
+        size, ahead, chunks = real, b"", _plain(source)
+        stream.write(_header(name, size))
+    else:
+        size, ahead, chunks = AHEAD + packed, real.to_bytes(AHEAD, "little"), zeros.squeezed(source)
+        stream.write(_header(name, size, PACKED) + ahead)
+    left = size - len(ahead)
+    for chunk in chunks:
+        left -= len(chunk)
+        if left < 0:
+            break
+        stream.write(chunk)
+    if left or source.stat().st_size != real:
+        raise BundleError("the file changed while it was packed", where=source)
     stream.write(_padding(size))
 
 
-def _header(name: str, size: int) -> bytes:
+def _plain(source: Path) -> Generator[bytes]:
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = size, 0o644, 0
+    info.size, info.mode, info.mtime, info.type = size, 0o644, 0, kind
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
 
 
@@ -117,10 +134,15 @@ def _padding(size: int) -> bytes:
 
 @dataclass
 class Entry:
-    """One file of an archive; its bytes are read before the next entry is asked for."""
+    """One file of an archive; its bytes are read before the next entry is asked for.
+
+    `stored` are the bytes that it has in the archive, more or fewer than `size` where it is packed.
+    """
 
     name: str
     size: int
+    stored: int
+    packed: bool
     stream: BinaryIO
     archive: Path
 
@@ -128,17 +150,24 @@ class Entry:
         """Its bytes, a mebibyte at a time.
 
         Raises:
-            BundleError: the archive ends before they do.
+            BundleError: the archive ends before they do, or they are not packed as they should be.
         """
-        left = self.size
-        while left:
-            chunk = _exactly(self.stream, min(CHUNK, left), self.archive)
-            left -= len(chunk)
-            yield chunk
-        if any(_exactly(self.stream, -self.size % BLOCK, self.archive)):
-            raise BundleError(
-                "something is hidden behind a file", where=f"{self.archive}: {self.name}"
-            )
+        left = self.stored - (AHEAD if self.packed else 0)
+        where = f"{self.archive}: {self.name[:120]}"
+
+        def read(size: int) -> bytes:
+            nonlocal left
+            if size > left:
+                raise BundleError("a packed file is cut short", where=where)
+            left -= size
+            return _exactly(self.stream, size, self.archive)
+
+        if self.packed:
+            yield from zeros.restored(read, self.size, where)
+        while left and not self.packed:
+            yield read(min(CHUNK, left))
+        if left or any(_exactly(self.stream, -self.stored % BLOCK, self.archive)):
+            raise BundleError("something is hidden behind a file", where=where)
 
 
 @contextmanager
@@ -165,10 +194,14 @@ def _entries(stream: BinaryIO, archive: Path) -> Generator[Entry]:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeError, ValueError) as error:
             raise BundleError(f"not a tar header: {error}", where=archive) from error
-        if info.type != tarfile.REGTYPE or info.size < 0:
+        packed = info.type == PACKED
+        least = AHEAD if packed else 0
+        if info.type not in (tarfile.REGTYPE, PACKED) or info.size < least:
             what = f"{info.name[:120]!r} is not a plain file (type {info.type!r})"
             raise BundleError(what, where=archive)
-        yield Entry(info.name, info.size, stream, archive)
+        ahead = int.from_bytes(_exactly(stream, least, archive), "little")
+        size = ahead if packed else info.size
+        yield Entry(info.name, size, info.size, packed, stream, archive)
     if any(_exactly(stream, BLOCK, archive)) or stream.read(1):
         raise BundleError("data after the end of the archive", where=archive)
 
