@@ -1,14 +1,15 @@
 """Compression of a model larger than the memory it may take: the 1.1B float32 Llama, random.
 
-    python benchmarks/compress_large.py [prune sparsify low-rank prune-wanda sparsify-wanda]
+    python benchmarks/compress_large.py [prune sparsify low-rank prune-wanda sparsify-wanda layers]
         [--layers 22] [--rows 4] [--tokens 128] [--keep DIR] [--json]
 
 The graph (4.4 GB) is made first, as int8_large.py does; then each pass is carried out by a process
 of its own, whose peak of resident memory is the figure: a fifth of all neurons removed and the rest
 corrected, two of four weights zero by SparseGPT, a fifth of the parameters gone into thin factors.
 `prune-wanda` and `sparsify-wanda` choose by Wanda instead, in a fraction of the time; the former is
-corrected all the same. Loss is that of the stage, on held-out tokens. Weights and tokens are
-random: what is measured is memory and time, and no loss says anything of a real model.
+corrected all the same. `layers` takes a fifth of the whole layers, uncorrected. Loss is that of the
+stage, on held-out tokens. Weights and tokens are random: what is measured is memory and time, and
+no loss says anything of a real model.
 """
 
 import argparse
@@ -31,10 +32,11 @@ PASSES: dict[str, dict[str, Any]] = {
     "prune-wanda": {**FIFTH, "method": "wanda"},
     "sparsify": {"use": "sparsify", "max_drop": 1e9},
     "sparsify-wanda": {"use": "sparsify", "method": "wanda", "max_drop": 1e9},
+    "layers": {"use": "prune", "layers": 0.2, "correct": False, "max_drop": 0.99},
     "low-rank": {"use": "low-rank", "ratio": 0.2, "multiple": 64, "max_drop": 1e9},
 }
 #: Those that are asked for by name alone.
-CHEAPER = ("prune-wanda", "sparsify-wanda")
+CHEAPER = ("prune-wanda", "sparsify-wanda", "layers")
 BATCHES = 4
 
 

@@ -3,22 +3,22 @@
 As SLEB does (arXiv 2402.09025); what a layer added is replaced by its mean over the samples.
 """
 
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from ... import ConfigError
 from ...passes.coupling import Group
 from ...passes.remove import droppable
 from .known import Known
+from .skipping import Layer, Skips
 from .subject import Plan, Subject
-from .trial import Changed, Trial
 
-#: A layer: its attention and the neurons behind it.
-Layer = tuple[Group, Group]
+KINDS = ("heads", "neurons")
 
 
 def layers_of(model: ir.Model, groups: Sequence[Group]) -> tuple[list[Layer], int]:
@@ -26,9 +26,6 @@ def layers_of(model: ir.Model, groups: Sequence[Group]) -> tuple[list[Layer], in
     pairs = [pair for pair in pairwise(groups) if (pair[0].kind, pair[1].kind) == KINDS]
     free = [pair for pair in pairs if all(droppable(model, each) for each in pair)]
     return free, len(pairs)
-
-
-KINDS = ("heads", "neurons")
 
 
 def without(
@@ -49,29 +46,16 @@ def without(
             f"{count} of {whole} layers cannot go: {len(free)} can be left out",
             where="[[passes]] layers",
         )
-    gone: dict[str, Changed] = {}
-    plan, losses = dict[str, tuple[int, ...]](), list[float]()
-    with Trial(subject, [each.consumer for pair in free for each in pair]) as trial:
+    gone, losses = list[int](), list[float]()
+    with tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside:
+        skips = Skips(subject, model, free, known, Path(aside))
         started = time.perf_counter()
         while len(losses) < count:
-            tried = [(trial.loss({**gone, **_none(pair, known)}), at, pair)
-                     for at, pair in enumerate(free)]  # fmt: skip
+            tried = sorted((loss, at) for at, loss in skips.losses(gone).items())
             a_round = (time.perf_counter() - started) / (1 + len(losses))
             left = minutes * 60 - (time.perf_counter() - started)
             at_once = max(1, round((count - len(losses)) / max(1.0, left / a_round)))
-            for loss, _, pair in sorted(tried)[: min(at_once, count - len(losses))]:
-                gone |= _none(pair, known)
-                plan |= {each.consumer: () for each in pair}
-                free.remove(pair)
+            for loss, at in tried[: min(at_once, count - len(losses))]:
+                gone.append(at)
                 losses.append(loss)
-    return plan, losses
-
-
-def _none(pair: Layer, known: Known) -> Mapping[str, Changed]:
-    """A layer that adds the same to every token."""
-    made: dict[str, Changed] = {}
-    for group in pair:
-        weight = known.weights[group.consumer]
-        mean = known.means[group.consumer] @ weight
-        made[group.consumer] = (np.zeros(weight.shape, np.float32), mean)
-    return made
+    return {each.consumer: () for at in gone for each in free[at]}, losses

@@ -138,7 +138,7 @@ class Walk:
             weight = refitted(gram, cross, before, every, moments.rows)
             weight = np.zeros_like(weight) if nothing else weight
             mean, target = moments.means()
-            offset = target - mean @ weight - _bias(self.pruned, nodes[name])
+            offset = target - mean @ weight - bias_of(self.pruned, nodes[name])
             made[name] = Refitted(weight.astype(np.float32), offset.astype(np.float32))
         Refit(made)(self.pruned)
 
@@ -166,7 +166,7 @@ def _end(model: ir.Model, name: str) -> str:
     return _name(ending(by_name(model)[name]).outputs[0])
 
 
-def _bias(model: ir.Model, node: ir.Node) -> NDArray[np.float64] | float:
+def bias_of(model: ir.Model, node: ir.Node) -> NDArray[np.float64] | float:
     """The constant bias of a layer as it is."""
     last = ending(node)
     if last is node and node.op_type == "MatMul":
