@@ -1,7 +1,7 @@
 """Accuracy of INT8 beside float and beside the peers, on data nobody was calibrated on.
 
     python benchmarks/int8_accuracy.py [SUBJECT...] [--nncf PYTHON] [--optimum PYTHON]
-        [--preset NAME] [--only-ours] [--json]
+        [--preset NAME] [--pairs true|false] [--only-ours] [--json]
 
 Subjects: minilm (calibrated on STS 2014, scored on STS 2015 by Spearman and by the cosine of its
 embeddings with float's), sst2 (accuracy), banking77 (logistic regression on frozen embeddings),
@@ -41,6 +41,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--nncf", default=os.environ.get("LLMDEPLOY_NNCF"), metavar="PYTHON")
     parser.add_argument("--optimum", default=os.environ.get("LLMDEPLOY_OPTIMUM"), metavar="PYTHON")
     parser.add_argument("--preset", default="balanced", help="of ours: speed, balanced, accuracy")
+    parser.add_argument(
+        "--pairs", default="auto", choices=["auto", "true", "false"], help="of ours"
+    )
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--count", type=int, help="calibration samples")
     parser.add_argument("--max-drop", type=float, default=0.01)
@@ -58,6 +61,7 @@ def release(subject: Subject, root: Path, asked: argparse.Namespace) -> Run:
         calibration=Calibration(
             samples=str(root / "texts.jsonl"),
             count=asked.count or subject.count,
+            pairs="auto" if asked.pairs == "auto" else asked.pairs == "true",
             max_length=subject.max_length,
             max_drop=asked.max_drop,
             preset=asked.preset,

@@ -1,7 +1,7 @@
 """Latency of INT8 beside float and beside ONNX Runtime's own, interleaved in one run.
 
-    python benchmarks/int8_speed.py [--preset NAME] [--threads 2] [--rounds 15] [--workspace DIR]
-        [--json]
+    python benchmarks/int8_speed.py [--preset NAME] [--pairs true|false] [--threads 2] [--rounds 15]
+        [--workspace DIR] [--json]
 
 Without arguments: the MiniLM encoder and the Lee background texts, both from packages. The last
 column but one is the ratio of our own float engine's median to this row's, with its interval.
@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--samples", default="package:gensim/test/test_data/lee_background.cor")
     parser.add_argument("--encoding", default="latin-1")
     parser.add_argument("--preset", default="balanced", help="speed, balanced or accuracy")
+    parser.add_argument("--pairs", default="auto", choices=["auto", "true", "false"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, a shape")
@@ -56,7 +57,10 @@ def build(asked: argparse.Namespace, root: Path) -> dict[str, Path]:
     config = Config(
         model=Model(checkpoint=asked.checkpoint),
         calibration=Calibration(
-            samples=asked.samples, encoding=asked.encoding, preset=asked.preset
+            samples=asked.samples,
+            encoding=asked.encoding,
+            preset=asked.preset,
+            pairs="auto" if asked.pairs == "auto" else asked.pairs == "true",
         ),
         build=Build(precision="int8", options={"onnxruntime": {"threads": asked.threads}}),
     )

@@ -1,6 +1,6 @@
 """From samples to ranges: what INT8 must cover, how channels are smoothed, what it costs."""
 
-from . import ranges
+from . import pairs, ranges
 from .blocks import is_large
 from .case import Case, Choice, Freedom
 from .choosing import choose, covering
@@ -46,6 +46,7 @@ __all__ = [
     "is_large",
     "nearest",
     "one_thread",
+    "pairs",
     "ranges",
     "read_samples",
     "rounded",

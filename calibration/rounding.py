@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .observers import LEVELS
+from .pairs import Room
 
 Matrix = NDArray[np.float32]
 #: A scale is never 0: TensorRT refuses it, and a dead channel needs none.
@@ -54,18 +55,32 @@ class Compensation:
 
 
 def compensated(
-    weight: Matrix, steps: NDArray[np.float32], compensation: Compensation
+    weight: Matrix,
+    steps: NDArray[np.float32],
+    compensation: Compensation,
+    *,
+    paired: bool = False,
 ) -> NDArray[np.int8]:
     """Int8 of a weight [k, n] where later channels make up for the rounding of earlier ones.
 
-    GPTQ, arXiv 2210.17323.
+    GPTQ, arXiv 2210.17323. `paired` keeps neighbours along k within what 16 bits hold (`pairs`).
     """
     order, factor = compensation.order, compensation.factor
     left, levels = weight[order], np.empty(weight.shape, np.int8)
-    width = 64
+    room, width = Room.of(*weight.shape) if paired else None, 64
+
+    def level(row: int) -> Matrix:
+        nearest = np.clip(np.rint(left[row] / steps), -LEVELS, LEVELS)
+        return nearest if room is None else room.take(int(order[row]), nearest)
+
     for start in range(0, len(left), width):
         end = min(start + width, len(left))
-        errors = _block(left, levels, factor, steps, start, end)
+        errors = np.empty((end - start, left.shape[1]), np.float32)
+        for row in range(start, end):
+            levels[row] = (taken := level(row)).astype(np.int8)
+            error = (left[row] - taken * steps) / factor[row, row]
+            left[row:end] -= factor[row, row:end, None] * error
+            errors[row - start] = error
         left[end:] -= factor[start:end, end:].T @ errors
     result = np.empty_like(levels)
     result[order] = levels
@@ -81,21 +96,3 @@ def _factor(second: NDArray[np.float64], damping: float) -> NDArray[Any]:
     except np.linalg.LinAlgError:  # of a signal that rounding drowned, only the variances are left
         lower = np.diag(np.sqrt(np.maximum(damped.diagonal()[::-1], 1e-12)))
     return np.linalg.inv(lower)[::-1, ::-1].copy()
-
-
-def _block(
-    left: Matrix,
-    levels: NDArray[np.int8],
-    factor: Matrix,
-    steps: NDArray[np.float32],
-    start: int,
-    end: int,
-) -> Matrix:
-    errors = np.empty((end - start, left.shape[1]), np.float32)
-    for row in range(start, end):
-        level = np.clip(np.rint(left[row] / steps), -LEVELS, LEVELS)
-        levels[row] = level.astype(np.int8)
-        error = (left[row] - level * steps) / factor[row, row]
-        left[row:end] -= factor[row, row:end, None] * error
-        errors[row - start] = error
-    return errors

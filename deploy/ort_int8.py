@@ -80,11 +80,11 @@ def _lower(graph: ir.Graph, node: ir.Node, shared: Shared) -> bool:
     last = node if weight.bias is None else _adder(node)
     inputs = [
         _quantized(graph, node, activation, shared),
-        _unsigned(graph, weight, shared),
+        levels := _unsigned(graph, weight, shared),
         activation.scale,
         weight.scale,
         _zero(graph, activation.zero, shared),
-        _weight_zero(graph, weight, shared),
+        _weight_zero(graph, weight, levels, shared),
         weight.bias,
     ]
     out = last.outputs[0]
@@ -228,11 +228,16 @@ def _unsigned(graph: ir.Graph, weight: Weight, shared: Shared) -> ir.Value:
     return shared.weights[key]
 
 
-def _weight_zero(graph: ir.Graph, weight: Weight, shared: Shared) -> ir.Value:
-    """The zero point of the unsigned weight: one number where it can be, for that is faster."""
-    given, levels = constant(weight.zero), constant(weight.values)
-    moved = 128 if levels is not None and levels.dtype == np.int8 else 0
+def _weight_zero(
+    graph: ir.Graph, weight: Weight, levels: ir.Value, shared: Shared
+) -> ir.Value | None:
+    """The zero point of levels as they became: none, or one number, where it can be: faster."""
+    before, after = weight.values.dtype, levels.dtype
+    given = constant(weight.zero)
     points = np.zeros(1, np.int16) if given is None else given.astype(np.int16)
+    points += 128 if before != after else 0
+    if after == ir.DataType.INT8:
+        return weight.zero if points.any() else None
     if (points == points.flat[0]).all():
-        return _zero(graph, int(points.flat[0]) + moved, shared)
-    return array(graph, f"{weight.values.name}.zero_point", (points + moved).astype(np.uint8))
+        return _zero(graph, int(points.flat[0]), shared)
+    return array(graph, f"{weight.values.name}.zero_point", points.astype(np.uint8))

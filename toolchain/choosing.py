@@ -144,3 +144,11 @@ def kept(run: Run) -> tuple[str, ...]:
             mend=f"write GRAPH:NODE, GRAPH one of {', '.join(graphs)}",
         )
     return keep
+
+
+def paired(run: Run) -> bool:
+    """Whether INT8 weights have to suit a kernel that adds two products in 16 bits."""
+    asked, backends = run.config.calibration.pairs, run.config.build.backends
+    if asked != "auto":
+        return asked
+    return any(getattr(registry.find("backends", each), "pairs", False) for each in backends)

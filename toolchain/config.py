@@ -79,6 +79,7 @@ class Calibration(Samples):
     method: str = "auto"
     preset: Literal["accuracy", "balanced", "speed"] = "balanced"
     max_drop: float = Field(default=0.01, gt=0, lt=1)
+    pairs: Literal["auto"] | bool = "auto"
     keep: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError, MissingError
-from .choosing import backend_of, divided, kept, make_pass, options_of, profile_of
+from .choosing import backend_of, divided, kept, make_pass, options_of, paired, profile_of
 from .config import CALIBRATED
 from .feeds import (
     assets,
@@ -127,7 +127,7 @@ def calibrate(run: Run) -> Stage:
         "calibrate",
         each(run, work),
         inputs={before.name: before.digest, "samples": samples},
-        options={"precision": precision, **table.model_dump(exclude={"max_drop", "keep"})},
+        options={"precision": precision, **table.model_dump(exclude={"max_drop", "pairs", "keep"})},
         packages=(*GRAPH, *RUNTIME),
     )
 
@@ -137,6 +137,12 @@ def quantize(run: Run) -> Stage:
     before, ranges = slim(run), calibrate(run)
     table, keep = run.config.calibration, kept(run)
     precision = run.config.build.precision
+    options: dict[str, Any] = {
+        "precision": precision,
+        "keep": table.keep,
+        "max_drop": table.max_drop,
+        "pairs": precision == "int8" and paired(run),
+    }
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         from .int8.quantizing import quantize as insert
@@ -149,6 +155,7 @@ def quantize(run: Run) -> Stage:
             precision=precision,
             keep=named(graph, keep),
             max_drop=table.max_drop,
+            paired=options["pairs"],
             feeds=fitted(run, before.name, graph, feeds.held_out),
             mask=mask_name(run, graph),
             logits=logit_names(run, graph),
@@ -158,7 +165,7 @@ def quantize(run: Run) -> Stage:
         "quantize",
         each(run, work),
         inputs={before.name: before.digest, "calibrate": ranges.digest},
-        options={"precision": precision, "keep": table.keep, "max_drop": table.max_drop},
+        options=options,
         packages=(*GRAPH, *RUNTIME),
     )
 
@@ -284,4 +291,6 @@ def _file_digest(path: Path) -> str:
 def sample_options(run: Run) -> dict[str, Any]:
     """What of the configuration decides which samples parity is measured on."""
     table = run.config.calibration
-    return json.loads(table.model_dump_json(exclude={"max_drop", "keep", "method", "preset"}))
+    return json.loads(
+        table.model_dump_json(exclude={"max_drop", "pairs", "keep", "method", "preset"})
+    )

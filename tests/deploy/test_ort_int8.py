@@ -75,6 +75,23 @@ def test_the_largest_products_are_not_cut_off(sign: int) -> None:
     np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
 
 
+@pytest.mark.parametrize(("peak", "kind"), [(64, "int8"), (65, "uint8")])
+def test_weights_whose_products_fit_stay_signed(peak: int, kind: str) -> None:
+    """255 times 64 twice is within int16, 255 times 65 twice is not: only then they go unsigned."""
+    model = matmul(64, 16)
+    levels = np.random.default_rng(0).integers(-peak, peak + 1, (64, 16)).astype(np.int8)
+    levels[:2] = peak
+    model.graph.initializers["w"].const_value = ir.tensor(levels)
+    x = {"x": np.full((1, 3, 64), 9.0, np.float32)}
+    before = evaluate(model, x)
+    IntegerMatMul()(model)
+    node = next(node for node in model.graph if node.op_type == "MatMulIntegerToFloat")
+    weight = ir.convenience.get_const_tensor(node.inputs[1])
+    assert weight is not None
+    assert weight.numpy().dtype.name == kind
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
 def test_a_weight_that_two_layers_share_is_stored_once() -> None:
     weight, scale = quantized(normal(8, 8), axis=1)
     text = f"""{HEAD}g (float[N,8] x, int8[8,8] w, float[8] ws) => (float[N,8] y)

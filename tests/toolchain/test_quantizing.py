@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from llmdeploy import CalibrationError, ConfigError
+from llmdeploy.calibration import pairs
 from llmdeploy.passes import load
+from llmdeploy.toolchain.choosing import paired
+from llmdeploy.toolchain.config import Build, Calibration, Config
 from llmdeploy.toolchain.int8.quantizing import calibrate, quantize
 from llmdeploy.toolchain.int8.showing import lines
 from llmdeploy.toolchain.replay import replay
+from llmdeploy.toolchain.run import Run
+from llmdeploy.toolchain.workspace import Workspace
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -102,6 +108,33 @@ def test_the_graph_holds_and_says_how(float_model: Path, tmp_path: Path):
     )
     norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
     assert ((before * after).sum(-1) / norms).mean() > 0.999
+
+
+def test_paired_weights_fit_in_sixteen_bits_two_by_two(float_model: Path, tmp_path: Path):
+    _, made = chain(float_model, tmp_path / "a", paired=True)
+    assert made["mean_cosine_holdout"] > 0.999
+    kept = load(tmp_path / "a/quantize/model.onnx").graph.initializers.values()
+    weights = [each.const_value.numpy() for each in kept if each.dtype == ir.DataType.INT8]
+    levels = [each for each in weights if each.ndim == 2]
+    assert len(levels) == 2
+    assert all(pairs.fit(each) for each in levels)
+    _, plain = chain(float_model, tmp_path / "b")
+    assert made["layers"][0]["snr_db"] > plain["layers"][0]["snr_db"] - 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "backends", "so"),
+    [
+        ("auto", ("onnxruntime",), True),
+        ("auto", ("tensorrt-rtx",), False),
+        ("auto", ("tensorrt-rtx", "onnxruntime"), True),
+        (False, ("onnxruntime",), False),
+        (True, ("tensorrt-rtx",), True),
+    ],
+)
+def test_pairs_are_for_backends_that_gain(tmp_path, asked, backends, so):
+    config = Config(calibration=Calibration(pairs=asked), build=Build(backends=backends))
+    assert paired(Run(config, Workspace(tmp_path))) is so
 
 
 def test_the_float_weights_are_gone(float_model: Path, tmp_path: Path):

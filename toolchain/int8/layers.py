@@ -20,6 +20,7 @@ from ...calibration import (
     Range,
     compensated,
     nearest,
+    pairs,
     side_by_side,
     steps_of,
 )
@@ -77,11 +78,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What all layers that read one activation share when their weights are rounded."""
+    """What all layers that read one activation share when their weights are rounded.
+
+    `power` [k] is the mean square of each input as it is rounded.
+    """
 
     test: Rows
     mean: NDArray[np.float64]
     cut: NDArray[np.float64]
+    power: Matrix
     compensations: Mapping[float, Compensation]
 
     @classmethod
@@ -97,6 +102,7 @@ class Rounding:
             test=Rows.of(choice, kept.held_out, kept.held_out_importance, kinds.activation),
             mean=choice.apply(kept.mean[None])[0].astype(np.float64),
             cut=fit.mean(fit.q - fit.x),
+            power=fit.mean(fit.q * fit.q).astype(np.float32),
             compensations=_compensations(moments, choice, kinds.activation) if full else {},
         )
 
@@ -149,9 +155,17 @@ def float_passes(calibrated: Calibrated, keep: Collection[str] = ()) -> tuple[Sm
 
 
 def round_layers(
-    model: Path, calibrated: Calibrated, scratch: Path, precision: str = "int8"
+    model: Path,
+    calibrated: Calibrated,
+    scratch: Path,
+    precision: str = "int8",
+    *,
+    paired: bool = False,
 ) -> Mapping[str, Rounded]:
-    """Every layer of the calibration rounded; their bytes go to `scratch`, one layer at a time."""
+    """Every layer of the calibration rounded; their bytes go to `scratch`, one layer at a time.
+
+    `paired` keeps the products of two neighbours within 16 bits (`calibration.pairs`).
+    """
     kinds = FORMATS[precision]
     graph = smoothed(model, calibrated)
     layers = {layer.node: layer for site in find(graph) for layer in site.layers}
@@ -159,7 +173,7 @@ def round_layers(
     def of_one(each: Range) -> list[tuple[str, _Levels]]:
         rounding = Rounding.of(each.choice, calibrated.kept[each.tensor], kinds)
         weights = ((node, weight_of(graph, layers[node])) for node in each.layers)
-        return [(node, _round(weight, rounding, kinds.weight)) for node, weight in weights]
+        return [(node, _round(weight, rounding, kinds.weight, paired)) for node, weight in weights]
 
     made: dict[str, Rounded] = {}
     with scratch.open("wb") as file:
@@ -186,14 +200,19 @@ class _Levels:
     damping: float | None
 
 
-def _round(weight: Matrix, rounding: Rounding, kind: Format) -> _Levels:
+def _round(weight: Matrix, rounding: Rounding, kind: Format, paired: bool) -> _Levels:
     """The rounding that errs least on held-out rows."""
     if kind.relative:
         return _cast(weight, rounding, kind)
     steps = steps_of(weight)
-    tried: list[tuple[NDArray[np.int8], float | None]] = [(nearest(weight, steps), None)]
+    if paired:
+        steps = pairs.steps_of(weight, steps, rounding.power)
+    plain = nearest(weight, steps)
+    tried: list[tuple[NDArray[np.int8], float | None]] = [
+        (pairs.fitted(plain) if paired else plain, None)
+    ]
     for damping, compensation in rounding.compensations.items():
-        tried.append((compensated(weight, steps, compensation), damping))
+        tried.append((compensated(weight, steps, compensation, paired=paired), damping))
     errors = [rounding.error(weight, levels * steps) for levels, _ in tried]
     best = int(np.argmin(errors))
     levels, damping = tried[best]

@@ -28,6 +28,7 @@ def quantize(
     precision: str = "int8",
     keep: Sequence[str] = (),
     max_drop: float = 0.01,
+    paired: bool = False,
     feeds: Sequence[Feed] = (),
     mask: str | None = None,
     logits: Sequence[str] = (),
@@ -36,7 +37,8 @@ def quantize(
 
     As few multiply-adds as possible stay in float so that the outputs' loss on `feeds` (held out
     of the ranges) is no more than `max_drop`: 1 - the mean cosine with float's, or, of the outputs
-    named in `logits`, the divergence from float's distribution.
+    named in `logits`, the divergence from float's distribution. `paired` weights have products
+    that fit in 16 bits two by two (`calibration.pairs`).
 
     Raises:
         ConfigError: ranges of another model, or a node in `keep` that is no weight MatMul.
@@ -54,7 +56,7 @@ def quantize(
             where="[calibration] keep",
             mend="`llmdeploy inspect` shows their names",
         )
-    rounded = round_layers(model, found, folder / ".weights", precision)
+    rounded = round_layers(model, found, folder / ".weights", precision, paired=paired)
     try:
         search = Search(model, found, rounded, Loss(tuple(logits), mask), feeds)
         result = search.run(folder, frozenset(keep), max_drop)
