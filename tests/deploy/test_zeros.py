@@ -10,7 +10,7 @@ import zstandard
 from llmdeploy import BundleError
 from llmdeploy.deploy.archive import AHEAD, PACKED, Limits, pack, reading
 from llmdeploy.deploy.unpack import unpack
-from llmdeploy.deploy.zeros import PIECE
+from llmdeploy.deploy.zeros import PIECE, restored, squeezed
 
 
 def two_of_four(kind: str, count: int = 1 << 20) -> bytes:
@@ -87,6 +87,35 @@ def test_a_hostile_piece_is_refused_and_leaves_nothing(tmp_path: Path, kind: str
         unpack(archive, tmp_path / "out", Limits(bytes=64 << 20))
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["hostile.tar.zst"]
+
+
+def test_changed_bytes_give_other_bytes_or_one_error(tmp_path: Path) -> None:
+    random, sound = np.random.default_rng(0), two_of_four("<f4", 1 << 12)
+    (tmp_path / "w").write_bytes(sound)
+    stored = np.frombuffer(b"".join(squeezed(tmp_path / "w")), np.uint8)
+    assert len(stored) < len(sound)
+    assert restored_from(stored.tobytes(), len(sound)) == [len(sound)]
+    for _ in range(300):
+        changed = stored.copy()
+        changed[random.integers(0, len(stored), 3)] = random.integers(0, 256, 3)
+        changed[0] = random.integers(0, 6)
+        for found in restored_from(changed.tobytes(), int(random.integers(0, 1 << 15))):
+            assert found <= 1 << 15
+
+
+def restored_from(stored: bytes, size: int) -> list[int]:
+    """The bytes that come out of a packed file, none where it is refused."""
+    stream = io.BytesIO(stored)
+
+    def read(count: int) -> bytes:
+        if len(found := stream.read(count)) < count:
+            raise BundleError("cut short")
+        return found
+
+    try:
+        return [sum(map(len, restored(read, size, "here")))]
+    except BundleError:
+        return []
 
 
 def test_a_header_too_short_for_its_size_is_refused(tmp_path: Path) -> None:
