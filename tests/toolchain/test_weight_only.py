@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from llmdeploy import CalibrationError, ConfigError
 from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.deploy.trt import TensorRtRtx
-from llmdeploy.toolchain import cli
-from llmdeploy.toolchain.config import WEIGHT_ONLY, Build, Config, Quantize
+from llmdeploy.toolchain import checks, cli
+from llmdeploy.toolchain.config import WEIGHT_ONLY, Build, Calibration, Config, Quantize
 from llmdeploy.toolchain.inspection.graph import graph
 from llmdeploy.toolchain.replay import replay
 from llmdeploy.toolchain.run import Run
@@ -173,3 +174,21 @@ def test_a_method_that_needs_samples_says_so(
     where = ["-c", str(project / "llmdeploy.toml"), "-w", str(project / "a")]
     assert cli.call(["build", "--int4", "--method", "gptq", *where]) == 2
     assert "samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("precision", "drop", "least"),
+    [("int8", 0.01, 0.999), ("w8", 0.01, 0.99), ("int4", 0.02, 0.98), ("w8", 0.0005, 0.999)],
+)
+def test_an_engine_that_rounds_activations_may_part_as_far_as_int8(
+    precision: str, drop: float, least: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+    stage = SimpleNamespace(name="stage", results={"backend": "onnxruntime"})
+    for name in ("engine", "neutral"):
+        monkeypatch.setattr(checks, name, lambda *_: stage)
+    monkeypatch.setattr(checks, "_parity", lambda *given: asked.append(given[-2]))
+    build = Build.model_validate({"precision": precision})
+    config = Config(build=build, calibration=Calibration(max_drop=drop))
+    checks.engine_parity(Run(config, Workspace(tmp_path)), "onnxruntime")
+    assert asked[0].min_cosine == pytest.approx(least)
