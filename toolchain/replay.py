@@ -82,6 +82,20 @@ def opened(path: Path, names: Collection[str] = ()) -> Callable[[Feed], Outputs]
     return call
 
 
+def unpadded(feed: Feed, mask: str | None) -> Feed:
+    """The rows of a feed that have no padding, by the input `mask`; all, where each has some.
+
+    No token reads what padded places hold, and a norm may make much of its rounding.
+    """
+    rows = {len(array) for array in feed.values() if array.ndim}
+    if mask is None or mask not in feed or len(rows) != 1:
+        return feed
+    whole = np.asarray(feed[mask], bool).reshape(rows.pop(), -1).all(axis=1)
+    if not whole.any():
+        return feed
+    return {name: array[whole] if array.ndim else array for name, array in feed.items()}
+
+
 class Probe:
     """A model's outputs on fixed feeds, for the pass manager: outputs of feed i as `name#i`."""
 

@@ -1,4 +1,4 @@
-"""Which places of a padded feed's outputs are compared: logits and caches of real tokens."""
+"""Places that are compared: the logits and caches of real tokens, and rows without padding."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ import pytest
 from llmdeploy.deploy.parity import Tolerance, compare
 from llmdeploy.deploy.signature import Signature, Tensor
 from llmdeploy.toolchain.feeds import valid
+from llmdeploy.toolchain.replay import unpadded
 from llmdeploy.toolchain.run import Run
 
 CACHE: tuple[int | str, ...] = ("batch", 2, "total", 4)
@@ -60,3 +61,23 @@ def test_another_cache_is_compared_whole(tmp_path: Path) -> None:
     marks = valid(decoder(tmp_path), [FEED])
     assert set(marks[0]) == {"logits", "present_key.0"}
     assert marks[0]["logits"].tolist() == [[True, True], [True, True]]
+
+
+def test_outputs_are_probed_on_rows_without_padding() -> None:
+    padded = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]])
+    feed = {"ids": np.arange(8).reshape(4, 2), "mask": padded, "scale": np.array(2.0)}
+    found = unpadded(feed, "mask")
+    assert found["ids"].tolist() == [[2, 3], [6, 7]]
+    assert found["mask"].all()
+    assert found["scale"] == 2.0
+
+
+@pytest.mark.parametrize("mask", [None, "other"])
+def test_without_a_mask_every_row_is_probed(mask: str | None) -> None:
+    feed = {"ids": np.arange(4).reshape(2, 2)}
+    assert unpadded(feed, mask) is feed
+
+
+def test_rows_that_all_have_padding_are_probed_as_they_are() -> None:
+    feed = {"ids": np.arange(4).reshape(2, 2), "mask": np.array([[1, 0], [0, 1]])}
+    assert unpadded(feed, "mask") is feed

@@ -11,7 +11,7 @@ from ...calibration import Calibrated, Feed, is_large
 from ...passes import PassManager, Step, load, save
 from ...passes.quantize import Quantize
 from ...passes.switch import PREFIX, Switch
-from ..replay import Outputs, Probe, replay, replaying
+from ..replay import Outputs, Probe, replay, replaying, unpadded
 from .layers import Rounded, float_passes, smoothed
 from .loss import Loss
 
@@ -98,11 +98,17 @@ class Search:
         layers = {n: r.int8 for n, r in self.rounded.items() if n not in keep}
         graph, smooth = PassManager(
             float_passes(self.calibrated, keep),
-            verify=Probe([few(self.feeds[0], TOKENS)]) if self.feeds else None,
+            verify=self._probe(),
         ).run(load(self.model))
         graph, quantize = PassManager([Quantize(layers=layers)]).run(graph)
         save(graph, folder)
         return (*smooth, *quantize)
+
+    def _probe(self) -> Probe | None:
+        """The outputs of a few tokens, none of them padding."""
+        if not self.feeds:
+            return None
+        return Probe([few(unpadded(self.feeds[0], self.loss.mask), TOKENS)])
 
     def ranked(self, alone: Mapping[str, float]) -> list[frozenset[str]]:
         """Groups of layers, those first that gain most for a multiply-add left in float."""

@@ -13,7 +13,7 @@ from ...passes import PassManager, Step, load, save
 from ...passes.sites import MIN_DIM, Layer, Site, find
 from ...passes.smooth import Smooth
 from ...passes.weight_only import Blocks, WeightOnly
-from ..replay import Probe
+from ..replay import Probe, unpadded
 from .packed import Scratch
 from .recipe import Recipe
 from .rounds import Made, Rounds, Samples
@@ -92,7 +92,7 @@ def write(
     for site in taken:
         if site.tensor in scales and site.fold.kind == "weight" and site.fold.node in blocks:
             blocks[site.fold.node] = _divided(blocks[site.fold.node], site, scales[site.tensor])
-    probe = Probe(samples.fit[:1]) if samples.fit else None
+    probe = Probe([unpadded(samples.fit[0], samples.mask)]) if samples.fit else None
     smooth = [Smooth(scales=scales, shifts={})] if scales else []
     graph, first = PassManager(smooth, verify=probe).run(load(model))
     graph, second = PassManager([WeightOnly(layers=blocks)]).run(graph)
