@@ -169,6 +169,8 @@ def _optimize(model: Path, folder: Path, settings: Settings) -> list[str]:
     }
     for key, value in entries.items():
         made.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
+    # the lowering made it right wherever it runs, and the same on every machine that builds it
+    made.add_session_config_entry("session.x64quantprecision", "0")
     return list(open_session(model, first, made).get_providers())
 
 

@@ -82,6 +82,8 @@ def options(settings: Settings) -> Any:
         "session.disable_prepacking": "0" if settings.prepacking else "1",
         # a weight that the runtime finds to be quantised is no leave to round what it multiplies
         "session.qdq_matmulnbits_accuracy_level": "1",
+        # what others quantised is right on x86 without VNNI too; ours is so as it was built
+        "session.x64quantprecision": "0" if settings.optimized else "1",
     }
     for key, value in entries.items():
         made.add_session_config_entry(key, value)

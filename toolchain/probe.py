@@ -62,6 +62,26 @@ def provider(name: str) -> dict[str, Any]:
     return {"works": right, "reason": None if right else f"1 + 1 gave {result}"}
 
 
+def products() -> dict[str, Any]:
+    """Whether ONNX Runtime sums products of uint8 and int8 exactly on this processor.
+
+    x86 without a dot product of bytes adds two of them in 16 bits, and cuts off what is more.
+    """
+    import numpy as np
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    size = 64
+    weight = numpy_helper.from_array(np.full((size, 1), 127, np.int8), "w")
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, [1, size])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [1, 1])
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    model = _model(helper.make_graph([node], "probe", [x], [y], [weight]))
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {"x": np.full((1, size), 255, np.uint8)})
+    return {"exact": int(np.asarray(made).item()) == size * 255 * 127}
+
+
 def _plainly(message: str) -> str:
     fell = "disable_cpu_ep_fallback" in message or "assigned to the default CPU EP" in message
     return "it takes no node: all of them fall to the CPU" if fell else message
@@ -72,7 +92,12 @@ def _one_node() -> bytes:
 
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
     node = helper.make_node("Add", ["x", "x"], ["y"])
-    graph = helper.make_graph([node], "probe", tensors[:1], tensors[1:])
+    return _model(helper.make_graph([node], "probe", tensors[:1], tensors[1:]))
+
+
+def _model(graph: Any) -> bytes:
+    from onnx import helper
+
     opset = helper.make_opsetid("", 17)
     return helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
 
@@ -137,7 +162,8 @@ def backend(name: str) -> dict[str, Any]:
 
 
 QUESTIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function for function in (listed, provider, tensorrt, gpus, backend)
+    function.__name__: function
+    for function in (listed, provider, products, tensorrt, gpus, backend)
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from llmdeploy.toolchain import doctor, probe
 from llmdeploy.toolchain.doctor import diagnose, extras, show
-from llmdeploy.toolchain.doctor.diagnosis import Diagnosis, Engine, Gpu, Provider
+from llmdeploy.toolchain.doctor.diagnosis import Diagnosis, Engine, Gpu, Products, Provider
 from llmdeploy.toolchain.doctor.extras import Package
 from llmdeploy.toolchain.doctor.mends import findings
 from llmdeploy.toolchain.machine import machine
@@ -161,3 +161,22 @@ def test_people_read_it(seen: Diagnosis):
     text = file.getvalue()
     for word in ("processor", "CPUExecutionProvider", "cannot be done here", "build for [red]x"):
         assert word in text
+
+
+def test_products_of_bytes_are_tried(seen: Diagnosis):
+    """VNNI and its kin add them up exactly; x86 without cuts two of them off at 16 bits."""
+    answer = seen.products
+    assert answer.exact is not None
+    assert (answer.reason is None) is answer.exact
+    vnni = {"avx_vnni", "avx512_vnni", "asimddp"} & set(machine().features)
+    assert answer.exact or not vnni
+
+
+@pytest.mark.parametrize("exact", [True, False, None])
+def test_a_processor_that_cuts_products_off_is_named(seen: Diagnosis, exact: bool | None):
+    reason = "two are cut off" if exact is False else None
+    products = Products(exact=exact, reason=reason)
+    found = findings(seen.model_copy(update={"products": products}), {})
+    named = [item for item in found if "INT8" in item.what]
+    assert bool(named) is (exact is False)
+    assert all("session.x64quantprecision" in item.mend for item in named)

@@ -13,7 +13,7 @@ from .. import registry
 from ..machine import machine
 from ..probe import ask
 from ..report.figures import size
-from .diagnosis import Diagnosis, Driver, Engine, Gpu, Module, Provider
+from .diagnosis import Diagnosis, Driver, Engine, Gpu, Module, Products, Provider
 from .extras import clashes, packages
 from .mends import findings
 
@@ -27,6 +27,7 @@ def diagnose(folder: Path = Path()) -> Diagnosis:
         packages=packages(),
         driver=_driver(),
         providers=_providers(),
+        products=_products(),
         modules=tuple(_module(name) for name in ("tensorrt", "tensorrt_rtx")),
         backends=tuple(_backend(name) for name in registry.names("backends")),
     )
@@ -65,6 +66,13 @@ def _provider(name: str) -> Provider:
     answer = ask("provider", name)
     reason = answer.get("reason") or answer.get("error")
     return Provider(name=name, works=answer.get("works", False), reason=reason)
+
+
+def _products() -> Products:
+    answer = ask("products")
+    exact = answer.get("exact")
+    cut = "two of them are cut off at 16 bits: the processor has no dot product of bytes (VNNI)"
+    return Products(exact=exact, reason=cut if exact is False else answer.get("error"))
 
 
 def _module(name: str) -> Module:
@@ -114,6 +122,9 @@ def _works(seen: Diagnosis) -> Table:
     grid = _grid("tried", "works", "why not")
     for item in seen.providers:
         grid.add_row(f"run a node on {item.name}", _mark(item.works), Text(item.reason or ""))
+    exact = seen.products
+    what = "add up products of uint8 and int8"
+    grid.add_row(what, _mark(exact.exact is True), Text(exact.reason or ""))
     for item in seen.modules:
         grid.add_row(f"make a builder of {item.name}", _mark(item.builder), Text(item.reason or ""))
     for item in seen.backends:

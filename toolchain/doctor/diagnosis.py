@@ -20,6 +20,13 @@ class Provider(Record):
     reason: str | None = None
 
 
+class Products(Record):
+    """Whether products of uint8 and int8 add up exactly here; None where it could not be tried."""
+
+    exact: bool | None
+    reason: str | None = None
+
+
 class Gpu(Record):
     """A device as the CUDA driver shows it."""
 
@@ -72,6 +79,7 @@ class Diagnosis(Record):
     packages: tuple[Package, ...]
     driver: Driver
     providers: tuple[Provider, ...]
+    products: Products
     modules: tuple[Module, ...]
     backends: tuple[Engine, ...]
     findings: tuple[Finding, ...] = ()

@@ -18,6 +18,7 @@ def findings(seen: Diagnosis, clashes: Mapping[str, Sequence[str]]) -> tuple[Fin
         *_conflicts(clashes),
         *_absent(seen.packages, bool(seen.driver.devices)),
         *_idle(seen),
+        *_inexact(seen),
         *_gpu(seen),
         *_engines(seen),
         *_narrow("disk", "use --workspace on another disk", seen.disk_free_bytes, _DISK),
@@ -71,6 +72,19 @@ def _idle(seen: Diagnosis) -> tuple[Finding, ...]:
         )
         for item in seen.providers
         if not item.works and item.name != _REMOTE
+    )
+
+
+def _inexact(seen: Diagnosis) -> tuple[Finding, ...]:
+    if seen.products.exact is not False:
+        return ()
+    return (
+        Finding(
+            what="trust INT8 of other tools",
+            why=f"of products of uint8 and int8 {seen.products.reason}",
+            mend="`llmdeploy build --int8` makes weights that fit; for others set ONNX Runtime's"
+            " session.x64quantprecision to 1",
+        ),
     )
 
 
