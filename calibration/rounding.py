@@ -64,13 +64,15 @@ def compensated(
     """Int8 of a weight [k, n] where later channels make up for the rounding of earlier ones.
 
     GPTQ, arXiv 2210.17323. `paired` keeps neighbours along k within what 16 bits hold (`pairs`).
+    Zeros stay zero: they are the pattern of a sparse weight.
     """
     order, factor = compensation.order, compensation.factor
     left, levels = weight[order], np.empty(weight.shape, np.int8)
+    there = left != 0
     room, width = Room.of(*weight.shape) if paired else None, 64
 
     def level(row: int) -> Matrix:
-        nearest = np.clip(np.rint(left[row] / steps), -LEVELS, LEVELS)
+        nearest = np.clip(np.rint(left[row] / steps), -LEVELS, LEVELS) * there[row]
         return nearest if room is None else room.take(int(order[row]), nearest)
 
     for start in range(0, len(left), width):

@@ -24,12 +24,14 @@ class Sparse(TensorRtRtx):
     refuses: ClassVar[Mapping[str, str]] = {}
 
 
-def run_of(checkpoint: Path, texts: Path, folder: Path, *tables: dict[str, Any]) -> Run:
+def run_of(
+    checkpoint: Path, texts: Path, folder: Path, *tables: dict[str, Any], precision: Any = "fp32"
+) -> Run:
     config = Config(
         model=Model(checkpoint=str(checkpoint)),
         passes=(*PLAIN, *(PassTable.model_validate(each) for each in tables)),
-        calibration=Calibration(samples=str(texts), count=32, max_length=32),
-        build=Build(),
+        calibration=Calibration(samples=str(texts), count=32, max_length=32, max_drop=0.9),
+        build=Build(precision=precision),
     )
     run = Run(config, Workspace(folder / "a"))
     with run.workspace.locked():
@@ -64,6 +66,27 @@ def test_polygraphy_finds_the_pattern_and_tensorrt_is_told(
         pack(files, tmp_path / f"{stage}.zst")
         sizes.append((tmp_path / f"{stage}.zst").stat().st_size)
     assert sizes[1] < 0.8 * sizes[0]  # embeddings are as they were
+
+
+def test_the_pattern_is_left_by_int8(tiny_bert: Path, some_texts: Path, tmp_path: Path) -> None:
+    """Rounding that makes up for itself leaves zeros alone."""
+    run = run_of(
+        tiny_bert, some_texts, tmp_path, {"use": "sparsify", "max_drop": 9}, precision="int8"
+    )
+    with run.workspace.locked():
+        quantized = stages.quantize(run)
+    model = onnx.load(run.folder(quantized.name) / "model.onnx")
+    weights = [
+        onnx.numpy_helper.to_array(each)
+        for each in model.graph.initializer
+        if each.data_type == onnx.TensorProto.INT8 and len(each.dims) == 2
+    ]
+    assert weights
+    for weight in weights:  # [k, n] or [n, k], as the checkpoint has it
+        fours = [
+            (each.reshape(-1, 4, each.shape[1]) != 0).sum(axis=1) for each in (weight, weight.T)
+        ]
+        assert any((each <= 2).all() for each in fours)
 
 
 @pytest.mark.parametrize(
