@@ -14,18 +14,24 @@ Feed = Mapping[str, np.ndarray]
 
 
 def caches(threads: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """`Attention` as our engines use it, `GroupQueryAttention`, and that with a cache of INT8."""
+    """`Attention` as our engines use it, with a cache of INT8 as they are built; and ONNX Runtime's
+    `GroupQueryAttention` without and with one of its own.
+    """
     for batch, past, new in CACHES:
         feed = made(batch, past, new)
         scales = {"step": np.array([STEP]), "total": np.array(past + new, np.int32)}
         graphs = {
             "float": attention(),
+            "cache in INT8, as built": kept(),
             "float, grouped": grouped(),
-            "cache in INT8": grouped(int8=True),
+            "cache in INT8, grouped": grouped(int8=True),
         }
+        scales |= {"one": np.float32(1), "none": np.int8(0)}
+        scales |= {"inverse": np.float32(1 / STEP), "heads": np.array([0, 0, KEYS, WIDTH])}
+        scales["queries"] = np.array([0, 0, HEADS, WIDTH])
         runs = {}
         for name, nodes in graphs.items():
-            held = narrow(feed) if name == "cache in INT8" else feed
+            held = narrow(feed) if name.startswith("cache") else feed
             outputs = ("y", "new_k", "new_v")
             runs[name] = (session(nodes, held, scales, threads, outputs), held)
         label = f"{batch}x{new} after {past}"
@@ -52,9 +58,31 @@ def narrow(feed: Feed) -> Feed:
 
 
 def attention() -> list[Any]:
-    more = {"q_num_heads": HEADS, "kv_num_heads": KEYS, "scale": 0.125}
+    more: dict[str, Any] = {"q_num_heads": HEADS, "kv_num_heads": KEYS, "scale": 0.125}
     made_of = ("q", "k", "v", "", "past_k", "past_v")
     return [node("Attention", made_of, ("y", "new_k", "new_v"), **more)]
+
+
+def kept() -> list[Any]:
+    """New tokens rounded, levels joined, floats of them all for attention; q and y are scaled."""
+    nodes: list[Any] = []
+    for name in "kv":
+        nodes += [
+            node("Reshape", (name, "heads"), f"{name}.split"),
+            node("Transpose", (f"{name}.split",), f"{name}.heads", perm=[0, 2, 1, 3]),
+            node("Mul", (f"{name}.heads", "inverse"), f"{name}.scaled"),
+            node("QuantizeLinear", (f"{name}.scaled", "one", "none"), f"{name}.levels"),
+            node("Concat", (f"past_{name}", f"{name}.levels"), f"new_{name}", axis=2),
+            node("DequantizeLinear", (f"new_{name}", "one", "none"), f"{name}.all"),
+        ]
+    return [
+        *nodes,
+        node("Reshape", ("q", "queries"), "q.split"),
+        node("Transpose", ("q.split",), "q.heads", perm=[0, 2, 1, 3]),
+        node("Mul", ("q.heads", "step"), "q.scaled"),
+        node("Attention", ("q.scaled", "k.all", "v.all"), "mixed", scale=0.125),
+        node("Mul", ("mixed", "step"), "y"),
+    ]
 
 
 def grouped(*, int8: bool = False) -> list[Any]:

@@ -5,7 +5,7 @@ a missing, extra, reshaped, retyped or non-finite output fails, and every stated
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,16 @@ class Tolerance:
 
     `max_relative_error` bounds the largest error of any element, relative to the largest
     magnitude of that output in the reference. `min_cosine` bounds the mean over samples of the
-    cosine between a sample's outputs.
+    cosine between a sample's outputs; some outputs may have one `of` their own.
     """
 
     max_relative_error: float | None = None
     min_cosine: float | None = None
+    of: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def cosine(self, output: str) -> float | None:
+        """The least mean cosine of an output."""
+        return self.of.get(output, self.min_cosine)
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that lets everything pass."""
@@ -74,7 +79,7 @@ def compare(
     infinite = _non_finite(before, after)
     if infinite:
         return Parity(name, against, False, len(before), (), tolerance, infinite)
-    outputs = measure(before, after, tolerance.max_relative_error, tolerance.min_cosine)
+    outputs = measure(before, after, tolerance.max_relative_error, tolerance.cosine)
     bad = [each for each in outputs if not each.ok]
     reason = "; ".join(_why(each, tolerance) for each in bad)
     return Parity(name, against, not bad, len(before), outputs, tolerance, reason)
@@ -142,7 +147,7 @@ def _finite(array: NDArray[Any]) -> bool:
 
 def _why(stats: OutputStats, tolerance: Tolerance) -> str:
     parts: list[str] = []
-    limit, least = tolerance.max_relative_error, tolerance.min_cosine
+    limit, least = tolerance.max_relative_error, tolerance.cosine(stats.name)
     if limit is not None and not stats.max_rel <= limit:
         parts.append(f"relative error {stats.max_rel:.3g} above {limit:.3g}")
     if least is not None and not stats.cosine_mean >= least:

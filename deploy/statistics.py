@@ -1,6 +1,6 @@
 """What Polygraphy's comparison functions say of each output, over all samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,16 +33,19 @@ def measure(
     reference: Sequence[Outputs],
     candidate: Sequence[Outputs],
     max_relative_error: float | None,
-    min_cosine: float | None,
+    min_cosine: Callable[[str], float | None],
 ) -> tuple[OutputStats, ...]:
-    """Compare samples of the same names, shapes and dtypes, all finite."""
+    """Compare samples of the same names, shapes and dtypes, all finite.
+
+    `min_cosine` gives the least that an output may have.
+    """
     scale = {name: _scale(reference, name) for name in sorted(reference[0])}
     limit = np.inf if max_relative_error is None else max_relative_error
     results = _polygraphy(
         [_filled(outputs) for outputs in reference],
         [_filled(outputs) for outputs in candidate],
         {name: float(limit * each) for name, each in scale.items()},
-        -1.0 if min_cosine is None else min_cosine,
+        {name: -1.0 if (least := min_cosine(name)) is None else least for name in scale},
     )
     return tuple(
         _stats(name, each, *results[name]) if name in results else _equal(name)
@@ -54,7 +57,7 @@ def _polygraphy(
     reference: Sequence[Outputs],
     candidate: Sequence[Outputs],
     absolute: dict[str, float],
-    cosine: float,
+    cosine: dict[str, float],
 ) -> dict[str, tuple[list[Any], list[Any], list[Any], bool]]:
     """Per output: a sample's results of the error, cosine and SNR functions, and the verdict."""
     from polygraphy.comparator import (

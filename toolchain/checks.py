@@ -16,15 +16,17 @@ from .locating import locate
 from .narrowing import fitted, of, through
 from .replay import Outputs, replay
 from .run import Run
+from .sampled import sample_options as samples
 from .stages import engine, export, float_engine, neutral, optimize, slim
-from .stages import sample_options as samples
 from .versions import EXPORT, RUNTIME
 from .workspace import Stage, Work
 
 #: What 1 - the cosine may be where no gate says it and no budget is held, by precision.
 BUDGET = {"int4": 0.05}
-#: What a compressed float engine is called beside the dense one.
-COMPRESSED = "compressed"
+#: The same of keys and values that are kept as int8, whatever is asked of the other outputs.
+CACHE = 0.01
+#: What a float engine is called beside the dense one where it is compressed, or keeps int8.
+COMPRESSED, CACHED = "compressed", "int8 cache"
 Give = Callable[[Sequence[Feed]], list[Outputs]]
 #: A graph's name to what runs it.
 Of = Callable[[str], Give]
@@ -77,7 +79,8 @@ def quantize_parity(run: Run) -> list[Stage]:
     stage = neutral(run)
     least = run.config.gate.min_cosine
     drop = BUDGET.get(run.config.build.precision, run.config.calibration.max_drop)
-    tolerance = Tolerance(min_cosine=1 - drop if least is None else least)
+    least = 1 - drop if least is None else least
+    tolerance = Tolerance(min_cosine=least, of=_cached(run, min(1 - CACHE, 1 - drop)))
     before = slim(run).name
     ours, theirs = _graph(run, "quantize"), _graph(run, before)
     return _parity(run, ("quantize", before), theirs, ours, tolerance, stage)
@@ -94,12 +97,17 @@ def _kept(config: Config) -> Tolerance:
     """How near an engine must be to its graph.
 
     Where weights alone are quantised, ONNX Runtime's kernels round activations to INT8 as they run:
-    that may cost what INT8 may.
+    that may cost what INT8 may. A cache of int8 rounds too.
     """
-    if config.build.precision == "fp32":
+    if config.build.precision == "fp32" and config.quantize.cache == "float":
         return FLOAT32
     rounds = config.build.precision in WEIGHT_ONLY
     return Tolerance(min_cosine=min(SAME, 1 - config.calibration.max_drop) if rounds else SAME)
+
+
+def _cached(run: Run, least: float) -> dict[str, float]:
+    """The least cosine of each output that is kept as int8."""
+    return {name: least for graph in run.graphs for name in of(run, "quantize", graph).steps}
 
 
 def _parity(
@@ -120,8 +128,11 @@ def _parity(
             marks = valid(run, feeds, graph)
             one, other = (str(Path(each, graph)) for each in names)
             before, after = reference(graph)(feeds), candidate(graph)(feeds)
-            if (less := of(run, name, graph)) and not of(run, against, graph):
-                before = [less.outputs(each) for each in before]
+            ours, theirs = of(run, name, graph), of(run, against, graph)
+            if ours and not theirs:
+                before = [ours.outputs(each) for each in before]
+            before = [theirs.restored(each) for each in before]
+            after = [ours.restored(each) for each in after]
             parity = compare(one, other, before, after, tolerance, marks)
             found = {**asdict(parity), "inputs": what}
             if not parity.ok:
@@ -205,10 +216,8 @@ def unexecutable(name: str) -> str:
 def latency(run: Run, name: str = "onnxruntime") -> Stage:
     """The engine's latency beside float's, interleaved in one run."""
     stages = {"fp32": float_engine(run)}
-    if slim(run).name == "compress" and run.config.build.precision == "fp32":
-        stages[COMPRESSED] = engine(run, name)
-    if run.config.build.precision != "fp32":
-        stages[run.config.build.precision] = engine(run, name)
+    if (label := label_of(run)) != "fp32":
+        stages[label] = engine(run, name)
 
     def work(_: Path) -> dict[str, Any]:
         timings = [timing for graph in run.graphs for timing in _timings(run, name, stages, graph)]
@@ -221,6 +230,16 @@ def latency(run: Run, name: str = "onnxruntime") -> Stage:
         options=samples(run),
         packages=RUNTIME,
     )
+
+
+def label_of(run: Run) -> str:
+    """What the engine is called beside float's; `fp32` where it is float's own."""
+    precision = run.config.build.precision
+    if precision != "fp32":
+        return precision
+    if run.config.quantize.cache == "int8":
+        return CACHED
+    return COMPRESSED if "compress" in run.stages else precision
 
 
 def _timings(

@@ -64,6 +64,10 @@ QUANTIZE: Mapping[str, Meaning] = {
     "act-order": Meaning("GPTQ rounds the inputs that are largest first."),
     "damping": Meaning("What GPTQ adds to the diagonal, as a share of its mean."),
     "head": Meaning("Round the output head as well."),
+    "cache": Meaning(
+        "float, or int8: keys and values of earlier tokens in a quarter of the memory, at any"
+        " precision; --cache overrides it."
+    ),
 }
 BUILD: Mapping[str, Meaning] = {
     "precision": Meaning(
@@ -127,7 +131,10 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, Meaning]]] = {
     "model": ("Which checkpoint, and what of it is exported.", MODEL),
     "optimize": ("How the passes are run.", OPTIMIZE),
     "calibration": ("What INT8 ranges are measured on.", CALIBRATION),
-    "quantize": ("How weights are rounded where they alone are: w8 and int4.", QUANTIZE),
+    "quantize": (
+        "How weights are rounded where they alone are (w8 and int4), and what a cache is.",
+        QUANTIZE,
+    ),
     "build": ("Which engines are built.", BUILD),
     "evaluation": ("How well the task is done; without it no score is gated.", EVALUATION),
     "tune": ("What `llmdeploy tune` scores its trials on; without it agreement with float.", TUNE),

@@ -1,7 +1,8 @@
-"""What a compressed graph takes and gives less than the dense one, and how feeds are made to fit.
+"""What a narrow graph takes and gives less than the dense one, and how feeds are made to fit.
 
-Pruned heads narrow a cache or do away with it; a pruned vocabulary has other token ids. Samples are
-made into feeds for the dense graph once; what runs the compressed one gets them through here.
+Pruned heads narrow a cache or do away with it, a pruned vocabulary has other token ids, and a cache
+may be int8 levels. Samples are made into feeds for the dense graph once; what runs a narrow one
+gets them through here.
 """
 
 import json
@@ -21,6 +22,8 @@ FILE = "narrowed.json"
 Array = NDArray[Any]
 Cut = tuple[int, tuple[int, ...]]
 """An axis, and the places of it that stay."""
+Steps = tuple[tuple[float, ...], ...]
+"""What a level of each head's channels stands for."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Narrowing:
     """`cuts` of inputs and outputs, those that are `gone`, and the token ids that stay.
 
     `ids` are old ids by their new places; one that went becomes `unknown`, a new id. `tokens` names
-    the inputs that hold ids.
+    the inputs that hold ids. `steps` are of caches [batch, heads, tokens, width] kept as int8
+    levels, inputs and outputs.
     """
 
     cuts: Mapping[str, Cut] = field(default_factory=dict[str, Cut])
@@ -36,19 +40,30 @@ class Narrowing:
     ids: tuple[int, ...] = ()
     tokens: tuple[str, ...] = ()
     unknown: int = 0
+    steps: Mapping[str, Steps] = field(default_factory=dict[str, Steps])
 
     def __bool__(self) -> bool:
-        return bool(self.cuts or self.gone or self.ids)
+        return bool(self.cuts or self.gone or self.ids or self.steps)
 
     def feed(self, feed: Feed) -> Feed:
         """A dense feed as the narrow graph takes it."""
         made = self.outputs(feed)
-        return made | {name: self._renamed(made[name]) for name in self.tokens if name in made}
+        made |= {name: self._renamed(made[name]) for name in self.tokens if name in made}
+        return made | {
+            name: levels(made[name], each) for name, each in self.steps.items() if name in made
+        }
 
     def outputs(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Dense outputs as far as the narrow graph has them."""
+        """Dense outputs as far as the narrow graph has them; a cache as `restored` gives it."""
         return {
             name: self._cut(name, array) for name, array in arrays.items() if name not in self.gone
+        }
+
+    def restored(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The narrow graph's own outputs, levels as the floats they stand for."""
+        return {
+            name: floats(array, self.steps[name]) if name in self.steps else array
+            for name, array in arrays.items()
         }
 
     def _cut(self, name: str, array: Array) -> Array:
@@ -68,7 +83,9 @@ class Narrowing:
         for name, (axis, kept) in other.cuts.items():
             before = cuts[name][1] if name in cuts else None
             cuts[name] = (axis, tuple(before[at] for at in kept) if before else kept)
-        return replace(other if other.ids else self, cuts=cuts, gone=(*self.gone, *other.gone))
+        both = {**self.steps, **other.steps}
+        last = other if other.ids else self
+        return replace(last, cuts=cuts, gone=(*self.gone, *other.gone), steps=both)
 
     def signature(self, known: Signature) -> Signature:
         """io.json of the narrow graph."""
@@ -86,11 +103,25 @@ class Narrowing:
             shape[axis] = len(kept)
         if tensor.name in self.tokens and pad is not None:
             pad = self.ids.index(pad) if pad in self.ids else self.unknown
-        return tensor.model_copy(update={"shape": tuple(shape), "pad": pad})
+        dtype = "int8" if tensor.name in self.steps else tensor.dtype
+        return tensor.model_copy(update={"shape": tuple(shape), "pad": pad, "dtype": dtype})
 
     def save(self, folder: Path) -> None:
         """Write narrowed.json."""
         (folder / FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+def levels(array: Array, steps: Steps) -> NDArray[np.int8]:
+    """Keys or values as the levels that a graph rounds them to."""
+    size = np.asarray(steps, np.float32)[None, :, None, :]
+    return np.clip(np.rint(array / size), -128, 127).astype(np.int8)
+
+
+def floats(array: Array, steps: Steps) -> Array:
+    """What levels stand for; an array that is not of levels stays as it is."""
+    if array.dtype != np.int8:
+        return array
+    return array * np.asarray(steps, np.float32)[None, :, None, :]
 
 
 def read(folder: Path) -> Narrowing:
@@ -106,19 +137,32 @@ def from_plain(found: Mapping[str, Any]) -> Narrowing:
     """A narrowing out of its JSON."""
     cuts = {name: (axis, tuple(kept)) for name, (axis, kept) in found["cuts"].items()}
     rest = {key: tuple(found[key]) for key in ("gone", "ids", "tokens")}
-    return Narrowing(cuts=cuts, unknown=found["unknown"], **rest)
+    steps = {name: tuple(map(tuple, each)) for name, each in found.get("steps", {}).items()}
+    return Narrowing(cuts=cuts, unknown=found["unknown"], steps=steps, **rest)
 
 
 def of(run: Run, stage: str, graph: str = "") -> Narrowing:
-    """The narrowing of what a stage made: that of `compress` for it, and for what came of it."""
-    if stage in ("export", "optimize", "checkpoint") or stage.startswith("float/"):
-        return Narrowing()
-    return read(run.folder("compress", graph)) if "compress" in run.stages else Narrowing()
+    """The narrowing of what a stage made: that of `compress` and of `quantize`, as far as it
+    came of them.
+    """
+    made = Narrowing()
+    for before in _before(run, stage):
+        made = made.then(read(run.folder(before, graph)))
+    return made
 
 
 def home(run: Run, stage: str, graph: str = "") -> Path:
     """The folder of io.json, tokenizer and configuration of what a stage made."""
-    return run.folder("compress" if of(run, stage, graph) else "export", graph)
+    narrowed = [name for name in _before(run, stage) if read(run.folder(name, graph))]
+    return run.folder(narrowed[-1] if narrowed else "export", graph)
+
+
+def _before(run: Run, stage: str) -> list[str]:
+    """The stages that may have narrowed what this one made, in order."""
+    if stage in ("export", "optimize", "checkpoint") or stage.startswith("float/"):
+        return []
+    last = ("compress",) if stage in ("compress", "calibrate") else ("compress", "quantize")
+    return [name for name in last if name in run.stages]
 
 
 def fitted(run: Run, stage: str, graph: str, feeds: Sequence[Feed]) -> tuple[Feed, ...]:

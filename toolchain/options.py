@@ -68,6 +68,10 @@ MethodName = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option("--max-drop", help="The loss INT8 may cause; over [calibration].")
 ]
+CacheKind = Annotated[
+    str | None,
+    typer.Option("--cache", help="float or int8: what a decoder's cache is; over [quantize]."),
+]
 RecoverMinutes = Annotated[
     float | None,
     typer.Option(

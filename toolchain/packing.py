@@ -59,7 +59,7 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
         engines=engines,
         assets=assets,
         golden=golden(run),
-        tolerance=TOLERANCE[run.config.build.precision],
+        tolerance=_tolerance(run),
         lineage=Lineage(
             checkpoint=run.config.model.checkpoint
             or str(run.stages["export"].options["checkpoint"]),
@@ -81,6 +81,12 @@ def contents(run: Run, reports: Sequence[Path]) -> Contents:
         options=run.config.bundle.options,
         cut=cut,
     )
+
+
+def _tolerance(run: Run) -> Tolerance:
+    """What golden runs may differ by; a cache of int8 rounds as INT8 does."""
+    exact = run.config.build.precision == "fp32" and run.config.quantize.cache == "int8"
+    return TOLERANCE["int8" if exact else run.config.build.precision]
 
 
 def builder(environment: Mapping[str, str]) -> str:

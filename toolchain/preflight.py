@@ -6,7 +6,7 @@ from .choosing import backend_of, divided, make_pass
 from .config import CALIBRATED, WEIGHT_ONLY, Config
 from .feeds import read
 from .run import Run
-from .stages import samples_digest
+from .sampled import samples_digest
 
 
 def preflight(run: Run) -> None:
@@ -14,7 +14,7 @@ def preflight(run: Run) -> None:
 
     Raises:
         ConfigError: a backend, pass, metric, packager or file that does not exist, a precision
-            that nothing builds, INT8 or a fitted pass without samples.
+            that nothing builds, INT8, an int8 cache or a fitted pass without samples.
         MissingError: a backend that cannot build on this machine.
     """
     config = run.config
@@ -40,7 +40,8 @@ def needs_samples(config: Config) -> bool:
     precision, method = config.build.precision, config.quantize.method
     fitted = bool(divided(config.passes)[1])
     weights = precision in WEIGHT_ONLY and method in ("gptq", "awq")
-    return fitted or precision in CALIBRATED or weights
+    cache = config.quantize.cache == "int8"
+    return fitted or precision in CALIBRATED or weights or cache
 
 
 def _evaluation(run: Run) -> None:

@@ -10,7 +10,8 @@ from .. import __version__
 from ..deploy.gate import Gate
 from . import measured
 from . import report as rep
-from .checks import COMPRESSED
+from .checks import label_of
+from .int8.table import decibels
 from .machine import machine
 from .run import Run
 from .slimmed import compression
@@ -55,6 +56,7 @@ def compile_report(
         calibration_reason=None if _sampled(run) else "the precision needs none",
         quantization=_quantization(run),
         quantization_reason=_no_layers(run),
+        cache=_cache(run.stages.get("quantize")),
         engines=tuple(_engines(run, unexecuted)),
         parity=(*measured.parities(run), *measured.not_compared(unexecuted)),
         scores=tuple(measured.scores(run)),
@@ -106,7 +108,9 @@ def _model(run: Run) -> rep.Model:
 
 
 def _stage(run: Run, stage: Stage) -> rep.Stage:
-    parity = run.parities(stage.name)
+    compared = run.parities(stage.name)
+    parity = _stage_parity(compared)
+    why = compared[0].results["reason"] if compared else "nothing to compare, or not executed here"
     score = run.stages.get(f"score/{stage.name}")
     speedup = _speedup(run, stage.name)
     return rep.Stage(
@@ -117,8 +121,8 @@ def _stage(run: Run, stage: Stage) -> rep.Stage:
         fresh=stage.fresh,
         digest=stage.digest,
         inputs=stage.inputs,
-        parity=_stage_parity(parity),
-        parity_reason=None if parity else "nothing to compare, or not executed here",
+        parity=parity,
+        parity_reason=None if parity else why,
         score=score.results["value"] if score else None,
         score_reason=None if score else "only engines that run here are scored",
         latency_ratio=speedup,
@@ -139,10 +143,7 @@ def _stage_parity(stages: Sequence[Stage]) -> rep.StageParity | None:
 
 def _speedup(run: Run, name: str) -> float | None:
     """Float's median over this engine's at the middle shape, 1.0 for float itself."""
-    precision = run.config.build.precision
-    compressed = precision == "fp32" and "compress" in run.stages
-    engine = COMPRESSED if compressed else precision
-    label = {"float/onnxruntime": "fp32", "engine/onnxruntime": engine}
+    label = {"float/onnxruntime": "fp32", "engine/onnxruntime": label_of(run)}
     stage = run.stages.get("latency/onnxruntime")
     timings = stage.results["timings"] if stage else []
     found = [each["speedup"] for each in timings if each["name"] == label.get(name)]
@@ -181,10 +182,28 @@ def _calibration(stage: Stage | None) -> rep.Calibration | None:
     )
 
 
+def _cache(stage: Stage | None) -> rep.Cache | None:
+    found = stage.results.get("cache") if stage else None
+    if found is None:
+        return None
+    worst = max(each["error"] for each in found["tensors"])
+    fields = rep.Cache.model_fields
+    return rep.Cache.model_validate(
+        {key: value for key, value in found.items() if key in fields}
+        | {
+            "drop_reason": None if found["drop"] is not None else "bfloat16 does not run on a CPU",
+            "snr_db": decibels(worst),
+            "saturated": max(each["saturated"] for each in found["tensors"]),
+        }
+    )
+
+
 def _no_layers(run: Run) -> str | None:
     stage = run.stages.get("quantize")
     if stage is None:
         return "the precision is float"
+    if run.config.build.precision == "fp32":
+        return "the precision is float, the cache apart"
     return None if "layers" in stage.results else "16 bits: what stayed float32 is in the passes"
 
 

@@ -1,6 +1,5 @@
 """The stages from checkpoint to engine: plain functions, each reading the one before it."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,13 +15,14 @@ from .feeds import (
     calibration_feeds,
     logit_names,
     mask_name,
-    no_samples,
     parity_feeds,
 )
 from .joining import named, over
+from .keeping import kept_as_int8, wanted
 from .narrowing import fitted, home
 from .referenced import weights_of
 from .run import Run
+from .sampled import sample_options, samples_digest, samples_of_cache
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
 from .workspace import Stage, Work, digest_file, digest_of
 
@@ -163,7 +163,7 @@ def quantize(run: Run) -> Stage:
 
     return run.stage(
         "quantize",
-        each(run, work),
+        each(run, kept_as_int8(run, before, work)),
         inputs={before.name: before.digest, "calibrate": ranges.digest},
         options=options,
         packages=(*GRAPH, *RUNTIME),
@@ -183,11 +183,12 @@ def halve(run: Run) -> Stage:
         model, kept = run.folder(before.name, graph) / "model.onnx", named(graph, keep)
         return {**cast(model, out, feeds, precision=precision, keep=kept), "samples": what}
 
+    cache = run.config.quantize.cache
     return run.stage(
         "quantize",
-        each(run, work),
-        inputs={before.name: before.digest},
-        options={"precision": precision, "keep": keep, **sample_options(run)},
+        each(run, kept_as_int8(run, before, work)),
+        inputs={before.name: before.digest, **samples_of_cache(run)},
+        options={"precision": precision, "keep": keep, "cache": cache, **sample_options(run)},
         packages=(*GRAPH, *RUNTIME),
     )
 
@@ -196,7 +197,12 @@ def neutral(run: Run) -> Stage:
     """The graph that engines are built from, of the asked precision."""
     precision = run.config.build.precision
     if precision == "fp32":
-        return slim(run)
+        plain = slim(run)
+        if not wanted(run):
+            return plain
+        from .caching import cached
+
+        return cached(run, plain)
     if precision in CALIBRATED:
         return quantize(run)
     if precision in ("fp16", "bf16"):
@@ -214,6 +220,7 @@ def engine(run: Run, name: str) -> Stage:
 def float_engine(run: Run) -> Stage:
     """The float engine on ONNX Runtime, which scores and latencies are held against."""
     dense = run.config.build.precision == "fp32" and slim(run).name == "optimize"
+    dense = dense and not wanted(run)
     if dense and "onnxruntime" in run.config.build.backends:
         return engine(run, "onnxruntime")
     return _build(run, "onnxruntime", optimize(run), "float/onnxruntime", "fp32")
@@ -262,35 +269,3 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
 def _copy(exported: Path, out: Path) -> None:
     for path in assets(exported):
         shutil.copy2(path, out / path.name)
-
-
-def samples_digest(run: Run) -> str:
-    """The digest of the calibration file's bytes, so that a changed file calibrates again.
-
-    Raises:
-        ConfigError: no samples are named, or the file is not there.
-    """
-    path = (
-        run.config.path(run.config.calibration.samples) if run.config.calibration.samples else None
-    )
-    if path is None:
-        raise no_samples()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return digest_of([_file_digest(file) for file in files])
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        return digest_file(path)
-    except OSError as error:
-        raise ConfigError(
-            f"no calibration samples: {error.strerror}", where=path, mend="name a file that exists"
-        ) from error
-
-
-def sample_options(run: Run) -> dict[str, Any]:
-    """What of the configuration decides which samples parity is measured on."""
-    table = run.config.calibration
-    return json.loads(
-        table.model_dump_json(exclude={"max_drop", "pairs", "keep", "method", "preset"})
-    )

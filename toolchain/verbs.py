@@ -40,6 +40,7 @@ PLACES = {
     "preset": ("calibration", "preset"),
     "keep": ("calibration", "keep"),
     "max_drop": ("calibration", "max_drop"),
+    "cache": ("quantize", "cache"),
     "kinds": ("bundle", "kinds"),
     "bundle_python": ("bundle", "python"),
     "sign": ("bundle", "sign"),

@@ -74,3 +74,27 @@ def test_a_feed_is_made_to_fit_once(narrow: Narrowing) -> None:
     call(one)
     call(one)
     assert seen[0] == seen[1] != id(one)
+
+
+def test_a_cache_of_levels(narrow: Narrowing, tmp_path: Path) -> None:
+    """Of heads 0 and 2 that stay, each channel has a step of its own."""
+    steps = ((0.5, 1.0), (2.0, 4.0))
+    both = narrow.then(Narrowing(steps={"past": steps, "present": steps}))
+    made = both.feed(feed())
+    assert made["past"].dtype == np.int8
+    assert made["past"].tolist() == [[[[0, 1], [4, 3]], [[4, 2], [5, 3]]]]  # 10 / 4 and 2.5 to even
+    present = {"present": np.full((1, 2, 1, 2), 3, np.int8), "logits": np.ones((1, 1, 3))}
+    assert both.restored(present)["present"].tolist() == [[[[1.5, 3.0]], [[6.0, 12.0]]]]
+    assert both.restored(present)["logits"] is present["logits"]
+    dense = both.outputs({"present": np.ones((1, 3, 1, 2), np.float32)})["present"]
+    assert (dense.dtype, dense.shape) == (np.float32, (1, 2, 1, 2))
+    both.save(tmp_path)
+    assert read(tmp_path) == both
+    tensor = Tensor(name="past", dtype="float32", shape=("batch", 3, "past", 2), role="past_key.0")
+    known = Signature(task="text-generation", inputs=(tensor,), outputs=())
+    assert both.signature(known).inputs[0].dtype == "int8"
+
+
+def test_levels_end_where_int8_does() -> None:
+    made = Narrowing(steps={"past": ((0.01,),)}).feed({"past": np.array([[[[9.0], [-9.0]]]])})
+    assert made["past"].ravel().tolist() == [127, -128]

@@ -121,6 +121,7 @@ def build(
     preset: opt.PresetName = None,
     keep: opt.KeepNodes = None,
     max_drop: opt.MaxDrop = None,
+    cache: opt.CacheKind = None,
     recover_minutes: opt.RecoverMinutes = None,
     config: opt.ConfigFile = opt.CONFIG,
     workspace: opt.WorkspaceFolder = opt.WORKSPACE,
@@ -146,6 +147,7 @@ def build(
         preset=preset,
         keep=keep,
         max_drop=max_drop,
+        cache=cache,
         recover_minutes=recover_minutes,
     )
     return verbs.end("build", given, json, quiet)

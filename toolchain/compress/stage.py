@@ -17,7 +17,8 @@ from ..feeds import assets, calibration_feeds, logit_names, mask_name, timed_pha
 from ..narrowing import Narrowing, from_plain, read
 from ..replay import replay
 from ..run import Run
-from ..stages import each, sample_options, samples_digest
+from ..sampled import sample_options, samples_digest
+from ..stages import each
 from ..versions import GRAPH, RUNTIME, versions
 from ..workspace import Stage, digest_of
 from .account import macs

@@ -3,6 +3,7 @@
 from .compression import Compression, Taken
 from .ground import Record
 from .making import (
+    Cache,
     Calibration,
     Engine,
     Failure,
@@ -34,6 +35,7 @@ __all__ = [
     "FILES",
     "Agreement",
     "Bundle",
+    "Cache",
     "Calibration",
     "Compression",
     "Engine",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from . import figures, layers
 from .charts import gauge
-from .making import Calibration, Engine, Failure, Step
+from .making import Cache, Calibration, Engine, Failure, Step
 from .markup import (
     Column,
     Html,
@@ -130,6 +130,29 @@ def precision(report: Report) -> Html:
         layers.plot(found.layers),
         layers.activations(found.layers),
         layers.worst(found.layers),
+    )
+
+
+def cache(report: Report) -> Html:
+    """What a decoder keeps of earlier tokens, where that is int8."""
+    found = report.cache
+    content = _cache(found) if found else None
+    lead = "Keys and values of earlier tokens are kept as int8; drop is on held-out samples."
+    return section("cache", "Cache", content, lead=lead)
+
+
+def _cache(found: Cache) -> Html:
+    left = "; ".join(f"{name}: {why}" for name, why in found.left_alone.items())
+    drop = found.drop_reason if found.drop is None else figures.number(found.drop, 2)
+    sizes = (found.bytes_per_token_float, found.bytes_per_token)
+    return facts(
+        {
+            "a token": _change(*map(figures.size, sizes)),
+            "drop": drop,
+            "worst signal to noise": f"{figures.number(found.snr_db, 3)} dB",
+            "beyond the last level": figures.percent(found.saturated),
+            "left in float": left or None,
+        }
     )
 
 

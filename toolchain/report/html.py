@@ -23,6 +23,7 @@ _PARTS = (
     proved.parity,
     compressed.compression,
     built.precision,
+    built.cache,
     timed.latency,
     made.sizes,
     built.passes,

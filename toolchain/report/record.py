@@ -8,7 +8,7 @@ from pydantic import Field
 
 from .compression import Compression
 from .ground import Record
-from .making import Calibration, Engine, Model, Quantization, Stage, Step
+from .making import Cache, Calibration, Engine, Model, Quantization, Stage, Step
 from .proof import Bundle, Footprint, Gate, Latency, Parity, Score
 from .tuning import Tuning
 
@@ -51,6 +51,7 @@ class Report(Record):
     calibration_reason: str | None = None
     quantization: Quantization | None = None
     quantization_reason: str | None = None
+    cache: Cache | None = None
     engines: tuple[Engine, ...] = ()
     parity: tuple[Parity, ...] = ()
     scores: tuple[Score, ...] = ()

@@ -13,7 +13,8 @@ from ..feeds.rolling import keeps_cache
 from ..machine import machine
 from ..preflight import preflight
 from ..run import Run
-from ..stages import optimize, samples_digest
+from ..sampled import samples_digest
+from ..stages import optimize
 from ..versions import ENGINE
 from . import advice as rules
 from .clock import Clock

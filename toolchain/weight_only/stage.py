@@ -8,9 +8,11 @@ from .. import registry
 from ..choosing import kept
 from ..feeds import calibration_feeds, logit_names, mask_name
 from ..joining import named
+from ..keeping import kept_as_int8, wanted
 from ..narrowing import fitted
 from ..run import Run
-from ..stages import each, sample_options, samples_digest
+from ..sampled import sample_options, samples_digest
+from ..stages import each
 from ..versions import GRAPH, RUNTIME
 from ..workspace import Stage
 from .making import BITS, quantize
@@ -33,6 +35,7 @@ def weigh(run: Run, before: Stage) -> Stage:
     precision, table, keep = run.config.build.precision, run.config.quantize, kept(run)
     recipe = recipe_of(run)
     sampled = recipe.method != "rtn"
+    drawn = sampled or wanted(run)
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         samples = Samples(mask=mask_name(run, graph))
@@ -60,9 +63,9 @@ def weigh(run: Run, before: Stage) -> Stage:
     options = {"precision": precision, "keep": keep, **table.model_dump(), "moved": recipe.moved}
     return run.stage(
         "quantize",
-        each(run, work),
-        inputs=inputs | ({"samples": samples_digest(run)} if sampled else {}),
-        options=options | (sample_options(run) if sampled else {}),
+        each(run, kept_as_int8(run, before, work)),
+        inputs=inputs | ({"samples": samples_digest(run)} if drawn else {}),
+        options=options | (sample_options(run) if drawn else {}),
         packages=(*GRAPH, *RUNTIME),
     )
 
