@@ -22,11 +22,6 @@ LIMIT = 128
 WIDER = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0)
 
 
-def fit(levels: Levels) -> bool:
-    """Whether every pair of neighbours along k of levels [k, n] stays within `LIMIT`."""
-    return not _excess(_pairs(levels)).any()
-
-
 def fitted(levels: Levels) -> Levels:
     """The nearest levels [k, n] whose pairs stay within `LIMIT`: both give half of what is over."""
     pairs = _pairs(levels)
