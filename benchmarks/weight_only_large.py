@@ -1,14 +1,15 @@
 """Memory of rounding the weights of an 8B-shaped checkpoint: random, bfloat16, tensor by tensor.
 
     python benchmarks/weight_only_large.py [--layers 32] [--precision w8|int4]...
-        [--method rtn|gptq|auto]... [--json]
+        [--method rtn|gptq|auto]... [--only NAME] [--json]
 
 A checkpoint of Llama 3.1 8B's shape (16 GB with all 32 layers), its optimised graph and the
 rounded graph are made one after the other: 37 GB of disk with 32 layers, 12 GB with 8. Rounding is
 a process of its own, whose peak memory is the figure; it does not depend on the number of layers.
 int4 is of blocks of 32 with zero points, w8 of a scale an output, as `build` makes them. `gptq` and
 `auto` round by the moments of made-up rows, since no CPU kernel runs the graph in bfloat16: what is
-measured is memory and time, not accuracy.
+measured is memory and time, not accuracy. `--only` rounds the layers that have NAME in theirs:
+down_proj is the widest.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--precision", action="append", choices=("w8", "int4"))
     parser.add_argument("--method", action="append", choices=METHODS)
+    parser.add_argument("--only", metavar="NAME", default="")
     parser.add_argument("--child", metavar="WHAT", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
@@ -117,7 +119,7 @@ def make(root: Path, layers: int) -> None:
     shutil.rmtree(folder)
 
 
-def quantize(root: Path, what: str) -> None:
+def quantize(root: Path, what: str, only: str) -> None:
     from llmdeploy.passes import load
     from llmdeploy.passes.sites import find
     from llmdeploy.toolchain.weight_only import making, rounds, stage, streaming
@@ -126,12 +128,14 @@ def quantize(root: Path, what: str) -> None:
     block, bits = stage.USUAL[precision], making.BITS[precision]
     recipe, folder = making.Recipe(bits, block, method, moved=bits == 4), root / what
     folder.mkdir()
-    samples = rounds.Samples()
+    samples, graph = rounds.Samples(), root / "optimize" / "model.onnx"
+    nodes = (layer.node for site in find(load(graph)) for layer in site.layers)
+    keep = [name for name in nodes if only not in name]
     if method != "rtn":
-        rounds.measure = lambda *_: made_up(find(load(root / "optimize")), streaming)
+        rounds.measure = lambda _, __, sites, *___: made_up(sites, streaming)
         samples = rounds.Samples(fit=({},))
         making.Probe = lambda _: None
-    making.quantize(root / "optimize" / "model.onnx", folder, recipe=recipe, samples=samples)
+    making.quantize(graph, folder, recipe=recipe, samples=samples, keep=keep)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(json.dumps({"size_mb": size / 1e6}))
 
@@ -143,22 +147,23 @@ def made_up(sites: Any, streaming: Any) -> Iterator[Any]:
 
     random = np.random.default_rng(0)
     for site in sites:
-        if not site.eligible:
-            continue
         sums = Sums([Watched(site.tensor)])
         for _ in range(ROWS // 256):
             rows = random.standard_normal((256, site.layers[0].k), np.float32)
             sums.add({site.tensor: rows}, None, 0)
-        moments = sums.moments()[site.tensor]
-        yield streaming.Measured(site, moments, moments)
+        fit, held_out = sums.moments()[site.tensor], sums.moments()[site.tensor]
+        yield streaming.Measured(site, fit, held_out)
 
 
-def child(root: Path, what: str, layers: int) -> dict[str, float]:
+def child(root: Path, what: str, asked: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", what, "--root", str(root)]
     started = time.perf_counter()
     environment = {**os.environ, "TMPDIR": str(root)}
     done = subprocess.run(
-        [*command, "--layers", str(layers)], stdout=subprocess.PIPE, check=True, env=environment
+        [*command, "--layers", str(asked.layers), "--only", asked.only],
+        stdout=subprocess.PIPE,
+        check=True,
+        env=environment,
     )
     found = json.loads(done.stdout.splitlines()[-1])
     return {**found, "seconds": round(time.perf_counter() - started, 1)}
@@ -169,7 +174,7 @@ def main() -> None:
     if asked.child:
         made = make(asked.root, asked.layers) if asked.child == "make" else None
         if made is None and asked.child != "make":
-            quantize(asked.root, asked.child)
+            quantize(asked.root, asked.child, asked.only)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({"peak_gb": peak / 1e9}))
         return
@@ -178,7 +183,7 @@ def main() -> None:
         root = Path(temporary)
         precisions, methods = asked.precision or ("int4",), asked.method or ("rtn",)
         for what in ("make", *(f"{bits} {how}" for bits in precisions for how in methods)):
-            figures = child(root, what, asked.layers)
+            figures = child(root, what, asked)
             name = "export and optimise" if what == "make" else what
             found.append({"model": f"8B, {asked.layers} layers", "method": name, **figures})
             shutil.rmtree(root / what, ignore_errors=True)

@@ -51,7 +51,8 @@ class Compensation:
         """From the second moments [k, k] of a layer's input; in its own order unless `ordered`."""
         size = -second.diagonal() if ordered else np.zeros(len(second))
         order = np.argsort(size, kind="stable")
-        return cls(order, _factor(second[np.ix_(order, order)], damping).astype(np.float32))
+        factor = _factor(second[np.ix_(order, order)], damping)
+        return cls(order, factor.astype(np.float32, order="C"))
 
 
 def compensated(
@@ -89,12 +90,12 @@ def compensated(
     return result
 
 
-def _factor(second: NDArray[np.float64], damping: float) -> NDArray[Any]:
-    diagonal = second.diagonal()
-    damped = second + np.eye(len(second)) * max(damping * float(diagonal.mean()), 1e-12)
+def _factor(damped: NDArray[np.float64], damping: float) -> NDArray[Any]:
+    """The factor of moments that are damped in their place: a wide layer's take much memory."""
+    damped[np.diag_indices_from(damped)] += max(damping * float(damped.diagonal().mean()), 1e-12)
     # inv(H) = U'U from the Cholesky factor of H reversed: no inverse is formed
     try:
         lower = np.linalg.cholesky(damped[::-1, ::-1])
     except np.linalg.LinAlgError:  # of a signal that rounding drowned, only the variances are left
         lower = np.diag(np.sqrt(np.maximum(damped.diagonal()[::-1], 1e-12)))
-    return np.linalg.inv(lower)[::-1, ::-1].copy()
+    return np.linalg.inv(lower)[::-1, ::-1]
