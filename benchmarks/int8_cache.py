@@ -1,7 +1,7 @@
 """A decoder's cache in int8 beside float's: perplexity, bytes, time and memory.
 
     python benchmarks/int8_cache.py [stories260k|smollm2]... [--precision fp32]... [--chunk 8]
-        [--tokens 2048] [--no-latency] [--workspace DIR] [--json]
+        [--tokens 2048] [--no-score] [--no-latency] [--workspace DIR] [--json]
 
 The engines of `[quantize] cache = "float"` and `"int8"`, calibrated as the INT8 benchmarks are and
 scored on the text they are scored on, read with the cache, `--chunk` tokens at a time (1: as it is
@@ -55,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=8, help="tokens read at a time")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens that are scored")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-score", action="store_true", help="time alone")
     parser.add_argument("--no-latency", action="store_true", help="where others use the machine")
     parser.add_argument("--workspace", type=Path, help="keep the stages here")
     parser.add_argument("--json", action="store_true")
@@ -152,14 +153,16 @@ def of_precision(
         calls = {kind: stack.enter_context(backend.runner(path)) for kind, path in folders.items()}
         timed = {} if asked.no_latency else times(calls, known)
         for kind, call in calls.items():
-            found = [read(call, known[kind], row[None], asked.chunk) for row in rows]
-            perplexity = float(np.exp(-np.concatenate(found).mean()))
-            first = first or perplexity
+            scored: dict[str, float] = {}
+            if not asked.no_score:
+                found = [read(call, known[kind], row[None], asked.chunk) for row in rows]
+                perplexity = float(np.exp(-np.concatenate(found).mean()))
+                first = first or perplexity
+                scored = {"perplexity": perplexity, "of_float": perplexity / first}
             yield {
                 "model": subject.name,
                 "method": f"{precision}, {kind} cache",
-                "perplexity": perplexity,
-                "of_float": perplexity / first,
+                **scored,
                 "bytes": sum(each[0].nbytes for each in empty(known[kind], 1, 1).values()),
                 **timed.get(kind, {}),
                 **({} if asked.no_latency else memory(folders[kind], known[kind])),

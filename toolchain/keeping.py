@@ -38,17 +38,18 @@ def wanted(run: Run) -> bool:
     """Whether an int8 cache was asked for.
 
     Raises:
-        ConfigError: no graph of the export keeps a cache.
+        ConfigError: the export keeps no cache, or is of several graphs.
     """
     if run.config.quantize.cache == "float":
         return False
-    graphs = run.graphs
-    if not any(keeps_cache(Signature.load(run.folder("export", each))) for each in graphs):
-        raise ConfigError(
-            "the model keeps no cache of keys and values that could be int8",
-            where="[quantize] cache",
-            mend='say cache = "float"',
-        )
+    where, mend = "[quantize] cache", 'say cache = "float"'
+    known = Signature.load(run.folder("export"))
+    if known.components:
+        what = "the cache of a decoder beside an encoder stays in float"
+        raise ConfigError(what, where=where, mend=mend)
+    if not keeps_cache(known):
+        what = "the model keeps no cache of keys and values that could be int8"
+        raise ConfigError(what, where=where, mend=mend)
     return True
 
 
@@ -62,10 +63,9 @@ def kept_as_int8(run: Run, before: Stage, work: Work) -> Work:
 
     def both(graph: str, out: Path) -> dict[str, Any]:
         results = work(graph, out)
-        if not keeps_cache(Signature.load(run.folder("export", graph))):
-            return results
         told = _keep(run, before, graph, out)
-        return {**told.pop("source"), **results, "cache": told}
+        source = told.pop("source")  # where weights were rounded by samples it is known already
+        return {**results, **({} if "digest" in results else source), "cache": told}
 
     return both
 

@@ -141,11 +141,18 @@ def test_every_precision_of_weights(
         assert session.generate([TEXT], Sampling(max_new_tokens=4))[0].tokens
 
 
-def test_a_model_without_a_cache_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("components", "why"),
+    [((), "keeps no cache of keys and values"), (("encoder", "decoder"), "beside an encoder")],
+)
+def test_a_model_without_a_cache_of_its_own_is_refused(
+    tmp_path: Path, components: tuple[str, ...], why: str
+) -> None:
     run = Run(Config(quantize=Quantize(cache="int8")), Workspace(tmp_path))
     run.folder("export").mkdir()
-    Signature(task="fill-mask", inputs=(), outputs=()).save(run.folder("export"))
-    with pytest.raises(ConfigError, match="keeps no cache of keys and values"):
+    known = Signature(task="", inputs=(), outputs=(), components=components)
+    known.save(run.folder("export"))
+    with pytest.raises(ConfigError, match=why):
         wanted(run)
     assert not wanted(Run(Config(), Workspace(tmp_path / "none")))
 
