@@ -149,7 +149,7 @@ def weighed(
     graph: Path, folder: Path, fit: Any, held_out: Any, asked: argparse.Namespace
 ) -> dict[str, Any]:
     from llmdeploy.toolchain.weight_only.making import quantize
-    from llmdeploy.toolchain.weight_only.rounding import Recipe
+    from llmdeploy.toolchain.weight_only.recipe import Recipe
     from llmdeploy.toolchain.weight_only.rounds import Samples
 
     del asked

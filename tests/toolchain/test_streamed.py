@@ -14,7 +14,7 @@ from llmdeploy.toolchain.feeds.streamed import continued, is_large
 from llmdeploy.toolchain.int8.quantizing import calibrate, quantize
 from llmdeploy.toolchain.replay import opened, replay
 from llmdeploy.toolchain.weight_only.making import quantize as weigh
-from llmdeploy.toolchain.weight_only.rounding import Recipe
+from llmdeploy.toolchain.weight_only.recipe import Recipe
 from llmdeploy.toolchain.weight_only.rounds import Samples
 
 from ..deploy.causal import write_causal
