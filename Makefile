@@ -25,7 +25,7 @@ demo: $(VENV)/installed $(EDGE)/installed
 		--workspace artifacts/minilm --bundle-python $(EDGE)/bin/python
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The README's table and picture, from the last demo.
 readme: $(VENV)/installed

@@ -161,7 +161,7 @@ def _optimize(model: Path, folder: Path, settings: Settings) -> list[str]:
     first = settings.model_copy(update={"optimized": False})
     if settings.provider != "cpu":
         return _as_it_is(model, folder, settings)
-    made = options(first)
+    made = options(first, exact=False)
     made.optimized_model_filepath = str(folder / settings.file)
     entries = {
         "file_name": f"{settings.file}.data",
@@ -169,8 +169,6 @@ def _optimize(model: Path, folder: Path, settings: Settings) -> list[str]:
     }
     for key, value in entries.items():
         made.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
-    # the lowering made it right wherever it runs, and the same on every machine that builds it
-    made.add_session_config_entry("session.x64quantprecision", "0")
     return list(open_session(model, first, made).get_providers())
 
 

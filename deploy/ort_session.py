@@ -70,8 +70,12 @@ def onnxruntime() -> Any:
     return module
 
 
-def options(settings: Settings) -> Any:
-    """SessionOptions for these settings."""
+def options(settings: Settings, *, exact: bool = True) -> Any:
+    """SessionOptions for these settings.
+
+    `exact` lets the runtime rewrite what another tool quantised, so that it is right on x86 without
+    VNNI too. An engine of ours is right as it was built, and the same wherever that was.
+    """
     ort = onnxruntime()
     made = ort.SessionOptions()
     made.intra_op_num_threads = settings.threads
@@ -82,8 +86,7 @@ def options(settings: Settings) -> Any:
         "session.disable_prepacking": "0" if settings.prepacking else "1",
         # a weight that the runtime finds to be quantised is no leave to round what it multiplies
         "session.qdq_matmulnbits_accuracy_level": "1",
-        # what others quantised is right on x86 without VNNI too; ours is so as it was built
-        "session.x64quantprecision": "0" if settings.optimized else "1",
+        "session.x64quantprecision": "1" if exact and not settings.optimized else "0",
     }
     for key, value in entries.items():
         made.add_session_config_entry(key, value)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from llmdeploy.deploy.backend import Profile
 from llmdeploy.deploy.ort import OnnxRuntime
+from llmdeploy.deploy.ort_session import Settings, open_session
 from llmdeploy.deploy.polygraphy_runner import EngineRunner
 from llmdeploy.deploy.signature import Signature, Tensor
 
@@ -17,7 +18,7 @@ SIGNATURE = Signature(
 
 
 def test_an_engine_and_polygraphy_s_own_runner_agree(tmp_path: Path) -> None:
-    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+    from polygraphy.backend.onnxrt import OnnxrtRunner
     from polygraphy.comparator import Comparator, SimpleCompareFunc
     from polygraphy.logger import G_LOGGER
 
@@ -29,7 +30,7 @@ def test_an_engine_and_polygraphy_s_own_runner_agree(tmp_path: Path) -> None:
     ir.save(model, tmp_path / "lowered.onnx")
     backend.build(tmp_path / "lowered.onnx", tmp_path / "engine", Profile(), {})
     ours = EngineRunner(backend.runner(tmp_path / "engine"), SIGNATURE, "ours")
-    theirs = OnnxrtRunner(SessionFromOnnx(str(path)))
+    theirs = OnnxrtRunner(lambda: open_session(path, Settings()))
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
         runs = Comparator.run([ours, theirs], data_loader=[feed()])
         close = SimpleCompareFunc(atol=1e-4, rtol=0.0, check_error_stat="max")
