@@ -24,8 +24,9 @@ demo: $(VENV)/installed $(EDGE)/installed
 	$(BIN)/llmdeploy release --config examples/minilm/llmdeploy.toml \
 		--workspace artifacts/minilm --bundle-python $(EDGE)/bin/python
 
+# Two at a time, each with one thread of its own: more would wait for each other.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The README's table and picture, from the last demo.
 readme: $(VENV)/installed
