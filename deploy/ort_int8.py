@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .backend import CLOSE, Promise
 from .graph import array, constant, insert, integer, made_by, only_use, replace, scalar
-from .ort_unsigned import unsigned
+from .ort_unsigned import dtype_of, unsigned
 
 MICROSOFT = "com.microsoft"
 
@@ -232,7 +232,7 @@ def _weight_zero(
     graph: ir.Graph, weight: Weight, levels: ir.Value, shared: Shared
 ) -> ir.Value | None:
     """The zero point of levels as they became: none, or one number, where it can be: faster."""
-    before, after = weight.values.dtype, levels.dtype
+    before, after = dtype_of(weight.values), dtype_of(levels)
     given = constant(weight.zero)
     points = np.zeros(1, np.int16) if given is None else given.astype(np.int16)
     points += 128 if before != after else 0

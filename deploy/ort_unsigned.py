@@ -20,6 +20,13 @@ from .graph import constant, register
 PAIR = 128
 
 
+def dtype_of(weight: ir.Value) -> ir.DataType:
+    """The dtype of a constant's own tensor: not every graph says that of its values."""
+    tensor = ir.convenience.get_const_tensor(weight)
+    assert tensor is not None
+    return tensor.dtype
+
+
 def unsigned(graph: ir.Graph, weight: ir.Value, *, turned: bool) -> ir.Value:
     """The levels [K, N] of `weight`, [N, K] where `turned`, as the kernel is exact on them.
 

@@ -79,7 +79,7 @@ class Calibration(Samples):
     method: str = "auto"
     preset: Literal["accuracy", "balanced", "speed"] = "balanced"
     max_drop: float = Field(default=0.01, gt=0, lt=1)
-    pairs: Literal["auto"] | bool = "auto"
+    pairs: Literal["auto", True, False] = "auto"
     keep: tuple[str, ...] = ()
 
 
@@ -88,7 +88,7 @@ class Quantize(Section):
 
     method: Literal["auto", "rtn", "gptq", "awq"] = "auto"
     block: Literal["auto", "output", 32, 64, 128] = "auto"
-    zero_points: Literal["auto"] | bool = "auto"
+    zero_points: Literal["auto", True, False] = "auto"
     act_order: bool = True
     damping: float = Field(default=0.01, gt=0, lt=1)
     head: bool = False

@@ -14,12 +14,13 @@ from ..deploy.gate import Gate, failures
 from . import checks, registry, report, scoring
 from .against import read
 from .judging import gates
+from .keeping import wanted
 from .packing import contents
 from .preflight import preflight
 from .reporting import compile_report
 from .run import Run
 from .signed import signed
-from .stages import engine, float_engine, neutral, slim
+from .stages import engine, export, float_engine, neutral, slim
 
 #: What the bundle's own verification must do without.
 HIDDEN = "torch,transformers,onnxscript"
@@ -77,6 +78,8 @@ def release(run: Run) -> Outcome:
 
 def _build(run: Run) -> dict[str, str]:
     preflight(run)
+    export(run)
+    wanted(run)  # that there is no cache to be int8 is said before all the work
     checks.export_parity(run)
     checks.optimize_parity(run)
     if slim(run).name == "compress":

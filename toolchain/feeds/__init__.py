@@ -43,7 +43,7 @@ class SampleFeeds:
 def no_samples() -> ConfigError:
     """The refusal to calibrate, or to compress, on nothing."""
     return ConfigError(
-        "INT8 and passes that are fitted need calibration samples",
+        "INT8, of weights or of a cache, and passes that are fitted need calibration samples",
         where="[calibration] samples",
         mend="name a .txt, .jsonl, .csv, .tsv or .npz file there, or pass --samples FILE",
     )
