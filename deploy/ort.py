@@ -69,6 +69,7 @@ class OnnxRuntime:
         Where weights alone are quantised, activations are quantised row by row as they run.
         """
         from .ort_attention import FuseAttention, hidden_rows_are_zero
+        from .ort_gelu import RoundedGelu
         from .ort_int8 import IntegerMatMul
         from .ort_norm import ShareNorm
         from .ort_outliers import PickSooner
@@ -82,6 +83,7 @@ class OnnxRuntime:
             IntegerMatMul(),
             WeightOnlyMatMul(),
             ShareNorm(),
+            RoundedGelu(),
             *([FuseAttention(hide=hidden_rows_are_zero())] if fused else []),
         )
 
