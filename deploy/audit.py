@@ -108,6 +108,9 @@ def _dequantised(node: ir.Node, index: int) -> float:
         kind = scale.dtype if scale is not None else None
         stored = tensor.const_value if tensor is not None else None
         return (kind or ir.DataType.FLOAT).itemsize / (stored.dtype.itemsize if stored else 1)
-    if node.domain != "com.microsoft" or index != 1 or not _multiplies(node.op_type):
+    if node.domain != "com.microsoft":
+        return 1.0
+    picks = node.op_type == "GatherBlockQuantized" and index == 0
+    if not picks and (index != 1 or not _multiplies(node.op_type)):
         return 1.0
     return 32 / integer(node, "bits", 8)

@@ -49,6 +49,8 @@ class OnnxRuntime:
     takes: ClassVar[Takes] = Takes(attention=PRECISIONS)
     #: Quantised weights may have zero points other than 0.
     zero_points: ClassVar[bool] = True
+    #: Embeddings and heads of blocks of int8 are read as they are.
+    tables: ClassVar[bool] = True
     #: Its INT8 is faster on some CPUs where the products of two weights fit in 16 bits.
     pairs: ClassVar[bool] = True
     accepts: ClassVar[type[BaseModel]] = Options

@@ -5,7 +5,7 @@ quantise each row of the activations to int8 by blocks as they run (accuracy lev
 2.5 times as fast as float where kernels that keep float activations are as slow or far slower.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from .backend import Promise
 from .graph import constant, insert, integer, made_by, register, replace, static
 from .ort_int8 import MICROSOFT
+from .ort_tables import Packed, pick_rows
 
 BITS = {ir.DataType.INT8: 8, ir.DataType.INT4: 4}
 #: Block of a weight that has one scale a column: of the sizes the kernel takes, as fast as any.
@@ -43,35 +44,50 @@ class Stored:
 
 
 class WeightOnlyMatMul(ir.passes.InPlacePass):
-    """`x @ DQ(w) [+ b]` becomes com.microsoft `MatMulNBits`, w packed by column in blocks of K."""
+    """`x @ DQ(w) [+ b]` becomes com.microsoft `MatMulNBits`, w packed by column in blocks of K.
+
+    Rows that are picked of such a weight, an embedding's, are read as they are too.
+    """
 
     #: Rows of activations with outliers lose most: a tenth of the greatest value was seen.
     contract: ClassVar[Promise] = Promise("lossy", {"float32": 0.2})
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower what of the main graph has a weight that alone is quantised."""
-        packed: dict[tuple[int, bool], tuple[ir.Value, ...]] = {}
-        count = sum(_lower(model.graph, node, packed) for node in list(model.graph))
+        made = Made()
+        count = sum(
+            pick_rows(model.graph, node, made.tables) or _lower(model.graph, node, made)
+            for node in list(model.graph)
+        )
         if count:
             model.opset_imports.setdefault(MICROSOFT, 1)
             RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, modified=count > 0)
 
 
-def _lower(
-    graph: ir.Graph, node: ir.Node, packed: dict[tuple[int, bool], tuple[ir.Value, ...]]
-) -> bool:
+@dataclass(frozen=True)
+class Made:
+    """What the kernels read, by the DequantizeLinear and how its weight lies; tables by levels."""
+
+    weights: dict[tuple[int, bool], tuple[ir.Value, ...]] = field(
+        default_factory=dict[tuple[int, bool], tuple[ir.Value, ...]]
+    )
+    tables: Packed = field(default_factory=dict[ir.Value, ir.Value])
+
+
+def _lower(graph: ir.Graph, node: ir.Node, made: Made) -> bool:
     if node.op_type not in ("MatMul", "Gemm") or node.domain or not _plain(node):
         return False
-    x, back = node.inputs[0], made_by(node.inputs[1], "DequantizeLinear")
+    turn = made_by(node.inputs[1], "Transpose")  # of a table that a Gather reads too
+    x, back = node.inputs[0], made_by((turn or node).inputs[0 if turn else 1], "DequantizeLinear")
     if x is None or x.dtype not in (ir.DataType.FLOAT, None) or back is None:
         return False
-    stored = _stored(back, flipped=integer(node, "transB", 0) == 1)
+    stored = _stored(back, flipped=(turn is not None) != (integer(node, "transB", 0) == 1))
     if stored is None:
         return False
-    key = (id(back), stored.turned)
+    key, packed = (id(back), stored.turned), made.weights
     if key not in packed:
-        packed[key] = _pack(graph, back, stored)
+        packed[key] = _pack(graph, back, stored, made.tables)
     out = node.outputs[0]
     attributes = {
         "K": stored.k,
@@ -147,13 +163,16 @@ def _blocks(
     return None
 
 
-def _pack(graph: ir.Graph, back: ir.Node, stored: Stored) -> tuple[ir.Value, ...]:
+def _pack(graph: ir.Graph, back: ir.Node, stored: Stored, tables: Packed) -> tuple[ir.Value, ...]:
     """The kernel's weight [N, blocks, bytes], scales [N * blocks] and zero points, where it has.
 
     Bytes of the weight are made when it is saved.
     """
-    name = (back.inputs[0].name if back.inputs[0] is not None else None) or "weight"
-    blocks = stored.scales.shape[1]
+    levels = back.inputs[0]
+    name, blocks = (levels.name if levels is not None else None) or "weight", stored.scales.shape[1]
+    if levels in tables and stored.turned and stored.k == blocks * stored.block:
+        scales = ir.tensor(stored.scales.reshape(-1))
+        return tables[levels], register(graph, f"{name}.scales", scales)
     shape = ir.Shape([stored.n, blocks, stored.block * stored.bits // 8])
 
     def values() -> ir.TensorProtocol:

@@ -162,12 +162,12 @@ def _refused(node: ir.Node, k: int, n: int) -> str:
         return "its weight is read through a Transpose: an embedding's, or `fold` was not run"
     if k < MIN_DIM or n < MIN_DIM:
         return f"K or N under {MIN_DIM}: slower with Q/DQ"
-    if n >= HEAD_RATIO * k and _is_head(node):
+    if n >= HEAD_RATIO * k and ends_the_graph(node):
         return "the output head stays in float"
     return ""
 
 
-def _is_head(node: ir.Node) -> bool:
+def ends_the_graph(node: ir.Node) -> bool:
     """Whether nothing but bias, casts, scaling and indexing lies between a node and an output."""
     value = node.outputs[0]
     for _ in range(8):

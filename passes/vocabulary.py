@@ -71,7 +71,7 @@ class KeepIds(Pass):
             PassError: no table is picked from by ids alone, or something else reads them.
         """
         infer(model)
-        picks, compared = _readers(model, self.tokens)
+        picks, compared = readers(model, self.tokens)
         size = rows_of(picks)
         places = _places(model, picks, size)
         stays = np.zeros(size, bool)
@@ -87,13 +87,13 @@ class KeepIds(Pass):
 
 def wide_outputs(model: ir.Model, tokens: Sequence[str]) -> dict[str, int]:
     """Outputs with one place a token, and the axis that those are on."""
-    size = rows_of(_readers(model, tokens)[0])
+    size = rows_of(readers(model, tokens)[0])
     return {value.name or "": axis for value, axis in _ends(model, size)}
 
 
 def vocabulary_size(model: ir.Model, tokens: Sequence[str]) -> int:
     """How many rows the tables have that ids pick from."""
-    return rows_of(_readers(model, tokens)[0])
+    return rows_of(readers(model, tokens)[0])
 
 
 def rows_of(picks: Sequence[ir.Node]) -> int:
@@ -112,7 +112,7 @@ def _shape_of(node: ir.Node) -> bool:
     return node.inputs[0] is not None and node.inputs[0].shape is not None
 
 
-def _readers(model: ir.Model, tokens: Sequence[str]) -> tuple[list[ir.Node], list[ir.Node]]:
+def readers(model: ir.Model, tokens: Sequence[str]) -> tuple[list[ir.Node], list[ir.Node]]:
     """The nodes that pick rows by ids, and those that compare ids with a number."""
     picks, compared = list[ir.Node](), list[ir.Node]()
     waiting = [value for value in model.graph.inputs if value.name in tokens]

@@ -10,7 +10,7 @@ from ..deploy.backend import Feed
 from ..deploy.parity import Tolerance, compare
 from . import registry
 from .choosing import divided, make_pass
-from .config import WEIGHT_ONLY, Config
+from .config import CALIBRATED, WEIGHT_ONLY, Config
 from .feeds import logit_names, parity_feeds, timed_phases, valid
 from .locating import locate
 from .narrowing import fitted, of, through
@@ -96,12 +96,12 @@ def engine_parity(run: Run, name: str) -> list[Stage]:
 def _kept(config: Config) -> Tolerance:
     """How near an engine must be to its graph.
 
-    Where weights alone are quantised, ONNX Runtime's kernels round activations to INT8 as they run,
-    half of what INT8 rounds: that may cost half of what INT8 may. A cache of int8 rounds too.
+    Its kernels sum in another order, so that values on a rounding edge fall to the other side, and
+    round activations of weights that alone are quantised: that may cost half of what INT8 may.
     """
     if config.build.precision == "fp32" and config.quantize.cache == "float":
         return FLOAT32
-    rounds = config.build.precision in WEIGHT_ONLY
+    rounds = config.build.precision in (*CALIBRATED, *WEIGHT_ONLY)
     half = 1 - config.calibration.max_drop / 2
     return Tolerance(min_cosine=min(SAME, half) if rounds else SAME)
 

@@ -84,7 +84,7 @@ class Calibration(Samples):
 
 
 class Quantize(Section):
-    """How weights are rounded where they alone are in few bits, and what a cache is kept as."""
+    """How weights are rounded where they alone are in few bits; what tables and caches become."""
 
     method: Literal["auto", "rtn", "gptq", "awq"] = "auto"
     block: Literal["auto", "output", 32, 64, 128] = "auto"
@@ -92,6 +92,7 @@ class Quantize(Section):
     act_order: bool = True
     damping: float = Field(default=0.01, gt=0, lt=1)
     head: bool = False
+    vocabulary: Literal["auto", "float", "int8"] = "auto"
     cache: Literal["float", "int8"] = "float"
 
 

@@ -4,20 +4,17 @@ Steps come from the float graph's own keys and values over the calibration sampl
 is io.json of the graph that takes levels, and narrowed.json, by which dense feeds are made to fit.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from .. import ConfigError
 from ..calibration.kept import Reach, Rounding
 from ..deploy.signature import Signature
-from ..passes import load, save
+from ..passes import load
 from ..passes.cache import Kept, QuantizeCache, held, refused
 from ..passes.check import Facts, check
 from .feeds import assets, calibration_feeds, logit_names, mask_name
@@ -25,6 +22,7 @@ from .feeds.rolling import PAST, PRESENT, keeps_cache
 from .int8.cache import Compared, Watch, moved
 from .int8.loss import Loss
 from .narrowing import FILE, Narrowing, fitted, home
+from .replacing import replace_model
 from .run import Run
 from .workspace import Stage
 
@@ -96,7 +94,7 @@ def _keep(run: Run, before: Stage, graph: str, out: Path) -> dict[str, Any]:
     check(model, Facts.of(model))
     loss = Compared(Loss(logit_names(run, graph), mask), other[:BATCHES], narrow)
     drop = loss(out / MODEL, model, out) if run.config.build.precision != "bf16" else None
-    _replace(model, out)
+    replace_model(model, out)
     _beside(home(run, before.name, graph), narrow, known, out)
     return {
         "bytes_per_token": _bytes(narrow.signature(known)),
@@ -130,14 +128,6 @@ def _narrowing(taken: Mapping[str, str], steps: Mapping[str, Any]) -> Narrowing:
     """What the graph takes and gives as levels."""
     plain = {past: tuple(map(tuple, each.tolist())) for past, each in steps.items()}
     return Narrowing(steps=plain | {taken[past]: each for past, each in plain.items()})
-
-
-def _replace(model: ir.Model, out: Path) -> None:
-    """Write the model in the place of the one that it reads its weights from."""
-    with tempfile.TemporaryDirectory(dir=out, prefix=".whole-") as folder:
-        save(model, Path(folder))
-        for path in Path(folder).iterdir():
-            os.replace(path, out / path.name)
 
 
 def _beside(assets_of: Path, narrow: Narrowing, known: Signature, out: Path) -> None:

@@ -23,6 +23,7 @@ from .narrowing import fitted, home
 from .referenced import weights_of
 from .run import Run
 from .sampled import sample_options, samples_digest, samples_of_cache
+from .token_tables import rounds_tables, with_tables
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
 from .workspace import Stage, Work, digest_file, digest_of
 
@@ -142,6 +143,7 @@ def quantize(run: Run) -> Stage:
         "keep": table.keep,
         "max_drop": table.max_drop,
         "pairs": precision == "int8" and paired(run),
+        "vocabulary": rounds_tables(run),
     }
 
     def work(graph: str, out: Path) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def quantize(run: Run) -> Stage:
 
     return run.stage(
         "quantize",
-        each(run, kept_as_int8(run, before, work)),
+        each(run, kept_as_int8(run, before, with_tables(run, before, work))),
         inputs={before.name: before.digest, "calibrate": ranges.digest},
         options=options,
         packages=(*GRAPH, *RUNTIME),

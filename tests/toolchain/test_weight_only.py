@@ -178,9 +178,9 @@ def test_a_method_that_needs_samples_says_so(
 
 @pytest.mark.parametrize(
     ("precision", "drop", "least"),
-    [("int8", 0.01, 0.999), ("w8", 0.01, 0.995), ("int4", 0.02, 0.99), ("w8", 0.0005, 0.999)],
+    [("int8", 0.01, 0.995), ("w8", 0.01, 0.995), ("int4", 0.02, 0.99), ("w8", 0.0005, 0.999)],
 )
-def test_an_engine_that_rounds_activations_may_part_half_as_far_as_int8(
+def test_an_engine_of_rounded_weights_may_part_half_as_far_as_int8_may(
     precision: str, drop: float, least: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Any] = []

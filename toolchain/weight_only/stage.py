@@ -13,6 +13,7 @@ from ..narrowing import fitted
 from ..run import Run
 from ..sampled import sample_options, samples_digest
 from ..stages import each
+from ..token_tables import rounds_tables, with_tables
 from ..versions import GRAPH, RUNTIME
 from ..workspace import Stage
 from .making import BITS, quantize
@@ -61,9 +62,10 @@ def weigh(run: Run, before: Stage) -> Stage:
 
     inputs = {before.name: before.digest}
     options = {"precision": precision, "keep": keep, **table.model_dump(), "moved": recipe.moved}
+    options["vocabulary"] = rounds_tables(run)
     return run.stage(
         "quantize",
-        each(run, kept_as_int8(run, before, work)),
+        each(run, kept_as_int8(run, before, with_tables(run, before, work))),
         inputs=inputs | ({"samples": samples_digest(run)} if drawn else {}),
         options=options | (sample_options(run) if drawn else {}),
         packages=(*GRAPH, *RUNTIME),
