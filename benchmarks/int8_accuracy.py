@@ -1,12 +1,13 @@
 """Accuracy of INT8 beside float and beside the peers, on data nobody was calibrated on.
 
     python benchmarks/int8_accuracy.py [SUBJECT...] [--nncf PYTHON] [--optimum PYTHON]
-        [--preset NAME] [--pairs true|false] [--only-ours] [--json]
+        [--preset NAME] [--pairs true|false] [--vocabulary auto|float] [--only-ours] [--json]
 
 Subjects: minilm (calibrated on STS 2014, scored on STS 2015 by Spearman and by the cosine of its
 embeddings with float's), sst2 (accuracy), banking77 (logistic regression on frozen embeddings),
 splade (cosine of sparse vectors), stories260k and smollm2 (perplexity: less is better). Peers
-quantise the same optimised graph with the same samples. `of float` is the score over float's.
+quantise the same optimised graph with the same samples. `of float` is the score over float's;
+`size_mb` that of the file that is scored, its weights with it.
 """
 
 import argparse
@@ -26,12 +27,21 @@ from int8_subjects import SUBJECTS
 from llmdeploy import Error
 from llmdeploy.deploy.text import Encoder
 from llmdeploy.toolchain import stages
-from llmdeploy.toolchain.config import Build, Calibration, Config, Model
+from llmdeploy.toolchain.config import Build, Calibration, Config, Model, Quantize
 from llmdeploy.toolchain.feeds import calibration_feeds
 from llmdeploy.toolchain.run import Run
 from llmdeploy.toolchain.workspace import Workspace
 
-COLUMNS = ("score", "of_float", "mean_cosine", "least_cosine", "agree", "int8_share", "seconds")
+COLUMNS = (
+    "score",
+    "of_float",
+    "mean_cosine",
+    "least_cosine",
+    "agree",
+    "int8_share",
+    "size_mb",
+    "seconds",
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -44,6 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pairs", default="auto", choices=["auto", "true", "false"], help="of ours"
     )
+    parser.add_argument("--vocabulary", default="auto", choices=["auto", "float"], help="of ours")
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--count", type=int, help="calibration samples")
     parser.add_argument("--max-drop", type=float, default=0.01)
@@ -66,6 +77,7 @@ def release(subject: Subject, root: Path, asked: argparse.Namespace) -> Run:
             max_drop=asked.max_drop,
             preset=asked.preset,
         ),
+        quantize=Quantize(vocabulary=asked.vocabulary),
         build=Build(precision="int8", options={"onnxruntime": {"threads": asked.threads}}),
     )
     return Run(config, Workspace(root / "artifacts"))
@@ -79,9 +91,10 @@ def rows(subject: Subject, asked: argparse.Namespace, root: Path) -> Iterator[di
         graph = run.folder("optimize") / "model.onnx"
         with session(graph, asked.threads) as model:
             wanted = subject.answer(model, encoder)
-        yield row(subject, "float", wanted, wanted, {})
+        yield row(subject, "float", wanted, wanted, size(graph))
         opened, facts = ours(run)
         with opened as model:
+            facts |= size(run.folder("engine/onnxruntime") / "model.onnx")
             yield row(subject, "llmdeploy", subject.answer(model, encoder), wanted, facts)
         feeds = calibration_feeds(run)
     for method in [] if asked.only_ours else methods(asked.nncf, asked.optimum):
@@ -90,10 +103,17 @@ def rows(subject: Subject, asked: argparse.Namespace, root: Path) -> Iterator[di
         try:
             path, facts = method.make(graph, feeds, folder)
             with session(path, asked.threads) as model:
+                facts = {**facts, **size(path)}
                 yield row(subject, method.name, subject.answer(model, encoder), wanted, facts)
         except Exception as error:  # a peer's failure is its figure
             reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
             yield {"model": subject.name, "method": method.name, "reason": reason}
+
+
+def size(path: Path) -> dict[str, float]:
+    """Of a graph and the weights beside it."""
+    whole = [path, *path.parent.glob(f"{path.name}*data")]
+    return {"size_mb": sum(each.stat().st_size for each in whole) / 1e6}
 
 
 def row(

@@ -1,16 +1,17 @@
 """Weights alone in few bits beside float and beside ONNX Runtime's own quantiser.
 
     python benchmarks/weight_only.py [--precision w8|int4]... [--method rtn|gptq|awq|auto]...
-        [--no-peers] [--no-latency] [--rtx] [--count 64] [--tokens 4096] [--workspace DIR] [--json]
+        [--vocabulary auto|float] [--no-peers] [--no-latency] [--rtx] [--count 64] [--tokens 4096]
+        [--workspace DIR] [--json]
 
 SmolLM2-135M, calibrated on WikiText-2 valid, scored by its perplexity on test (less is better),
 of the neutral graph and of the engine, whose kernel rounds activations to INT8 by blocks as it
 runs. int4 is of blocks of 32, with zero points as ONNX Runtime takes them, and `symmetric` as
 TensorRT wants it; `bits` is what a rounded weight takes, its share of scales and zero points with
-it; the output head is the embedding and stays in float. `decode` is the speed of one token after
-128, in times float's, interleaved in one run. Peers quantise the same optimised graph, blocks of
-32, their head in float too. `--rtx` compiles the symmetric graph with TensorRT-RTX and gives its
-weights' memory.
+it; the output head is the embedding, in int8 unless `--vocabulary float`. `decode` is the speed of
+one token after 128, in times float's, interleaved in one run. Peers quantise the same optimised
+graph, blocks of 32, their head in float. `--rtx` compiles the symmetric graph with TensorRT-RTX and
+gives its weights' memory.
 """
 
 import argparse
@@ -67,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--precision", action="append", choices=("w8", "int4"))
     parser.add_argument("--method", action="append", choices=("rtn", "gptq", "awq", "auto"))
+    parser.add_argument("--vocabulary", default="auto", choices=("auto", "float"))
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--no-latency", action="store_true", help="where others use the machine")
     parser.add_argument("--rtx", action="store_true")
@@ -86,7 +88,7 @@ def run_of(
         calibration=Calibration(
             samples=str(root / "texts.jsonl"), count=asked.count, max_length=SUBJECT.max_length
         ),
-        quantize=Quantize(method=method, zero_points=moved),
+        quantize=Quantize(method=method, zero_points=moved, vocabulary=asked.vocabulary),
         build=Build.model_validate(
             {"precision": precision, "options": {"onnxruntime": {"threads": asked.threads}}}
         ),
