@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 #: Lists of results, and the key of an entry that the graph's name is put before.
-_LISTS = {"steps": "name", "layers": "node", "worst": "node"}
+_LISTS = {
+    "steps": "name",
+    "layers": "node",
+    "worst": "node",
+    "tables": "tensor",
+    "tables_kept": "tensor",
+}
 _SUMS = ("tokens", "rows")
 
 Results = dict[str, Any]

@@ -64,6 +64,10 @@ QUANTIZE: Mapping[str, Meaning] = {
     "act-order": Meaning("GPTQ rounds the inputs that are largest first."),
     "damping": Meaning("What GPTQ adds to the diagonal, as a share of its mean."),
     "head": Meaning("Round the output head as well."),
+    "vocabulary": Meaning(
+        "float, or int8: embeddings and output heads; auto: int8 where weights are rounded and"
+        " every backend takes it, an encoder's head apart."
+    ),
     "cache": Meaning(
         "float, or int8: keys and values of earlier tokens in a quarter of the memory, at any"
         " precision; --cache overrides it."

@@ -13,6 +13,7 @@ from . import report as rep
 from .checks import label_of
 from .int8.table import decibels
 from .machine import machine
+from .report import figures
 from .run import Run
 from .slimmed import compression
 from .versions import ENGINE, EXPORT, versions
@@ -223,8 +224,17 @@ def _quantization(run: Run) -> rep.Quantization | None:
         int8_share=found["int8_share"] if "int8_share" in found else found["weight_share"],
         layers=tuple(rep.Layer(**layer) for layer in layers),
         curve=tuple(rep.Mixture(**each) for each in found.get("curve", ())),
-        notes=tuple(found.get("notes", ())),
+        notes=(*found.get("notes", ()), *_tables(found)),
     )
+
+
+def _tables(found: dict[str, Any]) -> Iterable[str]:
+    """What became of the rows of tokens, in words."""
+    for each in found.get("tables", ()):
+        sizes = figures.size(each["bytes"]), figures.size(each["bytes_float"])
+        yield f"{each['tensor']} is int8: {sizes[0]} of {sizes[1]}, {each['snr_db']} dB"
+    for each in found.get("tables_kept", ()):
+        yield f"{each['tensor'] or 'the vocabulary'} stays float: {each['reason']}"
 
 
 def _engines(run: Run, unexecuted: dict[str, str]) -> Iterable[rep.Engine]:

@@ -75,7 +75,7 @@ def with_tables(run: Run, before: Stage, work: Work) -> Work:
     def both(graph: str, out: Path) -> dict[str, Any]:
         results = work(graph, out)
         known = Signature.load(home(run, before.name, graph))
-        return {**results, "vocabulary": _round(known, out)}
+        return {**results, **_round(known, out)}
 
     return both
 
@@ -102,7 +102,8 @@ def _round(known: Signature, out: Path) -> dict[str, Any]:
         check(model, Facts.of(model))
         if made:
             replace_model(model, out)
-    return {"tables": told, "left_alone": left}
+    kept = [{"tensor": name, "reason": why} for name, why in left.items()]
+    return {"tables": told, "tables_kept": kept}
 
 
 def _rounded(

@@ -62,8 +62,8 @@ def built(
 
 def test_no_table_is_left_in_float_and_a_shared_one_is_there_once(built: tuple[Path, bool]) -> None:
     workspace, tied = built
-    told = json.loads((workspace / "quantize/stage.json").read_text())["results"]["vocabulary"]
-    assert told["left_alone"] == {}
+    told = json.loads((workspace / "quantize/stage.json").read_text())["results"]
+    assert told["tables_kept"] == []
     assert len(told["tables"]) == 2 - tied
     assert all(each["snr_db"] > 40 for each in told["tables"])
     assert all(each["bytes"] < 0.33 * each["bytes_float"] for each in told["tables"])
