@@ -147,6 +147,8 @@ class TensorRtRtx(_TensorRt):
 
     name: ClassVar[str] = "tensorrt-rtx"
     module: ClassVar[str] = "tensorrt_rtx"
+    #: It keeps embeddings and heads of blocks of int8 as they are.
+    tables: ClassVar[bool] = True
     refuses: ClassVar[Mapping[str, str]] = trt_options.REFUSED["tensorrt-rtx"]
 
     def missing(self) -> str | None:

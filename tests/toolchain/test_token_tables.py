@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from llmdeploy import ConfigError
+from llmdeploy.deploy.backend import Profile
 from llmdeploy.deploy.signature import Signature
+from llmdeploy.deploy.trt import TensorRtRtx
 from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.config import Build, Config, Quantize
 from llmdeploy.toolchain.replay import replay
@@ -28,7 +31,8 @@ def test_auto_rounds_where_weights_are_rounded_and_every_backend_takes_it() -> N
     assert rounds("int4")
     assert rounds("int8")
     assert not rounds("fp32")
-    assert not rounds("w8", "onnxruntime", "tensorrt-rtx")
+    assert rounds("w8", "onnxruntime", "tensorrt-rtx")
+    assert not rounds("w8", "onnxruntime", "tensorrt")
     assert not rounds("w8", asked="float")
     assert rounds("w8a16", asked="int8")
 
@@ -92,3 +96,15 @@ def test_logits_hardly_move(built: tuple[Path, bool]) -> None:
     name = next(each.name for each in known.outputs if each.role == "logits")
     error = np.square(two[name] - one[name]).mean() / np.square(one[name]).mean()
     assert error < 2e-3  # weights of 8 bits with one step a column, and tables
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+def test_tensorrt_rtx_compiles_it_and_keeps_the_levels(
+    built: tuple[Path, bool], tmp_path: Path
+) -> None:
+    workspace, _ = built
+    profile = Profile(
+        {"batch": (1, 1, 2), "sequence": (1, 8, 16), "past": (0, 8, 16), "total": (1, 16, 32)}
+    )
+    facts = TensorRtRtx().build(workspace / "quantize/model.onnx", tmp_path, profile, {}).facts
+    assert facts["audit"]["verdict"] != "not as asked"
