@@ -7,6 +7,7 @@ from .config import CALIBRATED, WEIGHT_ONLY, Config
 from .feeds import read
 from .run import Run
 from .sampled import samples_digest
+from .token_tables import rounds_tables
 
 
 def preflight(run: Run) -> None:
@@ -14,7 +15,8 @@ def preflight(run: Run) -> None:
 
     Raises:
         ConfigError: a backend, pass, metric, packager or file that does not exist, a precision
-            that nothing builds, INT8, an int8 cache or a fitted pass without samples.
+            that nothing builds, a vocabulary that cannot be int8, INT8, an int8 cache or a fitted
+            pass without samples.
         MissingError: a backend that cannot build on this machine.
     """
     config = run.config
@@ -22,6 +24,7 @@ def preflight(run: Run) -> None:
         raise ConfigError("no backend is named", where="[build] backends", mend="name onnxruntime")
     for name in config.build.backends:
         backend_of(name, config.build.precision)
+    rounds_tables(run)
     for table in config.passes:
         make_pass(table)
     if config.calibration.method != "auto":

@@ -49,6 +49,19 @@ def test_what_cannot_be_is_refused_in_one_line(precision: str, backend: str, why
 UNTIED = pytest.param(False, marks=pytest.mark.slow, id="untied")
 
 
+def test_it_is_refused_before_any_work(
+    tmp_path: Path, give_llama: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_llama(tmp_path / "checkpoint")
+    (tmp_path / "llmdeploy.toml").write_text(
+        '[model]\ncheckpoint = "checkpoint"\n[quantize]\nvocabulary = "int8"\n'
+    )
+    where = ["-c", str(tmp_path / "llmdeploy.toml"), "-w", str(tmp_path / "artifacts")]
+    assert cli.call(["build", *where]) == 2
+    assert "not with fp32" in capsys.readouterr().err
+    assert not (tmp_path / "artifacts/export").exists()
+
+
 @pytest.fixture(params=[pytest.param(True, id="tied"), UNTIED], scope="module")
 def built(
     request: pytest.FixtureRequest,
