@@ -1,15 +1,17 @@
 """Memory of rounding the weights of an 8B-shaped checkpoint: random, bfloat16, tensor by tensor.
 
     python benchmarks/weight_only_large.py [--layers 32] [--precision w8|int4]...
-        [--method rtn|gptq|auto]... [--only NAME] [--json]
+        [--method rtn|gptq|auto]... [--only NAME] [--root DIR] [--json]
 
 A checkpoint of Llama 3.1 8B's shape (16 GB with all 32 layers), its optimised graph and the
 rounded graph are made one after the other: 37 GB of disk with 32 layers, 12 GB with 8. Rounding is
 a process of its own, whose peak memory is the figure; it does not depend on the number of layers.
 int4 is of blocks of 32 with zero points, w8 of a scale an output, as `build` makes them. `gptq` and
 `auto` round by the moments of made-up rows, since no CPU kernel runs the graph in bfloat16: what is
-measured is memory and time, not accuracy. `--only` rounds the layers that have NAME in theirs:
-down_proj is the widest.
+measured is memory and time, not accuracy, nor what running the samples takes. `cpu` are the seconds
+of all cores, for a machine that others use; `compensated` is how many weights went GPTQ's way.
+`--only` rounds the layers that have NAME in theirs: down_proj is the widest. `--root` keeps the
+optimised graph, and takes it where it is there.
 """
 
 import argparse
@@ -50,7 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--only", metavar="NAME", default="")
     parser.add_argument("--child", metavar="WHAT", help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -119,10 +121,12 @@ def make(root: Path, layers: int) -> None:
     shutil.rmtree(folder)
 
 
-def quantize(root: Path, what: str, only: str) -> None:
+def quantize(root: Path, what: str, only: str) -> dict[str, float]:
+    """Round the weights of the graph in `root`; the size of what comes out."""
     from llmdeploy.passes import load
     from llmdeploy.passes.sites import find
     from llmdeploy.toolchain.weight_only import making, rounds, stage, streaming
+    from llmdeploy.toolchain.weight_only.table import WORDS
 
     precision, method = what.split()
     block, bits = stage.USUAL[precision], making.BITS[precision]
@@ -135,14 +139,15 @@ def quantize(root: Path, what: str, only: str) -> None:
         rounds.measure = lambda _, __, sites, *___: made_up(sites, streaming)
         samples = rounds.Samples(fit=({},))
         making.Probe = lambda _: None
-    making.quantize(graph, folder, recipe=recipe, samples=samples, keep=keep)
+    made = making.quantize(graph, folder, recipe=recipe, samples=samples, keep=keep)
+    ways = [layer["rounding"] for layer in made["layers"]]
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(json.dumps({"size_mb": size / 1e6}))
+    return {"size_mb": size / 1e6, "compensated": ways.count(WORDS["gptq"])}
 
 
 def made_up(sites: Any, streaming: Any) -> Iterator[Any]:
     """Moments of random rows, an activation at a time, as a block of a running model gives them."""
-    from llmdeploy.calibration import Watched
+    from llmdeploy.calibration import SecondMoments, Watched
     from llmdeploy.calibration.second_moments import Sums
 
     random = np.random.default_rng(0)
@@ -151,7 +156,8 @@ def made_up(sites: Any, streaming: Any) -> Iterator[Any]:
         for _ in range(ROWS // 256):
             rows = random.standard_normal((256, site.layers[0].k), np.float32)
             sums.add({site.tensor: rows}, None, 0)
-        fit, held_out = sums.moments()[site.tensor], sums.moments()[site.tensor]
+        fit = sums.moments()[site.tensor]
+        held_out = SecondMoments(fit.size, tuple(part.copy() for part in fit.parts))
         yield streaming.Measured(site, fit, held_out)
 
 
@@ -172,26 +178,31 @@ def child(root: Path, what: str, asked: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     asked = arguments()
     if asked.child:
-        made = make(asked.root, asked.layers) if asked.child == "make" else None
-        if made is None and asked.child != "make":
-            quantize(asked.root, asked.child, asked.only)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"peak_gb": peak / 1e9}))
+        found: dict[str, float] = {}
+        if asked.child == "make":
+            make(asked.root, asked.layers)
+        else:
+            found = quantize(asked.root, asked.child, asked.only)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        peak, busy = used.ru_maxrss * 1024 / 1e9, used.ru_utime + used.ru_stime
+        print(json.dumps({"peak_gb": peak, **found, "cpu": round(busy, 1)}))
         return
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
+        root = asked.root or Path(temporary)
+        root.mkdir(exist_ok=True)
         precisions, methods = asked.precision or ("int4",), asked.method or ("rtn",)
-        for what in ("make", *(f"{bits} {how}" for bits in precisions for how in methods)):
+        made = () if (root / "optimize").exists() else ("make",)
+        for what in (*made, *(f"{bits} {how}" for bits in precisions for how in methods)):
             figures = child(root, what, asked)
             name = "export and optimise" if what == "make" else what
-            found.append({"model": f"8B, {asked.layers} layers", "method": name, **figures})
+            rows.append({"model": f"8B, {asked.layers} layers", "method": name, **figures})
             shutil.rmtree(root / what, ignore_errors=True)
             show = (f"{key} {value:.3g}" for key, value in figures.items())
             out = sys.stderr if asked.json else sys.stdout
-            print(f"{found[-1]['model']}  {name:20} {'  '.join(show)}", file=out, flush=True)
+            print(f"{rows[-1]['model']}  {name:20} {'  '.join(show)}", file=out, flush=True)
     if asked.json:
-        print(json.dumps({"rows": found, "environment": {"cores": os.cpu_count()}}))
+        print(json.dumps({"rows": rows, "environment": {"cores": os.cpu_count()}}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ x @ w = (x / s) @ (s w): the scale s of a channel is a power of its mean size, a
 the one whose rounded weights err least at the output.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from .blockwise import Grid, Matrix, nearest, reaching, restored, spanning
 from .second_moments import SecondMoments
+from .threads import side_by_side
 
 Vector = NDArray[np.float32]
 #: Powers that are tried.
 POWERS = tuple(np.linspace(0.1, 1.0, 10))
-#: Columns of each weight that powers are tried on: they are much alike.
-COLUMNS = 256
 
 
 @dataclass(frozen=True)
@@ -36,34 +35,35 @@ class Sharing:
 
 
 def scales(
-    weights: Iterable[Matrix], moments: SecondMoments, grids: Sequence[Grid], sharing: Sharing
+    weights: Sequence[Matrix], moments: SecondMoments, grids: Sequence[Grid], sharing: Sharing
 ) -> tuple[Vector, float] | None:
-    """The scale [k] of an activation's channels and its power; None where none is of use."""
+    """The scale [k] of an activation's channels and its power; None where none is of use.
+
+    Some columns of each weight are enough: they are much alike.
+    """
     size = np.maximum(sharing.of(moments.size), 1e-8)
-    few = list(map(_few, weights))
-    best, least = None, _error(few, moments, grids, np.ones_like(size))
-    for power in POWERS:
-        scale = size ** np.float32(power)
-        scale = scale / np.sqrt(scale.max() * scale.min())
-        error = _error(few, moments, grids, scale)
-        if error < least:
-            best, least = (scale, float(power)), error
-    return best
+    powers = [max(moments.power(weight), 1e-20) for weight in weights]
+
+    def error(scale: Vector) -> float:
+        wrong = map(_wrong, weights, grids, [scale] * len(weights))
+        return sum(moments.power(e) / power for e, power in zip(wrong, powers, strict=True))
+
+    tried = [_scale(size, power) for power in POWERS]
+    errors = list(side_by_side(error, [np.ones_like(size), *tried]))
+    best = int(np.argmin(errors))
+    return (tried[best - 1], float(POWERS[best - 1])) if best else None
 
 
-def _few(weight: Matrix) -> Matrix:
-    """Some columns of a weight, in memory of their own: the rest may go."""
-    return np.ascontiguousarray(weight[:, :: max(1, weight.shape[1] // COLUMNS)])
+def _scale(size: Vector, power: float) -> Vector:
+    """A power of the channels' sizes, about 1."""
+    scale = size ** np.float32(power)
+    return scale / np.sqrt(scale.max() * scale.min())
 
 
-def _error(
-    weights: Sequence[Matrix], moments: SecondMoments, grids: Sequence[Grid], scale: Vector
-) -> float:
-    total = 0.0
-    for weight, grid in zip(weights, grids, strict=True):
-        wide = weight * scale[:, None]
-        steps, zeros = spanning(wide, grid) if grid.moved else (reaching(wide, grid), None)
-        narrow = restored(nearest(wide, steps, grid, zeros), steps, grid)
-        wrong = (wide - narrow) / scale[:, None]
-        total += moments.power(wrong.astype(np.float32)) / max(moments.power(weight), 1e-20)
-    return total
+def _wrong(weight: Matrix, grid: Grid, scale: Vector) -> Matrix:
+    """What rounding to the nearest leaves of a weight whose channels are scaled."""
+    wide = weight * scale[:, None]
+    steps, zeros = spanning(wide, grid) if grid.moved else (reaching(wide, grid), None)
+    wide -= restored(nearest(wide, steps, grid, zeros), steps, grid)
+    wide /= scale[:, None]
+    return wide

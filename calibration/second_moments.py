@@ -1,6 +1,6 @@
 """Second moments of activations, streamed: all that weight-only rounding asks of samples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,15 +87,14 @@ class _Sum:
                 self._parts[at] += x.T @ x
 
     def moments(self) -> SecondMoments:
-        """What was counted."""
+        """What was counted, in its place."""
         self._multiply()
         if not self._rows:
             raise CalibrationError("no sample has a single token", mend="give samples with text")
         share = np.float32(1 / self._rows)
-        return SecondMoments(
-            (self._size / self._rows).astype(np.float32),
-            tuple(part * share for part in self._parts),
-        )
+        for part in self._parts:
+            np.multiply(part, share, out=part)
+        return SecondMoments((self._size / self._rows).astype(np.float32), tuple(self._parts))
 
 
 class Sums:
@@ -124,10 +123,11 @@ class Sums:
                 self._sums[each.tensor] = _Sum(x.shape[1])
             self._sums[each.tensor].add(x)
 
-    def moments(self) -> Mapping[str, SecondMoments]:
-        """Those of each activation.
+    def moments(self) -> dict[str, SecondMoments]:
+        """Those of each activation; the sums are empty afterwards.
 
         Raises:
             CalibrationError: nothing was seen.
         """
-        return {name: growing.moments() for name, growing in self._sums.items()}
+        grown, self._sums = self._sums, {}
+        return {name: growing.moments() for name, growing in grown.items()}

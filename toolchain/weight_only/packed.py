@@ -18,15 +18,14 @@ class Scratch:
 
     def write(self, levels: NDArray[np.int8], name: str) -> ir.ExternalTensor:
         """Keep the levels of one weight; the tensor reads them from the file."""
-        place, data = self._file.tell(), levels.tobytes()
-        if self._type == ir.DataType.INT4:
-            data = packed(levels).tobytes()
-        self._file.write(data)
+        place, four = self._file.tell(), self._type == ir.DataType.INT4
+        data = np.ascontiguousarray(packed(levels) if four else levels)
+        self._file.write(data.data)
         self._file.flush()
         return ir.ExternalTensor(
             self._path.name,
             place,
-            len(data),
+            data.nbytes,
             self._type,
             shape=ir.Shape(levels.shape),
             name=f"{name}.levels",

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ...calibration.blockwise import Grid, Levels, Matrix
 
-Method = Literal["auto", "rtn", "gptq", "awq"]
+Way = Literal["rtn", "gptq", "awq"]
+Method = Literal["auto", Way]
 Vector = NDArray[np.float32]
 
 
@@ -40,7 +41,7 @@ class Rounding:
 
     levels: Levels
     steps: Matrix
-    method: str
+    method: Way
     error: float | None = None
     zeros: Matrix | None = None
 

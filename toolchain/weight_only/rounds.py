@@ -124,7 +124,8 @@ class Rounds:
         grid, levels, zeros = self._grid(layer), rounding.levels, rounding.zeros
         if zeros is not None:
             zeros = zeros.astype(np.int8)
-            levels = levels + np.repeat(zeros, grid.block or layer.k, axis=0)
+            levels = levels.reshape(len(zeros), -1, layer.n) + zeros[:, None]
+            levels = levels.reshape(layer.k, layer.n)
         kept = self._scratch.write(stored(layer, levels), layer.node)
         return Blocks(kept, rounding.steps, grid.block, zeros)
 

@@ -1,7 +1,7 @@
 """Second moments of a model's activations, block of the model by block: it need not fit memory."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +47,15 @@ def measure(
             fit = _sums(runs, here, feeds, mask)
             other = _sums(runs, here, held_out, mask) if held_out else fit
             next(runs, None)
-            for site in here:
-                yield Measured(site, fit[site.tensor], other[site.tensor])
+            for site in here:  # once it is rounded, nothing of it stays
+                moments = fit.pop(site.tensor)
+                yield Measured(site, moments, other.pop(site.tensor, moments))
+                del moments
 
 
 def _sums(
     runs: Iterator[Arrays], sites: Sequence[Site], feeds: Sequence[Feed], mask: str | None
-) -> Mapping[str, SecondMoments]:
+) -> dict[str, SecondMoments]:
     """The moments over the next runs, one of each feed."""
     sums = Sums([Watched(site.tensor, None, site.tokens) for site in sites])
     with one_thread():

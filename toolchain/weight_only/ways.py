@@ -13,16 +13,26 @@ from ...calibration.blockwise import (
     nearest,
     reaching,
     restored,
-    searched,
-    shifted,
     spanning,
 )
 from ...calibration.gptq import Compensations, rounded
-from .recipe import Case, Recipe, Rounding, Vector
+from ...calibration.steps import searched, shifted
+from .recipe import Case, Method, Recipe, Rounding, Vector, Way
 
 Result = TypeVar("Result")
 #: Elements of a weight that are rounded at once.
 AT_ONCE = 1 << 22
+#: Columns that are compensated at once, at least: fewer take as many steps.
+COLUMNS = 1024
+#: Columns of a weight that ways are tried on.
+TRIED = 256
+#: The ways that a method chooses among.
+WAYS: dict[Method, tuple[Way, ...]] = {
+    "auto": ("rtn", "awq", "gptq"),
+    "rtn": ("rtn",),
+    "awq": ("awq",),
+    "gptq": ("gptq",),
+}
 
 
 @dataclass(frozen=True)
@@ -38,34 +48,40 @@ class Ways:
     scale: Vector | None = None
     shared: Compensations | None = None
 
-    def of(self, weight: Matrix, grid: Grid) -> Rounding:
-        """The way that errs least on the held-out samples, some columns at a time."""
-        parts = by_columns(lambda part: self._tried(part, grid), weight)
-        power = max(sum(power for _, power in parts), 1e-20)
-        ways = zip(*(tried for tried, _ in parts), strict=True)
-        return joined(min(ways, key=lacking), power)
-
-    def _tried(self, weight: Matrix, grid: Grid) -> tuple[list[Rounding], float]:
-        """Every way's rounding of some columns, its error not yet over their power, and that."""
-        wide = weight if self.scale is None else weight * self.scale[:, None]
-        tried = (
-            replace(each, error=self._lacking(weight, each, grid))
-            for each in self._ways(wide, grid)
+    def best(self, weight: Matrix, grid: Grid) -> Rounding:
+        """The way that errs least on the held-out samples, of all columns or of some."""
+        power = self.held_out.power(weight)
+        made = (
+            replace(each, error=share(self._lacking(weight, each, grid), power))
+            for each in self._made(weight, grid, WAYS[self.recipe.method])
         )
-        return list(tried), self.held_out.power(weight)
+        return min(made, key=lambda each: each.error or 0.0)
 
-    def _ways(self, weight: Matrix, grid: Grid) -> Iterator[Rounding]:
-        case, method = self.case, self.recipe.method
-        if method in ("auto", "rtn"):
-            yield to_nearest(case, weight, grid)
-        if method == "rtn":
+    def whole(self, weight: Matrix, grid: Grid, best: Rounding) -> Rounding:
+        """A weight rounded the way that was best of some of its columns."""
+        if weight.shape == best.levels.shape:
+            return best
+
+        def of(part: Matrix) -> tuple[Rounding, float, float]:
+            made = next(self._made(part, grid, (best.method,)))
+            return made, self._lacking(part, made, grid), self.held_out.power(part)
+
+        parts, lacking, power = zip(*by_columns(of, weight, COLUMNS), strict=True)
+        return replace(joined(parts), error=share(sum(lacking), sum(power)))
+
+    def _made(self, weight: Matrix, grid: Grid, ways: Sequence[Way]) -> Iterator[Rounding]:
+        """Some columns rounded by each of the ways."""
+        case, wide = self.case, weight if self.scale is None else weight * self.scale[:, None]
+        if "rtn" in ways:
+            yield to_nearest(case, wide, grid)
+        if tuple(ways) == ("rtn",):
             return
-        steps, zeros = _fitted(weight, grid, self.fit.diagonal)
+        steps, zeros = _fitted(wide, grid, self.fit.diagonal)
         steps = case.stored(steps)
-        if method in ("auto", "awq"):
-            yield Rounding(nearest(weight, steps, grid, zeros), steps, "awq", zeros=zeros)
-        if self.shared is not None:
-            levels, found = rounded(weight, steps, grid, self.shared, case.stored, zeros)
+        if "awq" in ways:
+            yield Rounding(nearest(wide, steps, grid, zeros), steps, "awq", zeros=zeros)
+        if "gptq" in ways and self.shared is not None:
+            levels, found = rounded(wide, steps, grid, self.shared, case.stored, zeros)
             yield Rounding(levels, found, "gptq", zeros=zeros)
 
     def _lacking(self, weight: Matrix, made: Rounding, grid: Grid) -> float:
@@ -76,12 +92,26 @@ class Ways:
         return self.held_out.power(np.subtract(weight, wrong, out=wrong))
 
 
-def by_columns(work: Callable[[Matrix], Result], weight: Matrix) -> list[Result]:
+def share(lacking: float, power: float) -> float:
+    """What outputs lack over what they are."""
+    return lacking / max(power, 1e-20)
+
+
+def some(weight: Matrix) -> Matrix:
+    """`TRIED` columns of a weight [k, n], the same ones each time, or all where it has no more."""
+    n = weight.shape[1]
+    if n <= TRIED:
+        return weight
+    chosen = np.sort(np.random.default_rng(0).choice(n, TRIED, replace=False))
+    return np.ascontiguousarray(weight[:, chosen])
+
+
+def by_columns(work: Callable[[Matrix], Result], weight: Matrix, least: int = 1) -> list[Result]:
     """`work` of a weight [k, n], `AT_ONCE` of its elements at a time: it takes several times them.
 
-    Each column is rounded by itself, whatever lies beside it.
+    Each column is rounded by itself, whatever lies beside it. A time has `least` columns or more.
     """
-    width = max(1, AT_ONCE // len(weight))
+    width = max(least, AT_ONCE // len(weight))
     starts = range(0, weight.shape[1], width)
     if len(starts) == 1:
         return [work(weight)]
@@ -92,21 +122,15 @@ def by_columns(work: Callable[[Matrix], Result], weight: Matrix) -> list[Result]
     return list(side_by_side(of, starts))
 
 
-def lacking(parts: Sequence[Rounding]) -> float:
-    """What the outputs of all columns lack."""
-    return sum(part.error or 0.0 for part in parts)
-
-
-def joined(parts: Sequence[Rounding], power: float | None = None) -> Rounding:
-    """One rounding of some columns after the other; what they lack is taken over `power`."""
+def joined(parts: Sequence[Rounding]) -> Rounding:
+    """One rounding of some columns after the other."""
     levels, steps = (
         np.concatenate([getattr(part, name) for part in parts], axis=1)
         for name in ("levels", "steps")
     )
     moved = [part.zeros for part in parts if part.zeros is not None]
     zeros = np.concatenate(moved, axis=1) if moved else None
-    error = None if power is None else lacking(parts) / power
-    return Rounding(levels, steps, parts[0].method, error, zeros)
+    return Rounding(levels, steps, parts[0].method, zeros=zeros)
 
 
 def _fitted(weight: Matrix, grid: Grid, importance: Vector) -> tuple[Matrix, Matrix | None]:
