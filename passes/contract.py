@@ -1,6 +1,6 @@
 """What a pass promises about numbers, and how the promise is checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 #: How far the rounding of one place may grow through the layers after it. Each place is held to its
 #: own tolerance; at the outputs float32 then has 1e-4, what the parity of a float stage allows too.
 GROWTH = 5
+#: Elements that are compared at once.
+AT_ONCE = 1 << 20
 
 Outputs = Mapping[str, NDArray[np.generic]]
 Kind = Literal["exact", "close", "lossy"]
@@ -87,17 +89,26 @@ def error(before: NDArray[np.generic], after: NDArray[np.generic]) -> float:
         return 0.0
     if not _floating(before):
         return float("inf")
-    one, two = before.astype(np.float64), after.astype(np.float64)
-    finite = np.isfinite(one)
-    if not np.array_equal(one[~finite], two[~finite], equal_nan=True) or not np.all(
-        np.isfinite(two[finite])
-    ):
-        return float("inf")
-    if not finite.any():
-        return 0.0
-    scale = float(np.abs(one[finite]).max())
-    worst = float(np.abs(two[finite] - one[finite]).max())
+    scale = worst = 0.0
+    for one, two in _parts(before, after):
+        finite = np.isfinite(one)
+        if not np.array_equal(one[~finite], two[~finite], equal_nan=True) or not np.all(
+            np.isfinite(two[finite])
+        ):
+            return float("inf")
+        scale = max(scale, float(np.abs(one[finite]).max(initial=0.0)))
+        worst = max(worst, float(np.abs(two[finite] - one[finite]).max(initial=0.0)))
     return worst / scale if scale else (0.0 if worst == 0 else float("inf"))
+
+
+def _parts(
+    before: NDArray[np.generic], after: NDArray[np.generic]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Both in float64, some elements at a time: of the logits of a batch all would be much."""
+    one, two = before.reshape(-1), after.reshape(-1)
+    for start in range(0, one.size, AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        yield one[part].astype(np.float64), two[part].astype(np.float64)
 
 
 def _floating(array: NDArray[np.generic]) -> bool:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from llmdeploy.passes import contract
 from llmdeploy.passes.contract import CLOSE, EXACT, compare, error
 
 
@@ -32,6 +33,18 @@ def test_error_is_relative_to_the_largest_element():
 def test_float16_does_not_overflow_in_the_comparison():
     one, two = np.array([60000.0], np.float16), np.array([-60000.0], np.float16)
     assert error(one, two) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_some_elements_at_a_time_are_all_elements(at_once, monkeypatch):
+    monkeypatch.setattr(contract, "AT_ONCE", at_once)
+    one = np.array([[np.nan, 1.0, -8.0, 2.0], [0.0, np.inf, 3.0, 4.0]], np.float32)
+    two = one + np.float32(0.5)
+    assert error(one, two) == pytest.approx(0.5 / 8)
+    two[1, 1] = 7.0
+    assert error(one, two) == float("inf")
+    nothing = np.full(4, np.nan, np.float32)
+    assert error(nothing, nothing) == 0.0
 
 
 def test_the_worst_output_is_named():
