@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from .. import ParityError
 
 Array = NDArray[Any]
-#: Rows of logits that are compared at once.
-ROWS = 256
+#: Logits that are compared at once: several arrays of them in float64 are made.
+AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,27 @@ class Agreement:
     kl_max: float
 
 
-def logits(
-    reference: Sequence[Array],
-    candidate: Sequence[Array],
-    valid: Sequence[Array] | None = None,
-    k: int = 5,
-) -> Agreement:
-    """Compare logits [..., classes], feed by feed; `valid` [...] is a bool mask of real places.
+def logits(reference: Array, candidate: Array, k: int = 5) -> list[Agreement]:
+    """Compare logits [..., classes], some rows at a time; the agreement of each time.
 
     Raises:
-        ParityError: shapes differ, or nothing is left to compare.
+        ParityError: shapes differ, or something is not finite.
     """
-    parts = [
-        _part(*pair, k)
-        for one, two in zip(_kept(reference, valid), _kept(candidate, valid), strict=True)
-        for pair in _blocks(one, two)
-    ]
-    places = sum(part.places for part in parts)
-    if not places:
+    if reference.shape != candidate.shape:
+        what = f"logits {candidate.shape} cannot be held against {reference.shape}"
+        raise ParityError(what)
+    return [_part(*pair, k) for pair in _blocks(reference, candidate)]
+
+
+def joined(parts: Sequence[Agreement]) -> Agreement:
+    """The agreement over the places of all parts.
+
+    Raises:
+        ParityError: there is none.
+    """
+    if not parts:
         raise ParityError("no logits to compare")
+    places = sum(part.places for part in parts)
 
     def mean(name: str) -> float:
         return float(sum(getattr(part, name) * part.places for part in parts) / places)
@@ -98,23 +100,15 @@ def _same(one: Array, two: Array) -> float:
     return (int(differs[0]) if differs.size else shared) / longest if longest else 1.0
 
 
-def _kept(results: Sequence[Array], valid: Sequence[Array] | None) -> Iterator[Array]:
-    """The rows [places, classes] of each feed that are no padding."""
-    masks = valid if valid is not None else [None] * len(results)
-    for array, mask in zip(results, masks, strict=True):
-        yield (
-            array.reshape(-1, array.shape[-1]) if mask is None else array[np.asarray(mask, bool)]
-        )
-
-
 def _blocks(
     before: Array, after: Array
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Rows in float64, a few at a time: over a large vocabulary all would not fit in memory."""
-    if before.shape != after.shape:
-        raise ParityError(f"logits {after.shape} cannot be held against {before.shape}")
-    for start in range(0, len(before), ROWS):
-        one, two = (side[start : start + ROWS].astype(np.float64) for side in (before, after))
+    classes = before.shape[-1]
+    before, after = (side.reshape(-1, classes) for side in (before, after))
+    rows = max(1, AT_ONCE // max(1, classes))
+    for start in range(0, len(before), rows):
+        one, two = (side[start : start + rows].astype(np.float64) for side in (before, after))
         if not (np.isfinite(one).all() and np.isfinite(two).all()):
             raise ParityError("logits hold NaN or Inf")
         yield one, two

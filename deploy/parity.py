@@ -4,9 +4,9 @@ Polygraphy skips an output that one side lacks and passes where one of two toler
 a missing, extra, reshaped, retyped or non-finite output fails, and every stated limit must hold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from .. import ParityError
 from .statistics import OutputStats, measure
 
 Outputs = Mapping[str, NDArray[Any]]
+Watch = Callable[[Outputs, Outputs], None]
 
 
 @dataclass(frozen=True)
@@ -53,72 +54,118 @@ class Parity:
     reason: str = ""
 
 
+class Results(Protocol):
+    """What a model gave, a result a feed; it may be read from disk as it is asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __iter__(self) -> Iterator[Outputs]:
+        """One after the other."""
+        ...
+
+
 def compare(
     name: str,
     against: str,
-    reference: Sequence[Outputs],
-    candidate: Sequence[Outputs],
+    reference: Results,
+    candidate: Iterable[Outputs],
     tolerance: Tolerance,
     valid: Sequence[Outputs] | None = None,
+    watch: Watch | None = None,
 ) -> Parity:
-    """Compare a candidate's outputs with a reference's, feed by feed.
+    """Compare a candidate's outputs with a reference's, a feed at a time.
 
     `valid` gives, feed by feed, a bool mask over the leading axes of the outputs it names, an axis
-    of 1 for all of that axis; what it excludes (padding) is not compared.
+    of 1 for all of that axis; what it excludes (padding) is not compared. `watch` is called with
+    what is compared of both sides, a sample at a time.
 
     Raises:
         ParityError: there is nothing to compare, or a mask does not fit.
     """
-    if not reference:
+    count = len(reference)
+    if not count:
         raise ParityError("no samples to compare", where=f"{name} against {against}")
-    differs = _structure(reference, candidate)
-    if differs:
-        return Parity(name, against, False, len(reference), (), tolerance, differs)
-    masks: Sequence[Outputs] = valid if valid is not None else [{}] * len(reference)
-    before, after = _rows(reference, masks), _rows(candidate, masks)
-    infinite = _non_finite(before, after)
-    if infinite:
-        return Parity(name, against, False, len(before), (), tolerance, infinite)
-    outputs = measure(before, after, tolerance.max_relative_error, tolerance.cosine)
+    walk = _Walk(reference, candidate, valid if valid is not None else [{}] * count)
+    outputs = measure(walk.samples(watch), tolerance.max_relative_error, tolerance.cosine)
+    if walk.differs:
+        return Parity(name, against, False, count, (), tolerance, walk.differs)
+    if walk.infinite:
+        return Parity(name, against, False, walk.count, (), tolerance, walk.infinite)
     bad = [each for each in outputs if not each.ok]
     reason = "; ".join(_why(each, tolerance) for each in bad)
-    return Parity(name, against, not bad, len(before), outputs, tolerance, reason)
+    return Parity(name, against, not bad, walk.count, outputs, tolerance, reason)
 
 
-def _structure(reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> str:
+class _Walk:
+    """Both sides' outputs side by side, and what is wrong with them beyond their values."""
+
+    def __init__(
+        self, reference: Results, candidate: Iterable[Outputs], masks: Sequence[Outputs]
+    ) -> None:
+        self._reference, self._candidate, self._masks = reference, candidate, masks
+        self.count = 0
+        self.differs = self.infinite = ""
+
+    def samples(self, watch: Watch | None) -> Iterator[tuple[Outputs, Outputs]]:
+        """Samples to measure, until something differs; that all are finite is seen to the end."""
+        wanted, given = iter(self._reference), iter(self._candidate)
+        for index, mask in enumerate(self._masks):
+            after, before = next(given, None), next(wanted)  # the model runs with neither there
+            self.differs = self._differing(before, after, index)
+            if after is None or self.differs:
+                return
+            yield from self._feed(_rows(before, mask), _rows(after, mask), watch)
+            del before, after  # before the next are made: outputs may be large
+        self.differs = self._counted(len(self._reference) + sum(1 for _ in given))
+
+    def _feed(
+        self, before: Iterator[Outputs], after: Iterator[Outputs], watch: Watch | None
+    ) -> Iterator[tuple[Outputs, Outputs]]:
+        for one, two in zip(before, after, strict=True):
+            self.infinite = self.infinite or _non_finite(one, two, self.count)
+            self.count += 1
+            if self.infinite:
+                continue
+            if watch is not None:
+                watch(one, two)
+            yield one, two
+
+    def _differing(self, before: Outputs, after: Outputs | None, index: int) -> str:
+        return self._counted(index) if after is None else _structure(before, after, index)
+
+    def _counted(self, count: int) -> str:
+        wanted = len(self._reference)
+        return "" if count == wanted else f"{count} results for {wanted} samples"
+
+
+def _structure(before: Outputs, after: Outputs, index: int) -> str:
     """What differs before any value is looked at, empty when nothing does."""
-    if len(reference) != len(candidate):
-        return f"{len(candidate)} results for {len(reference)} samples"
-    for index, (before, after) in enumerate(zip(reference, candidate, strict=True)):
-        for verb, names in (("missing", before.keys() - after), ("extra", after.keys() - before)):
-            if names:
-                return f"{verb} output {', '.join(sorted(names))} in sample {index}"
-        for name, array in before.items():
-            other = after[name]
-            if array.shape != other.shape or array.dtype != other.dtype:
-                was, now = f"{array.dtype}{array.shape}", f"{other.dtype}{other.shape}"
-                return f"output {name} of sample {index} is {now} and was {was}"
+    for verb, names in (("missing", before.keys() - after), ("extra", after.keys() - before)):
+        if names:
+            return f"{verb} output {', '.join(sorted(names))} in sample {index}"
+    for name, array in before.items():
+        other = after[name]
+        if array.shape != other.shape or array.dtype != other.dtype:
+            was, now = f"{array.dtype}{array.shape}", f"{other.dtype}{other.shape}"
+            return f"output {name} of sample {index} is {now} and was {was}"
     return ""
 
 
-def _rows(results: Sequence[Outputs], masks: Sequence[Outputs]) -> list[dict[str, NDArray[Any]]]:
+def _rows(outputs: Outputs, mask: Outputs) -> Iterator[Outputs]:
     """One result a sample: batches are split along their first axis, padding is dropped."""
-    rows: list[dict[str, NDArray[Any]]] = []
-    for outputs, mask in zip(results, masks, strict=True):
-        sizes = {array.shape[0] if array.ndim else 0 for array in outputs.values()}
-        count = sizes.pop() if len(sizes) == 1 else 0
-        if count < 2:
-            rows.append({name: _valid(array, mask.get(name)) for name, array in outputs.items()})
-            continue
-        for index in range(count):
-            row = slice(index, index + 1)
-            rows.append(
-                {
-                    name: _valid(array[row], mask[name][row] if name in mask else None)
-                    for name, array in outputs.items()
-                }
-            )
-    return rows
+    sizes = {array.shape[0] if array.ndim else 0 for array in outputs.values()}
+    count = sizes.pop() if len(sizes) == 1 else 0
+    if count < 2:
+        yield {name: _valid(array, mask.get(name)) for name, array in outputs.items()}
+        return
+    for index in range(count):
+        row = slice(index, index + 1)
+        yield {
+            name: _valid(array[row], mask[name][row] if name in mask else None)
+            for name, array in outputs.items()
+        }
 
 
 def _valid(array: NDArray[Any], mask: NDArray[Any] | None) -> NDArray[Any]:
@@ -131,18 +178,17 @@ def _valid(array: NDArray[Any], mask: NDArray[Any] | None) -> NDArray[Any]:
     return array[whole]
 
 
-def _non_finite(reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> str:
-    for index, pair in enumerate(zip(reference, candidate, strict=True)):
-        for side, outputs in zip(("reference", "candidate"), pair, strict=True):
-            for name, array in outputs.items():
-                if not _finite(array):
-                    return f"NaN or Inf in output {name} of the {side}, sample {index}"
+def _non_finite(before: Outputs, after: Outputs, index: int) -> str:
+    for side, outputs in (("reference", before), ("candidate", after)):
+        for name, array in outputs.items():
+            if not _finite(array):
+                return f"NaN or Inf in output {name} of the {side}, sample {index}"
     return ""
 
 
 def _finite(array: NDArray[Any]) -> bool:
     kind = array.dtype.kind
-    return kind in "iub" or bool(np.isfinite(array.astype(np.float32)).all())
+    return kind in "iub" or bool(np.isfinite(array.astype(np.float32, copy=False)).all())
 
 
 def _why(stats: OutputStats, tolerance: Tolerance) -> str:

@@ -1,13 +1,16 @@
 """What Polygraphy's comparison functions say of each output, over all samples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Outputs = Mapping[str, NDArray[Any]]
+from .pieces import Figures, Floats, Outputs, Piece, Pieces, joined
+
+#: Of an output: what was measured of each piece, and whether Polygraphy passes its errors.
+Measured = list[tuple[Piece, Figures, bool]]
+SIDES = ("reference", "candidate")
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,28 @@ class OutputStats:
 
 
 def measure(
-    reference: Sequence[Outputs],
-    candidate: Sequence[Outputs],
+    samples: Iterable[tuple[Outputs, Outputs]],
     max_relative_error: float | None,
     min_cosine: Callable[[str], float | None],
 ) -> tuple[OutputStats, ...]:
-    """Compare samples of the same names, shapes and dtypes, all finite.
+    """Compare samples, one at a time, of the same names, shapes and dtypes, all finite.
 
     `min_cosine` gives the least that an output may have.
     """
-    scale = {name: _scale(reference, name) for name in sorted(reference[0])}
+    pieces = Pieces()
+    results = _polygraphy(pieces.cut(samples))
     limit = np.inf if max_relative_error is None else max_relative_error
-    results = _polygraphy(
-        [_filled(outputs) for outputs in reference],
-        [_filled(outputs) for outputs in candidate],
-        {name: float(limit * each) for name, each in scale.items()},
-        {name: -1.0 if (least := min_cosine(name)) is None else least for name in scale},
-    )
+    # a scale is known when all was seen: errors are judged then, by what Polygraphy kept of them
+    scale = {name: pieces.scale[name] or 1.0 for name in sorted(pieces.scale)}
+    measured = _judged(results, pieces.given, {n: limit * each for n, each in scale.items()})
     return tuple(
-        _stats(name, each, *results[name]) if name in results else _equal(name)
+        _stats(name, each, measured[name], min_cosine(name)) if name in measured else _equal(name)
         for name, each in scale.items()
     )
 
 
-def _polygraphy(
-    reference: Sequence[Outputs],
-    candidate: Sequence[Outputs],
-    absolute: dict[str, float],
-    cosine: dict[str, float],
-) -> dict[str, tuple[list[Any], list[Any], list[Any], bool]]:
-    """Per output: a sample's results of the error, cosine and SNR functions, and the verdict."""
+def _polygraphy(pieces: Iterator[tuple[Floats, Floats]]) -> Iterable[Any]:
+    """Of the error, cosine and SNR functions each an `AccuracyResult`."""
     from polygraphy.comparator import (
         Comparator,
         CosineSimilarityCompareFunc,
@@ -68,73 +63,89 @@ def _polygraphy(
     )
     from polygraphy.logger import G_LOGGER
 
-    runs = _runs(reference, candidate)
-    error = SimpleCompareFunc(check_error_stat="max", atol=absolute, rtol=0.0)
-    similar = CosineSimilarityCompareFunc(cosine_similarity_threshold=cosine)
-    noise = SnrCompareFunc(snr_threshold=-np.inf)
+    functions = [
+        SimpleCompareFunc(check_error_stat="max", atol=np.inf, rtol=0.0),
+        CosineSimilarityCompareFunc(cosine_similarity_threshold=-1.0),
+        SnrCompareFunc(snr_threshold=-np.inf),
+    ]
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
-        errors, ratios = Comparator.compare_accuracy(runs, compare_func=[error, noise])
-        (cosines,) = Comparator.compare_accuracy(runs, compare_func=[similar], check_average=True)
-        averages = cosines.average_results()
-    return {
-        name: (
-            _of(errors, name),
-            _of(cosines, name),
-            _of(ratios, name),
-            all(map(bool, _of(errors, name))) and bool(averages[name]),
-        )
-        for name in averages
-    }
+        return Comparator.compare_accuracy(_runs(pieces), compare_func=functions)
 
 
-def _runs(reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> Any:
+def _runs(pieces: Iterator[tuple[Floats, Floats]]) -> Iterator[Any]:
+    """A stream of runs of one iteration, which Polygraphy compares as they come."""
     from polygraphy.comparator import RunResults
 
-    runs = RunResults()
-    for side, results in (("reference", reference), ("candidate", candidate)):
-        runs.add([dict(outputs) for outputs in results], runner_name=side)
-    return runs
+    for pair in pieces:
+        run = RunResults()
+        for side, outputs in zip(SIDES, pair, strict=True):
+            run.add([outputs], runner_name=side)
+        yield run
 
 
-def _filled(outputs: Outputs) -> dict[str, NDArray[np.float64]]:
-    """What has elements, as float64: Polygraphy's arithmetic lacks bool and overflows integers."""
-    return {name: array.astype(np.float64) for name, array in outputs.items() if array.size}
+def _judged(
+    results: Iterable[Any], given: Sequence[dict[str, Piece]], absolute: dict[str, float]
+) -> dict[str, Measured]:
+    """The pieces of each output that has elements; `absolute` is what an error may be."""
+    from polygraphy.comparator import SimpleThreshold
+
+    errors, cosines, ratios = results
+    errors.reevaluate({n: SimpleThreshold("max", each, 0.0) for n, each in absolute.items()})
+    found: dict[str, Measured] = {}
+    each = zip(given, _of(errors), _of(cosines), _of(ratios), strict=True)
+    for pieces, error, cosine, ratio in each:
+        for name, piece in pieces.items():
+            figures = Figures(
+                max_abs=float(error[name].max_absdiff),
+                mean_abs=float(error[name].mean_absdiff),
+                cosine=float(cosine[name].cosine_similarity),
+                snr=float(ratio[name].snr),
+            )
+            found.setdefault(name, []).append((piece, figures, bool(error[name])))
+    return found
 
 
-def _of(result: Any, name: str) -> list[Any]:
-    (samples,) = result.values()
-    return [sample[name] for sample in samples if name in sample]
+def _of(result: Any) -> Sequence[dict[str, Any]]:
+    """What a function gave of each iteration; nothing where none was compared."""
+    return next(iter(result.values()), ())
 
 
-def _stats(
-    name: str,
-    scale: float,
-    errors: Sequence[Any],
-    cosines: Sequence[Any],
-    ratios: Sequence[Any],
-    ok: bool,
-) -> OutputStats:
-    max_abs = max(result.max_absdiff for result in errors)
-    mean_abs = float(np.mean([result.mean_absdiff for result in errors]))
-    similar = [result.cosine_similarity for result in cosines]
-    snr = min(result.snr for result in ratios)
+def _stats(name: str, scale: float, measured: Measured, least: float | None) -> OutputStats:
+    samples: dict[int, list[tuple[Piece, Figures]]] = {}
+    for piece, figures, _ in measured:
+        samples.setdefault(piece.sample, []).append((piece, figures))
+    found = [joined(parts) for parts in samples.values()]
+    cosines = [each.cosine for each in found]
+    max_abs, mean_abs = max(each.max_abs for each in found), _mean(e.mean_abs for e in found)
+    snr = min(each.snr for each in found)
     return OutputStats(
         name=name,
-        ok=ok,
-        max_abs=float(max_abs),
+        ok=all(ok for *_, ok in measured) and _near(cosines, least),
+        max_abs=max_abs,
         mean_abs=mean_abs,
-        max_rel=float(max_abs / scale),
-        mean_rel=float(mean_abs / scale),
-        cosine_min=float(min(similar)),
-        cosine_mean=float(np.mean(similar)),
-        snr_db=float(snr) if np.isfinite(snr) else None,
+        max_rel=max_abs / scale,
+        mean_rel=mean_abs / scale,
+        cosine_min=min(cosines),
+        cosine_mean=_mean(cosines),
+        snr_db=snr if np.isfinite(snr) else None,
     )
 
 
-def _scale(reference: Sequence[Outputs], name: str) -> float:
-    """Largest magnitude of an output; 1 where it is all zeros."""
-    tops = (np.abs(outputs[name].astype(np.float64)) for outputs in reference)
-    return max((float(top.max()) for top in tops if top.size), default=0.0) or 1.0
+def _near(cosines: Sequence[float], least: float | None) -> bool:
+    """Polygraphy's verdict on the mean of the samples' cosines."""
+    from polygraphy.comparator import (
+        AccuracyResult,
+        CosineSimilarityResult,
+        CosineSimilarityThreshold,
+    )
+
+    limit = CosineSimilarityThreshold(-1.0 if least is None else least)
+    samples = [{"": CosineSimilarityResult(each, thresholds=limit)} for each in cosines]
+    return bool(AccuracyResult({SIDES: samples}, aggregation="average"))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _equal(name: str) -> OutputStats:

@@ -1,22 +1,24 @@
 """Each step held against what it came from, and timed; each measurement a cached stage."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..deploy.backend import Feed
-from ..deploy.parity import Tolerance, compare
+from ..deploy.parity import Outputs, Tolerance
 from . import registry
 from .choosing import divided, make_pass
 from .config import CALIBRATED, WEIGHT_ONLY, Config
 from .feeds import logit_names, parity_feeds, timed_phases, valid
 from .locating import locate
-from .narrowing import fitted, of, through
-from .replay import Outputs, replay
+from .narrowing import of, through
+from .replay import replays
 from .run import Run
 from .sampled import sample_options as samples
+from .sides import Give, Sides, hold
 from .stages import engine, export, float_engine, neutral, optimize, slim
 from .versions import EXPORT, RUNTIME
 from .workspace import Stage, Work
@@ -27,7 +29,7 @@ BUDGET = {"int4": 0.05}
 CACHE = 0.01
 #: What a float engine is called beside the dense one where it is compressed, or keeps int8.
 COMPRESSED, CACHED = "compressed", "int8 cache"
-Give = Callable[[Sequence[Feed]], list[Outputs]]
+Turn = Callable[[Outputs], Outputs]
 #: A graph's name to what runs it.
 Of = Callable[[str], Give]
 
@@ -46,7 +48,7 @@ def export_parity(run: Run) -> list[Stage]:
     def torch(graph: str) -> Give:
         from .exporter import reference
 
-        return lambda feeds: reference(
+        return lambda feeds, _: reference(
             str(locate(run.checkpoint, model.revision)),
             feeds,
             task=str(stage.results["task"]),
@@ -124,23 +126,21 @@ def _parity(
     lossy = name in ("compress", "quantize")
 
     def work_on(graph: str) -> Work:
-        def work(_: Path) -> dict[str, Any]:
+        def work(folder: Path) -> dict[str, Any]:
             feeds, what = parity_feeds(run, graph, count=32 if lossy else 8, lossy=lossy)
-            marks = valid(run, feeds, graph)
-            one, other = (str(Path(each, graph)) for each in names)
-            before, after = reference(graph)(feeds), candidate(graph)(feeds)
-            ours, theirs = of(run, name, graph), of(run, against, graph)
-            if ours and not theirs:
-                before = [ours.outputs(each) for each in before]
-            before = [theirs.restored(each) for each in before]
-            after = [ours.restored(each) for each in after]
-            parity = compare(one, other, before, after, tolerance, marks)
-            found = {**asdict(parity), "inputs": what}
-            if not parity.ok:
-                worst = _worst(feeds, before, after, tolerance)
-                found["located"] = locate(run, stage, against, graph, worst, tolerance)
-            agreed = _agreement(run, graph, before, after, marks) if parity.outputs else {}
-            return {**found, "agreement": agreed}
+            sides = Sides(
+                name=str(Path(name, graph)),
+                against=str(Path(against, graph)),
+                reference=_as(_common(run, names, graph), reference(graph)),
+                candidate=_as(of(run, name, graph).restored, candidate(graph)),
+                tolerance=tolerance,
+            )
+            marks = partial(valid, run, graph=graph)
+            held = hold(sides, feeds, marks, logit_names(run, graph), folder)
+            found = {**asdict(held.parity), "inputs": what, "agreement": held.agreement}
+            if held.worst is not None:
+                found["located"] = locate(run, stage, against, graph, held.worst, tolerance)
+            return found
 
         return work
 
@@ -161,37 +161,24 @@ def _parity(
     ]
 
 
-def _worst(
-    feeds: Sequence[Feed], before: Sequence[Outputs], after: Sequence[Outputs], limit: Tolerance
-) -> Feed:
-    """The first feed on which the two sides part, which is the one to look into."""
-    each = zip(feeds, before, after, strict=False)
-    parted = (feed for feed, one, two in each if not compare("", "", [one], [two], limit).ok)
-    return next(parted, feeds[0])
+def _common(run: Run, names: tuple[str, str], graph: str) -> Turn:
+    """Makes the reference's outputs those that both graphs have, caches as floats."""
+    ours, theirs = (of(run, each, graph) for each in names)
+
+    def turn(outputs: Outputs) -> Outputs:
+        return theirs.restored(ours.outputs(outputs) if ours and not theirs else outputs)
+
+    return turn
 
 
-def _agreement(
-    run: Run,
-    graph: str,
-    before: Sequence[Outputs],
-    after: Sequence[Outputs],
-    marks: Sequence[Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """Of each output that is logits, whether both decide alike; compared where shapes agree."""
-    from ..deploy.agreement import logits
-
-    found: dict[str, dict[str, Any]] = {}
-    for name in logit_names(run, graph):
-        one, two = ([each[name] for each in side] for side in (before, after))
-        masks = [each[name] for each in marks] if all(name in each for each in marks) else None
-        found[name] = asdict(logits(one, two, masks))
-    return found
+def _as(turn: Turn, give: Give) -> Give:
+    return lambda feeds, aside: map(turn, give(feeds, aside))
 
 
 def _graph(run: Run, stage: str) -> Of:
     def give(graph: str) -> Give:
-        path = run.folder(stage, graph) / "model.onnx"
-        return lambda feeds: replay(path, fitted(run, stage, graph, feeds))
+        path, fit = run.folder(stage, graph) / "model.onnx", _fitting(run, stage, graph)
+        return lambda feeds, aside: replays(path, fit(feeds), aside)
 
     return give
 
@@ -200,13 +187,21 @@ def _engine(run: Run, stage: Stage) -> Of:
     backend = registry.find("backends", stage.results["backend"])()
 
     def engines(graph: str) -> Give:
-        def give(feeds: Sequence[Feed]) -> list[Outputs]:
+        fit = _fitting(run, stage.name, graph)
+
+        def give(feeds: Sequence[Feed], _: Path) -> Iterator[Outputs]:
             with backend.runner(run.folder(stage.name, graph)) as call:
-                return [call(feed) for feed in fitted(run, stage.name, graph, feeds)]
+                yield from map(call, fit(feeds))
 
         return give
 
     return engines
+
+
+def _fitting(run: Run, stage: str, graph: str) -> Callable[[Sequence[Feed]], Iterable[Feed]]:
+    """Dense feeds as the graph of a stage takes them, each when it is asked for."""
+    narrow = of(run, stage, graph)
+    return lambda feeds: map(narrow.feed, feeds) if narrow else feeds
 
 
 def unexecutable(name: str) -> str:

@@ -94,7 +94,7 @@ def _feed(before: Path, run: Run | None, name: str) -> tuple[Any, str]:
 
     if run is not None:
         feeds, what = parity_feeds(run, name, count=2)
-        return feeds[0], what
+        return next(feeds), what
     if (before.parent / FILE).is_file():
         return draw(before.parent, 0)[0], "a feed drawn with seed 0"
     return None, "nothing was run: no io.json beside the first graph says what it takes"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def lower(
 
     @cache  # nothing is drawn for passes that change nothing
     def feeds() -> Sequence[Feed]:
-        drawn = fitted(run, source, graph, parity_feeds(run, graph, count=2)[0][:2])
+        drawn = fitted(run, source, graph, tuple(islice(parity_feeds(run, graph, count=2)[0], 2)))
         return [few(feed, TOKENS) for feed in drawn]
 
     def verify(model: ir.Model) -> Outputs:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 
 from .. import ConfigError
@@ -161,7 +162,7 @@ def _graph_cases(run: Run, graph: str) -> list[Case]:
     """The first feeds that parity is measured on: for a decoder, without and with a cache."""
     feeds, _ = parity_feeds(run, graph, count=2)
     with _engine(run, graph) as call:
-        narrow = fitted(run, ENGINES, graph, feeds[:2])
+        narrow = fitted(run, ENGINES, graph, tuple(islice(feeds, 2)))
         return [Case(feed, call(feed), graph=graph) for feed in narrow]
 
 

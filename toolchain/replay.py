@@ -4,7 +4,7 @@ A model larger than memory runs a block of it at a time, all feeds through each 
 """
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..deploy.backend import Feed
 from ..deploy.ort_session import Settings, open_session
 from ..passes import save
 from .referenced import weights_of
+from .spilled import Spilled
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -30,44 +31,73 @@ def replay(path: Path, feeds: Sequence[Feed], names: Collection[str] = ()) -> li
         BuildError: the file cannot be loaded.
         ParityError: it cannot be executed on a feed.
     """
-    return replaying(path, names)(feeds)
+    return replaying(path, names, arena=False)(feeds)
 
 
-def replaying(path: Path, names: Collection[str] = ()) -> Callable[[Sequence[Feed]], list[Outputs]]:
+def replays(path: Path, feeds: Iterable[Feed], aside: Path) -> Iterator[Outputs]:
+    """As `replay`, a feed at a time: what a model larger than memory gives lies in `aside` first.
+
+    Raises:
+        OSError: that cannot be written.
+    """
+    if not is_large(path):
+        yield from map(opened(path, arena=False), feeds)
+        return
+    with tempfile.TemporaryDirectory(dir=aside, prefix="replayed-") as folder:
+        given = feeds if isinstance(feeds, Sequence) else Spilled(Path(folder, "feeds"), feeds)
+        kept = Spilled(Path(folder, "outputs"))
+        for index, arrays in _from_blocks(path, given, (), Path(folder)):
+            kept.put(index, arrays)
+        yield from map(kept.take, range(len(kept)))
+
+
+def replaying(
+    path: Path, names: Collection[str] = (), *, arena: bool = True
+) -> Callable[[Sequence[Feed]], list[Outputs]]:
     """An ONNX file as a function of feeds; raises as `replay`, when it is called or before.
 
     It is opened once; one that is larger than memory is read block by block at each call.
     """
     if is_large(path):
         return lambda feeds: _in_blocks(path, feeds, names)
-    call = opened(path, names)
+    call = opened(path, names, arena=arena)
     return lambda feeds: [call(feed) for feed in feeds]
 
 
 def _in_blocks(path: Path, feeds: Sequence[Feed], names: Collection[str]) -> list[Outputs]:
+    found: list[Outputs] = [{} for _ in feeds]
+    with tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside:
+        for index, arrays in _from_blocks(path, feeds, names, Path(aside)):
+            # copies: an array of the runtime's keeps all memory of its session
+            found[index] |= {name: np.array(array) for name, array in arrays.items()}
+    return found
+
+
+def _from_blocks(
+    path: Path, feeds: Sequence[Feed], names: Collection[str], aside: Path
+) -> Iterator[tuple[int, Outputs]]:
+    """The outputs that each block gives, and the feed that they are of."""
     import onnx
 
     outputs = [each.name for each in onnx.load(path, load_external_data=False).graph.output]
     wanted = [name for name in outputs if not names or name in names]
-    found: list[Outputs] = [{} for _ in feeds]
+    weights = weights_of(path.parent)
     try:
-        with tempfile.TemporaryDirectory(prefix="llmdeploy-") as aside:
-            weights = weights_of(path.parent)
-            blocks = forward_blocks(
-                path, wanted, feeds, Path(aside), weights=weights, rewrites=False
-            )
-            for _, runs in blocks:
-                for gathered, arrays in zip(found, runs, strict=True):
-                    # copies: an array of the runtime's keeps all memory of its session
-                    gathered |= {name: np.array(array) for name, array in arrays.items()}
+        for _, runs in forward_blocks(path, wanted, feeds, aside, weights=weights, rewrites=False):
+            yield from enumerate(runs)
     except (CalibrationError, ConfigError) as error:
         raise ParityError(error.what, where=error.where or path, mend=error.mend) from error
-    return [{name: gathered[name] for name in wanted} for gathered in found]
 
 
-def opened(path: Path, names: Collection[str] = ()) -> Callable[[Feed], Outputs]:
-    """An ONNX file as a function of a feed; raises as `replay`."""
-    session = open_session(path, Settings(optimized=True), weights=weights_of(path.parent))
+def opened(
+    path: Path, names: Collection[str] = (), *, arena: bool = True
+) -> Callable[[Feed], Outputs]:
+    """An ONNX file as a function of a feed; raises as `replay`.
+
+    Without an arena it gives memory back after each call, which costs time where calls are many.
+    """
+    settings = Settings(optimized=True, arena=arena)
+    session = open_session(path, settings, weights=weights_of(path.parent))
     every = [output.name for output in session.get_outputs()]
     asked = [name for name in every if not names or name in names]
 

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def optimize(run: Run) -> Stage:
 
         feeds, what = parity_feeds(run, graph, count=2)
         passes = [make_pass(table) for table in tables]
-        manager = PassManager(passes, verify=Probe(feeds[:2]), on_failure=on_failure)
+        manager = PassManager(passes, verify=Probe(tuple(islice(feeds, 2))), on_failure=on_failure)
         exported = run.folder("export", graph)
         model, steps = manager.run(load(exported / "model.onnx", weights_of(exported)))
         save(model, out)
@@ -181,7 +182,7 @@ def halve(run: Run) -> Stage:
         from .halving import halve as cast
 
         feeds, what = parity_feeds(run, graph)
-        feeds = fitted(run, before.name, graph, feeds)
+        feeds = fitted(run, before.name, graph, tuple(feeds))
         model, kept = run.folder(before.name, graph) / "model.onnx", named(graph, keep)
         return {**cast(model, out, feeds, precision=precision, keep=kept), "samples": what}
 

@@ -1,7 +1,12 @@
+from collections.abc import Iterator
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from llmdeploy import ParityError
+from llmdeploy.deploy import pieces
 from llmdeploy.deploy.parity import Outputs, Parity, Tolerance, compare
+from llmdeploy.deploy.statistics import OutputStats
 
 from .graphs import normal
 
@@ -47,6 +52,53 @@ def test_figures_are_those_of_the_definitions() -> None:
     assert stats.snr_db == pytest.approx(noise_db.min(), rel=1e-9)
 
 
+def figures(stats: OutputStats) -> list[float]:
+    return [np.inf if each is None else each for each in astuple(stats)[2:]]
+
+
+@pytest.mark.parametrize("zeros", [(), (0,), (1,), (0, 1)])
+def test_what_is_measured_in_pieces_is_measured_as_a_whole(
+    zeros: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = [[{"y": normal(3, 7, 11, seed=seed), "z": normal(3, 5)}] for seed in (0, 1)]
+    sides[1][0]["y"] = sides[0][0]["y"] + np.float32(0.1) * sides[1][0]["y"]
+    for side in zeros:  # a sample of nothing, and pieces of nothing
+        sides[side][0]["y"][0] = 0
+        sides[side][0]["y"][1, 2:] = 0
+    tolerance = Tolerance(max_relative_error=0.2, min_cosine=0.9)
+    whole = check(sides[0], sides[1], tolerance)
+    monkeypatch.setattr(pieces, "SIZE", 10)
+    cut = check(sides[0], sides[1], tolerance)
+    assert (cut.ok, cut.samples) == (whole.ok, 3)
+    for one, other in zip(cut.outputs, whole.outputs, strict=True):
+        assert (one.name, one.ok) == (other.name, other.ok)
+        # Polygraphy takes means in float32
+        assert figures(one) == pytest.approx(figures(other), rel=1e-6)
+
+
+def test_results_are_taken_one_at_a_time_and_seen_as_they_come() -> None:
+    seen = list[str]()
+
+    def results() -> Iterator[Outputs]:
+        for index, each in enumerate(outputs(count=3)):
+            seen.append(f"made {index}")
+            yield each
+
+    def watch(one: Outputs, two: Outputs) -> None:
+        seen.append(str(np.array_equal(one["y"], two["y"])))
+
+    assert compare("a", "b", outputs(count=3), results(), LOOSE, watch=watch).ok
+    assert seen == ["made 0", *["True"] * 3, "made 1", *["True"] * 3, "made 2", *["True"] * 3]
+
+
+def test_a_shape_that_differs_later_counts_before_a_nan() -> None:
+    nan, wide = np.full((1, 5), np.nan, np.float32), np.ones((1, 6), np.float32)
+    after: list[Outputs] = [{"y": nan}, {"y": wide}]
+    before: list[Outputs] = [{"y": np.ones((1, 5), np.float32)}] * 2
+    assert check(before, after).reason.startswith("output y of sample 1 is float32(1, 6)")
+    assert "sample 0" in check(before, [{"y": nan}, {"y": nan}]).reason
+
+
 def test_every_stated_limit_must_hold() -> None:
     before = outputs()
     after = [{"y": each["y"] * np.float32(1.5)} for each in before]
@@ -87,6 +139,7 @@ def test_nan_on_both_sides_is_no_parity() -> None:
 
 def test_a_missing_result_fails() -> None:
     assert check(outputs(), outputs()[:1]).reason == "1 results for 2 samples"
+    assert check(outputs(), outputs(count=4)).reason == "4 results for 2 samples"
 
 
 def test_an_empty_output_beside_a_wrong_one_hides_nothing() -> None:

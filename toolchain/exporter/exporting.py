@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,14 +246,14 @@ def _build(opened: _Opened, dtype: str) -> Any:
 
 def reference(
     checkpoint: str,
-    feeds: Sequence[Feed],
+    feeds: Iterable[Feed],
     *,
     task: str,
     component: str = "",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> list[dict[str, NDArray[np.generic]]]:
-    """What torch computes in float32 on each feed, under the graph's output names.
+) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """What torch computes in float32 on one feed after the other, by the graph's output names.
 
     `component` names the graph where the task has several (`encoder`, `decoder`). It loads the
     model as `from_pretrained` does, so it holds the weights in memory.
@@ -269,4 +269,4 @@ def reference(
         packed = gguf.only(source)
         with gguf.unpacked(packed) if packed else nullcontext(source) as home:
             target = _open(home, task, trust_remote_code).target
-            return outputs(home, source, target, component, feeds, trust_remote_code)
+            yield from outputs(home, source, target, component, feeds, trust_remote_code)

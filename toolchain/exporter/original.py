@@ -1,7 +1,7 @@
 """The real model in torch, run on feeds: what every later stage is compared with."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def outputs(
-    home: Path, source: Path, target: Target, component: str, feeds: Sequence[Feed], trust: bool
-) -> list[Arrays]:
-    """Load the checkpoint in float32 and run it on each feed, without gradients.
+    home: Path, source: Path, target: Target, component: str, feeds: Iterable[Feed], trust: bool
+) -> Iterator[Arrays]:
+    """Load the checkpoint in float32 and run it on one feed after the other, without gradients.
 
     `home` holds its configuration: `source` itself, or what was unpacked of a GGUF file.
     """
@@ -30,8 +30,11 @@ def outputs(
     if component not in parts:
         raise ConfigError(f"no component {component!r}", mend=f"one of {', '.join(parts)}")
     pool = pooling.read(home) if target.task == "feature-extraction" else None
-    with torch.no_grad():
-        return [_run(parts[component], pool, feed) for feed in feeds]
+    for feed in feeds:
+        with torch.no_grad():
+            made = _run(parts[component], pool, feed)
+        yield made
+        del made  # before the next are made: outputs may be large
 
 
 def load(source: Path, target: Target, trust: bool) -> Any:

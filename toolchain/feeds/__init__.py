@@ -1,7 +1,8 @@
 """Texts and ready feeds of the configuration as the arrays a graph takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,14 @@ def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
 
 def parity_feeds(
     run: Run, graph: str = "", count: int = 8, *, lossy: bool = False
-) -> tuple[tuple[Feed, ...], str]:
-    """Feeds to compare two models on, and in words what they are.
+) -> tuple[Iterator[Feed], str]:
+    """Feeds to compare two models on, made as they are asked for, and in words what they are.
 
     Real samples where the configuration names some, else a few fixed sentences, as `corners` lays
     them out; where the graph takes no text and no arrays are named, a seeded draw that says so.
     A `lossy` step is compared on the texts alone: its budget is a mean over real use, while at
-    the corners (one token, padding where no model saw it) only equality means something.
+    the corners (one token, padding where no model saw it) only equality means something. They are
+    cut to `[calibration] batch` rows: logits of all of them at once may be larger than the model.
     """
     feeds, what = _first_feeds(run, count, lossy)
     chain = Chain(run, graph)
@@ -104,10 +106,20 @@ def _first_feeds(run: Run, count: int, lossy: bool) -> tuple[tuple[Feed, ...], s
         feeds = draw(run.folder("export", run.graphs[0]), table.seed)
         return feeds, f"{len(feeds)} feeds drawn with seed {table.seed}, not real samples"
     if lossy:
-        return (Texts(run)(list(texts), table.max_length),), f"{what}, as one padded batch"
+        batch = Texts(run)(list(texts), table.max_length)
+        return _parts(batch, table.batch), f"{what}, padded to one length"
     feeds = corners(Texts(run), known, texts, table.max_length, profile_of(run, run.graphs[0]))
     layout = "as one padded batch, alone, shortest, longest, most rows, padded on the other side"
     return feeds, f"{what}, {layout}"
+
+
+def _parts(batch: Feed, rows: int) -> tuple[Feed, ...]:
+    """A padded batch as several of so many rows."""
+    count = max(len(array) for array in batch.values())
+    return tuple(
+        {name: array[start : start + rows] for name, array in batch.items()}
+        for start in range(0, count, rows)
+    )
 
 
 def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str, Feed]:
@@ -140,9 +152,10 @@ def timed_phases(
     feeds, chain = timed_feeds(run, shapes), Chain(run, graph)
     if not keeps_cache(signature(run, graph)):
         return {"": feeds}
+    made = {shape: tuple(islice(chain.parity([feed]), 2)) for shape, feed in feeds.items()}
     return {
-        "prefill": {shape: chain.parity([feed])[0] for shape, feed in feeds.items()},
-        "decode": {shape: chain.parity([feed])[1] for shape, feed in feeds.items()},
+        "prefill": {shape: first for shape, (first, _) in made.items()},
+        "decode": {shape: second for shape, (_, second) in made.items()},
     }
 
 

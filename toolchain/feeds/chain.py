@@ -1,6 +1,7 @@
 """From what a task takes to what each of its graphs takes, by running the graphs before it."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 from ...deploy.backend import Feed
@@ -29,17 +30,17 @@ class Chain:
         self._graph = graph
         self._signature = Signature.load(run.folder("export", graph))
 
-    def parity(self, feeds: Sequence[Feed]) -> tuple[Feed, ...]:
+    def parity(self, feeds: Iterable[Feed]) -> Iterator[Feed]:
         """Feeds to compare graphs on: with an empty cache, and with the one that running gave."""
         if not keeps_cache(self._signature):
-            return tuple(feeds)
-        made: list[Feed] = []
+            yield from feeds
+            return
         for feed in feeds:
-            rolled = self._rolled(feed)
-            made += [rolled[0], rolled[-1]]
-            if self._beside:
-                made.append(whole(self._signature, rolled))
-        return tuple(made)
+            yield from self._beside_first(feed) if self._beside else (feed, self._last(feed))
+
+    def _beside_first(self, feed: Feed) -> Iterator[Feed]:
+        rolled = self._rolled(feed)
+        yield from (rolled[0], rolled[-1], whole(self._signature, rolled))
 
     def calibration(self, feeds: Sequence[Feed]) -> tuple[Feed, ...]:
         """Feeds to take ranges from: all tokens at once, and single ones with a filled cache."""
@@ -58,7 +59,7 @@ class Chain:
         path = self._run.folder("export", self._graph) / "model.onnx"
         if is_large(path):
             return continued(path, self._signature, feeds[:FEW])
-        return tuple(self._rolled(feed)[-1] for feed in feeds[:MOST])
+        return tuple(self._last(feed) for feed in feeds[:MOST])
 
     @property
     def words(self) -> str:
@@ -77,19 +78,27 @@ class Chain:
     def _call(self) -> Call:
         from ..replay import opened
 
-        return opened(self._run.folder("export", self._graph) / "model.onnx")
+        return opened(self._run.folder("export", self._graph) / "model.onnx", arena=False)
 
     @cached_property
     def _encode(self) -> Call:
         from ..replay import opened
 
-        return opened(self._run.folder("export", self._run.graphs[0]) / "model.onnx")
+        return opened(self._run.folder("export", self._run.graphs[0]) / "model.onnx", arena=False)
 
     def _rolled(self, feed: Feed, tokens: int = TOKENS) -> list[Feed]:
         if self._beside:
             start = start_id(self._run.folder("export"))
             feed = started(self._signature, feed, self._encode(feed), start)
-        return list(steps(self._call, self._signature, feed, self._room(feed, tokens)))
+        return list(self._steps(feed, tokens))
+
+    def _last(self, feed: Feed) -> Feed:
+        """The feed of the last of the greedy steps; caches of those before it are let go."""
+        (last,) = deque(self._steps(feed, TOKENS), maxlen=1)
+        return last
+
+    def _steps(self, feed: Feed, tokens: int) -> Iterator[Feed]:
+        return steps(self._call, self._signature, feed, self._room(feed, tokens))
 
     def _room(self, feed: Feed, tokens: int) -> int:
         """How many more tokens the graph takes."""

@@ -136,7 +136,7 @@ def test_models_of_many_kinds(
     run = Run(Config(model=Model(checkpoint=str(checkpoint))), Workspace(tmp_path / "artifacts"))
     with run.workspace.locked():
         stages.optimize(run)
-    path, feeds = run.folder("optimize") / "model.onnx", parity_feeds(run)[0]
+    path, feeds = run.folder("optimize") / "model.onnx", tuple(parity_feeds(run)[0])
     program = Program(ir.load(path), "cpu")
     names = [output.name or "" for output in program.model.graph.outputs]
     if name in ROUTED:
