@@ -83,4 +83,5 @@ def nearest(weight: Matrix, steps: Matrix, grid: Grid, zeros: Matrix | None = No
 def restored(levels: Levels, steps: Matrix, grid: Grid) -> Matrix:
     """The weight [k, n] that levels stand for."""
     blocks = levels.astype(np.float32).reshape(len(steps), -1, levels.shape[1])
-    return (blocks * steps[:, None]).reshape(levels.shape)
+    blocks *= steps[:, None]
+    return blocks.reshape(levels.shape)

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 #: Elements of a weight that are rounded at once.
 AT_ONCE = 1 << 22
 #: Columns that are compensated at once, at least: fewer take as many steps.
-COLUMNS = 1024
+COLUMNS = 512
 #: Columns of a weight that ways are tried on.
 TRIED = 256
 #: The ways that a method chooses among.
