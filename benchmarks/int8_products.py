@@ -3,9 +3,10 @@
     python benchmarks/int8_products.py [--rounds 60] [--json]
 
 For the shapes of MiniLM's layers: uint8 activations by int8 weights of any size, by int8 weights
-whose products fit in 16 bits two by two (`[calibration] pairs`), by uint8 weights, and float. CPU
-milliseconds of one thread, the least of many interleaved runs; `wrong` is the largest error over
-the largest output.
+whose products fit in 16 bits two by two (`[calibration] pairs`), by uint8 weights, and float. For
+SmolLM2's output head: float activations by int8 weights in blocks (`[quantize] vocabulary`), whose
+kernel rounds activations by blocks too, and float. CPU milliseconds of one thread, the least of
+many interleaved runs; `wrong` is the largest error over the largest output.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 SHAPES = ((32, 384, 384), (128, 384, 1152), (128, 384, 1536), (128, 1536, 384), (1024, 1536, 384))
-STEP = 0.01
+HEADS = ((1, 576, 49152), (16, 576, 49152), (128, 576, 49152))
+STEP, BLOCK = 0.01, 64
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Way:
     wanted: NDArray[np.float64]
 
 
-def session(op: str, domain: str, x: int, constants: dict[str, NDArray[Any]], names: str) -> Any:
-    node = helper.make_node(op, names.split(), ["y"], domain=domain)
+def session(
+    op: str, domain: str, x: int, constants: dict[str, NDArray[Any]], names: str, **more: int
+) -> Any:
+    node = helper.make_node(op, names.split(), ["y"], domain=domain, **more)
     ends = (
-        [helper.make_tensor_value_info("x", x, ["m", None])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", None])],
+        [helper.make_tensor_value_info("x", x, ["m", "k"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", "n"])],
     )
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph([node], "product", *ends, weights)
@@ -78,6 +82,19 @@ def ways(m: int, k: int, n: int) -> Iterator[Way]:
     yield Way("float", made, floats, floats.astype(np.float64) @ signed)
 
 
+def heads(m: int, k: int, n: int) -> Iterator[Way]:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((m, k)).astype(np.float32)
+    levels = random.integers(1, 256, (n, k // BLOCK, BLOCK)).astype(np.uint8)  # 128 is 0
+    weight = (levels.reshape(n, k).T.astype(np.float32) - 128) * np.float32(STEP)
+    constants = {"w": levels, "ws": np.full(n * k // BLOCK, STEP, np.float32)}
+    sizes = {"K": k, "N": n, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+    made = session("MatMulNBits", "com.microsoft", 1, constants, "x w ws", **sizes)
+    wanted = x.astype(np.float64) @ weight
+    yield Way("int8 in blocks", made, x, wanted)
+    yield Way("float", session("MatMul", "", 1, {"w": weight}, "x w"), x, wanted)
+
+
 def row(way: Way, shape: str, seconds: list[float], plain: float) -> dict[str, Any]:
     (made,) = way.session.run(None, {"x": way.feed})
     wrong = float(np.abs(made - way.wanted).max() / np.abs(way.wanted).max())
@@ -86,8 +103,8 @@ def row(way: Way, shape: str, seconds: list[float], plain: float) -> dict[str, A
     return {"model": shape, "method": way.name, **facts}
 
 
-def measure(m: int, k: int, n: int, rounds: int) -> Iterator[dict[str, Any]]:
-    tried = list(ways(m, k, n))
+def measure(shape: tuple[int, int, int], rounds: int) -> Iterator[dict[str, Any]]:
+    tried = list(heads(*shape) if shape in HEADS else ways(*shape))
     seconds: dict[str, list[float]] = {way.name: [] for way in tried}
     for _ in range(rounds):
         for way in tried:
@@ -96,7 +113,7 @@ def measure(m: int, k: int, n: int, rounds: int) -> Iterator[dict[str, Any]]:
             seconds[way.name].append(time.process_time() - started)
     plain = 1e3 * min(seconds["float"])
     for way in tried:
-        yield row(way, f"{m}x{k} by {k}x{n}", seconds[way.name], plain)
+        yield row(way, "{0}x{1} by {1}x{2}".format(*shape), seconds[way.name], plain)
 
 
 def main() -> None:
@@ -105,8 +122,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     here, rows = machine(), list[dict[str, Any]]()
-    for shape in SHAPES:
-        for each in measure(*shape, asked.rounds):
+    for shape in (*SHAPES, *HEADS):
+        for each in measure(shape, asked.rounds):
             rows.append(each)
             print(
                 f"{each['model']:24} {each['method']:24} {each['cpu_ms']:8.3f} CPU ms"

@@ -94,6 +94,9 @@ class _Sum:
         share = np.float32(1 / self._rows)
         for part in self._parts:
             np.multiply(part, share, out=part)
+            if not np.isfinite(part.diagonal()).all():
+                what = "activations are so large that their squares are not numbers"
+                raise CalibrationError(what, mend="leave the sample out, or check the checkpoint")
         return SecondMoments((self._size / self._rows).astype(np.float32), tuple(self._parts))
 
 

@@ -11,7 +11,7 @@ from .ort_int8 import MICROSOFT
 
 #: The kernel takes blocks of this size and more.
 LEAST_BLOCK = 16
-#: Levels and what of uint8 is read in their place.
+#: Levels, and the table of uint8 [rows, blocks, block] that is read in their place.
 Packed = dict[ir.Value, ir.Value]
 
 
@@ -35,8 +35,7 @@ def pick_rows(graph: ir.Graph, node: ir.Node, packed: Packed) -> bool:
     if scale is None or scale.dtype != ir.DataType.FLOAT or levels.const_value is None:
         return False
     table = blocked(graph, levels, block, packed)
-    name = f"{levels.name}.steps"
-    steps = graph.initializers.get(name) or array(graph, name, scale.numpy()[..., None])
+    steps = array(graph, f"{levels.name}.steps", scale.numpy()[..., None])
     rows = _picked(node, [table, ids, steps], block)
     width = int(levels.const_value.shape.numpy()[1])
     flat = array(graph, f"{rows.name}.width", np.array([0] * len(ids.shape) + [width], np.int64))

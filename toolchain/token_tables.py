@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -83,6 +84,7 @@ def with_tables(run: Run, before: Stage, work: Work) -> Work:
 def _round(known: Signature, out: Path) -> dict[str, Any]:
     """Round the tables of the graph in `out`; give what became of each."""
     model = load(out / MODEL)
+    facts = Facts.of(model)
     names = [tensor.name for tensor in known.inputs if tensor.role in _TOKENS]
     found, left = tables(model, names, head=keeps_cache(known))
     blocks = {each: fitting(each.width, BLOCK) for each in found}
@@ -97,10 +99,10 @@ def _round(known: Signature, out: Path) -> dict[str, Any]:
             path = Path(folder, f"{index}.bin")
             made[each.tensor], error = _rounded(tensor, each, blocks[each], path)
             told.append(_told(each, tensor, made[each.tensor], error))
-        turned = frozenset(each.tensor for each in found if each.turned)
-        model = QuantizeTables(tables=made, turned=turned)(model).model
-        check(model, Facts.of(model))
         if made:
+            turned = frozenset(each.tensor for each in found if each.turned)
+            model = QuantizeTables(tables=made, turned=turned)(model).model
+            check(model, facts)
             replace_model(model, out)
     kept = [{"tensor": name, "reason": why} for name, why in left.items()]
     return {"tables": told, "tables_kept": kept}
@@ -120,7 +122,7 @@ def _rounded(
     for start in range(0, table.rows, AT_ONCE):
         rows = slice(start, min(start + AT_ONCE, table.rows))
         weight = apply(tensor, partial(_part, rows=rows, turned=table.turned))
-        steps[:, rows] = reaching(weight, grid)
+        steps[:, rows] = _steps(weight, grid, tensor.dtype.numpy())
         made = nearest(weight, steps[:, rows], grid)
         if table.turned:
             levels[:, rows] = made
@@ -139,6 +141,12 @@ def _rounded(
         base_dir=path.parent,
     )
     return Blocks(kept, steps, block), float(squares[0] / squares[1]) if squares[1] else 0.0
+
+
+def _steps(weight: Matrix, grid: Grid, kind: np.dtype[Any]) -> Matrix:
+    """Steps as the graph's dtype holds them, none of them 0."""
+    least = np.float32(ml_dtypes.finfo(kind).tiny)
+    return np.maximum(reaching(weight, grid).astype(kind).astype(np.float32), least)
 
 
 def _part(array: NDArray[Any], *, rows: slice, turned: bool) -> Matrix:

@@ -129,6 +129,14 @@ def test_nan_is_named():
         Sums([Watched("x")]).add(bad, None, 4)
 
 
+def test_activations_whose_squares_are_no_numbers_are_refused() -> None:
+    sums = Sums([Watched("x", None)])
+    with np.errstate(over="ignore"):
+        sums.add({"x": np.full((2, 4), 1e25, np.float32)}, None, 0)
+        with pytest.raises(CalibrationError, match="so large"):
+            sums.moments()
+
+
 def test_zero_points_move_the_grid_to_where_weights_are():
     w = weight() + np.repeat(np.linspace(-1, 1, 4), 32)[:, None].astype(np.float32)
     grid, moved = GRID, Grid(4, 32, moved=True)
