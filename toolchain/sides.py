@@ -64,9 +64,10 @@ def hold(
         after = sides.candidate(given, aside)
         tolerance = sides.tolerance
         parity = compare(sides.name, sides.against, before, after, tolerance, marks(given), watch)
-        agreement = {name: asdict(joined(parts)) for name, parts in found.items()}
+        compared = found if parity.outputs else {}
+        agreement = {name: asdict(joined(parts)) for name, parts in compared.items()}
         worst = None if parity.ok else _worst(sides, given, before, aside)
-        return Held(parity, agreement if parity.outputs else {}, worst)
+        return Held(parity, agreement, worst)
 
 
 def _worst(sides: Sides, feeds: Sequence[Feed], before: Results, aside: Path) -> Feed:

@@ -70,6 +70,24 @@ def test_the_first_feed_that_parts_is_the_one_to_look_into(tmp_path: Path):
     assert cut.worst is not None
 
 
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"logits": np.full((2, 3, CLASSES), np.nan, np.float32)}, "NaN or Inf in output logits"),
+        ({"logits": np.zeros((2, 3, 7), np.float32)}, "output logits of sample 0 is"),
+        ({}, "missing output logits"),
+    ],
+    ids=["nan", "shape", "missing"],
+)
+def test_what_differs_from_the_first_feed_on_is_said(
+    given: Outputs, reason: str, tmp_path: Path
+) -> None:
+    found = held(tmp_path, 2, lambda feeds, _: (given for _ in feeds))
+    assert found.parity.reason.startswith(reason)
+    assert (found.parity.ok, found.agreement) == (False, {})
+    assert found.worst is not None
+
+
 def test_memory_does_not_grow_with_the_feeds(tmp_path: Path):
     held(tmp_path, 1, model())  # what is imported on the way is no memory of feeds
 
