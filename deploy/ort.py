@@ -75,6 +75,7 @@ class OnnxRuntime:
         from .ort_int8 import IntegerMatMul
         from .ort_norm import ShareNorm
         from .ort_outliers import PickSooner
+        from .ort_tied import TiedMatMul
         from .ort_weights import WeightOnlyMatMul
         from .sequences import SplitSequences
 
@@ -84,6 +85,7 @@ class OnnxRuntime:
             PickSooner(),
             IntegerMatMul(),
             WeightOnlyMatMul(),
+            TiedMatMul(),
             ShareNorm(),
             RoundedGelu(),
             *([FuseAttention(hide=hidden_rows_are_zero())] if fused else []),
