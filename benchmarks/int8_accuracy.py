@@ -1,7 +1,8 @@
 """Accuracy of INT8 beside float and beside the peers, on data nobody was calibrated on.
 
     python benchmarks/int8_accuracy.py [SUBJECT...] [--nncf PYTHON] [--optimum PYTHON]
-        [--preset NAME] [--pairs true|false] [--vocabulary auto|float] [--only-ours] [--json]
+        [--preset NAME] [--pairs true|false] [--vocabulary auto|float] [--head]
+        [--only-ours] [--json]
 
 Subjects: minilm (calibrated on STS 2014, scored on STS 2015 by Spearman and by the cosine of its
 embeddings with float's), sst2 (accuracy), banking77 (logistic regression on frozen embeddings),
@@ -55,6 +56,7 @@ def arguments() -> argparse.Namespace:
         "--pairs", default="auto", choices=["auto", "true", "false"], help="of ours"
     )
     parser.add_argument("--vocabulary", default="auto", choices=["auto", "float"], help="of ours")
+    parser.add_argument("--head", action="store_true", help="of ours: the output head in INT8 too")
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--count", type=int, help="calibration samples")
     parser.add_argument("--max-drop", type=float, default=0.01)
@@ -77,7 +79,7 @@ def release(subject: Subject, root: Path, asked: argparse.Namespace) -> Run:
             max_drop=asked.max_drop,
             preset=asked.preset,
         ),
-        quantize=Quantize(vocabulary=asked.vocabulary),
+        quantize=Quantize(vocabulary=asked.vocabulary, head=asked.head),
         build=Build(precision="int8", options={"onnxruntime": {"threads": asked.threads}}),
     )
     return Run(config, Workspace(root / "artifacts"))

@@ -1,7 +1,7 @@
 """Latency of INT8 beside float and beside ONNX Runtime's own, interleaved in one run.
 
-    python benchmarks/int8_speed.py [--preset NAME] [--pairs true|false] [--threads 2] [--rounds 15]
-        [--workspace DIR] [--json]
+    python benchmarks/int8_speed.py [--preset NAME] [--pairs true|false] [--head] [--threads 2]
+        [--rounds 15] [--checkpoint MODEL] [--workspace DIR] [--json]
 
 Without arguments: the MiniLM encoder and the Lee background texts, both from packages. The last
 column but one is the ratio of our own float engine's median to this row's, with its interval.
@@ -25,7 +25,7 @@ import onnxruntime as ort
 from llmdeploy.deploy.latency import Timing, measure
 from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.toolchain import stages
-from llmdeploy.toolchain.config import Build, Calibration, Config, Model
+from llmdeploy.toolchain.config import Build, Calibration, Config, Model, Quantize
 from llmdeploy.toolchain.feeds import signature
 from llmdeploy.toolchain.run import Run
 from llmdeploy.toolchain.workspace import Workspace
@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--encoding", default="latin-1")
     parser.add_argument("--preset", default="balanced", help="speed, balanced or accuracy")
     parser.add_argument("--pairs", default="auto", choices=["auto", "true", "false"])
+    parser.add_argument("--head", action="store_true", help="the output head in INT8 too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, a shape")
@@ -62,6 +63,7 @@ def build(asked: argparse.Namespace, root: Path) -> dict[str, Path]:
             preset=asked.preset,
             pairs="auto" if asked.pairs == "auto" else asked.pairs == "true",
         ),
+        quantize=Quantize(head=asked.head),
         build=Build(precision="int8", options={"onnxruntime": {"threads": asked.threads}}),
     )
     run = Run(config, Workspace(root))

@@ -22,6 +22,8 @@ from .weights import apply
 MIN_DIM = 16
 #: An output this many times wider than its input is a vocabulary, and its MatMul the output head.
 HEAD_RATIO = 4
+#: In the metadata of an output head's node: it may be INT8 as well (`FreeHeads`).
+MAY_ROUND = "llmdeploy.may-round"
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _IDS = (ir.DataType.INT64, ir.DataType.INT32)
@@ -33,7 +35,7 @@ class Layer:
     """A MatMul or Gemm with a constant weight of k inputs and n outputs.
 
     `refused` says why the rules keep it in float, empty where INT8 is allowed. `transposed` is
-    whether the weight is stored [n, k].
+    whether the weight is stored [n, k], `head` whether its outputs are a vocabulary's.
     """
 
     node: str
@@ -42,6 +44,7 @@ class Layer:
     n: int
     transposed: bool = False
     refused: str = ""
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Site:
     def eligible(self) -> tuple[Layer, ...]:
         """The layers that may be INT8."""
         return tuple(layer for layer in self.layers if not layer.refused)
+
+    @property
+    def inner(self) -> tuple[Layer, ...]:
+        """Those of them that are no output head."""
+        return tuple(layer for layer in self.eligible if not layer.head)
 
 
 def named(model: ir.Model, names: Iterable[str]) -> Iterator[tuple[str, ir.Node, Layer]]:
@@ -102,11 +110,11 @@ def find(model: ir.Model) -> tuple[Site, ...]:
 def _maybe_tokens(model: ir.Model) -> Callable[[ir.Value], bool]:
     """Tells of a value [..., k] whether it has a row a token, or one does not know.
 
-    Batch x sequence of the inputs that hold ids are the tokens; a dimension that no input has
-    is not known before running.
+    Batch x sequence of the inputs that hold ids, of several texts a sample too, are the tokens; a
+    dimension that no input has is not known before running.
     """
     ids = (value for value in model.graph.inputs if value.dtype in _IDS)
-    found = [sizes(value) for value in ids if value.shape is not None and len(value.shape) == 2]
+    found = [sizes(value) for value in ids if value.shape is not None and len(value.shape) > 1]
     tokens = {product(each) for each in found if each is not None}
     names = {name for each in found if each for size in each for name in _names(size)}
 
@@ -154,15 +162,17 @@ def layer_of(node: ir.Node) -> Layer:
     rows, columns = (int(size) for size in weight.shape.numpy())
     turned = node.op_type == "Gemm" and attribute_int(node, "transB", 0) == 1
     k, n = (columns, rows) if turned else (rows, columns)
-    return Layer(node.name or "", weight.name or "", k, n, turned, _refused(node, k, n))
+    head = n >= HEAD_RATIO * k and ends_the_graph(node)
+    refused = _refused(node, k, n, head=head)
+    return Layer(node.name or "", weight.name or "", k, n, turned, refused, head)
 
 
-def _refused(node: ir.Node, k: int, n: int) -> str:
+def _refused(node: ir.Node, k: int, n: int, *, head: bool) -> str:
     if not is_constant(node.inputs[1]):
         return "its weight is read through a Transpose: an embedding's, or `fold` was not run"
     if k < MIN_DIM or n < MIN_DIM:
         return f"K or N under {MIN_DIM}: slower with Q/DQ"
-    if n >= HEAD_RATIO * k and ends_the_graph(node):
+    if head and MAY_ROUND not in node.metadata_props:
         return "the output head stays in float"
     return ""
 

@@ -17,7 +17,7 @@ from .contract import Contract
 from .facts import is_constant
 from .kinds import Pass
 from .linear import array_of, drop_unused, initializer
-from .sites import HEAD_RATIO, ends_the_graph, is_weighted, layer_of
+from .sites import ends_the_graph, is_weighted, layer_of
 from .vocabulary import readers
 from .weight_only import Blocks, lift
 
@@ -131,7 +131,7 @@ def _heads(model: ir.Model) -> Iterator[Table]:
         if weight is None or not is_constant(weight) or not _is_head(node):
             continue
         layer = layer_of(node)
-        if layer.n >= HEAD_RATIO * layer.k and len(weight.uses()) == 1:
+        if layer.head and len(weight.uses()) == 1:
             yield Table(layer.weight, layer.n, layer.k, turned=not layer.transposed)
 
 

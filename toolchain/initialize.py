@@ -121,6 +121,8 @@ def values(facts: Facts, checkpoint: str) -> dict[str, dict[str, object]]:
     if facts.longest:
         chosen["calibration"] = {"max-length": min(facts.longest, 128)}
         chosen["evaluation"] = {"max-length": min(facts.longest, 256)}
+    if facts.task == "fill-mask":  # its head is most of its work, and reads every token
+        chosen["quantize"] = {"head": True}
     if profile := _profile(facts):
         chosen["build"] = {"profile": profile}
     return chosen

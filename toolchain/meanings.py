@@ -63,7 +63,10 @@ QUANTIZE: Mapping[str, Meaning] = {
     ),
     "act-order": Meaning("GPTQ rounds the inputs that are largest first."),
     "damping": Meaning("What GPTQ adds to the diagonal, as a share of its mean."),
-    "head": Meaning("Round the output head as well."),
+    "head": Meaning(
+        "Round the output head as the layers are; with int8 it multiplies in INT8 too, which is"
+        " most of a masked language model's work."
+    ),
     "vocabulary": Meaning(
         "float, or int8: embeddings and output heads; auto: int8 where weights are rounded and"
         " every backend takes it, an encoder's head apart."

@@ -70,13 +70,15 @@ def optimize(run: Run) -> Stage:
     """Run the configured passes, each checked against the model it was given."""
     tables, on_failure = divided(run.config.passes)[0], run.config.optimize.on_failure
     before = export(run)
+    freed = run.config.quantize.head and run.config.build.precision in CALIBRATED
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         from ..passes import PassManager, load, save
+        from ..passes.heads import FreeHeads
         from .replay import Probe
 
         feeds, what = parity_feeds(run, graph, count=2)
-        passes = [make_pass(table) for table in tables]
+        passes = [*(make_pass(table) for table in tables), *([FreeHeads()] if freed else [])]
         manager = PassManager(passes, verify=Probe(tuple(islice(feeds, 2))), on_failure=on_failure)
         exported = run.folder("export", graph)
         model, steps = manager.run(load(exported / "model.onnx", weights_of(exported)))
@@ -86,6 +88,7 @@ def optimize(run: Run) -> Stage:
     options = {
         "passes": [table.model_dump() for table in tables],
         "on_failure": on_failure,
+        **({"heads": True} if freed else {}),
         **sample_options(run),
     }
     inputs = {"export": before.digest}

@@ -34,7 +34,7 @@ def factor(
     if not subject.fit:
         raise ConfigError("low-rank needs samples", where="[calibration] samples", mend="name some")
     model = load(subject.model)
-    sites = [site for site in find(model) if site.eligible]
+    sites = [site for site in find(model) if site.inner]
     infer(model)
     known: dict[str, Weight] = {}
     told: list[dict[str, Any]] = []
@@ -42,14 +42,14 @@ def factor(
 
     def look(site: Site, seen: Moments) -> None:
         gram = seen.mean()
-        for layer in site.eligible:
+        for layer in site.inner:
             weight = weight_of(model, layer)
             known[layer.node] = Weight(
                 layer.k, layer.n, lost(gram, weight, seen.rows, asked.method)
             )
 
     def change(site: Site, seen: Moments) -> None:
-        for layer in site.eligible:
+        for layer in site.inner:
             if layer.node in chosen:
                 told.append(_one(model, layer, seen, asked, chosen[layer.node]))
         if spill:

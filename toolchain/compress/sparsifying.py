@@ -33,11 +33,11 @@ def sparsify(
     if not subject.fit:
         raise ConfigError("sparsify needs samples", where="[calibration] samples", mend="name some")
     model = load(subject.model)
-    sites = [site for site in find(model) if site.eligible]
+    sites = [site for site in find(model) if site.inner]
     infer(model)
     fours = asked.pattern == "2:4"
-    left = [each for site in sites for each in site.eligible if fours and each.k % FOUR]
-    if not [each for site in sites for each in site.eligible if each not in left]:
+    left = [each for site in sites for each in site.inner if fours and each.k % FOUR]
+    if not [each for site in sites for each in site.inner if each not in left]:
         raise ConfigError("the model has no weight that can be sparse", where=subject.model)
     told: list[dict[str, Any]] = []
     spill = Spill(scratch) if scratch else None
@@ -55,7 +55,7 @@ def sparsify(
 
 def _site(model: ir.Model, site: Site, seen: Moments, asked: Sparsify) -> list[dict[str, Any]]:
     told, gram = list[dict[str, Any]](), seen.mean()
-    fitting = [each for each in site.eligible if asked.pattern != "2:4" or each.k % FOUR == 0]
+    fitting = [each for each in site.inner if asked.pattern != "2:4" or each.k % FOUR == 0]
     made: dict[str, Refitted] = {}
     for layer in fitting:
         weight = weight_of(model, layer)

@@ -89,20 +89,21 @@ def _collect(
 
 
 def real_tokens(feeds: Sequence[Feed], mask: str | None) -> Iterator[NDArray[np.bool_] | None]:
-    """Which tokens of each feed are real: the mask, its last columns where it covers a cache."""
+    """Which tokens of each feed are real, a row a text: the mask, less what covers a cache."""
     for feed in feeds:
         if mask is None or mask not in feed:
             yield None
             continue
         real = np.asarray(feed[mask]).astype(bool)
-        width = feed["input_ids"].shape[1] if "input_ids" in feed else real.shape[-1]
-        yield real[..., real.shape[-1] - width :]
+        width = feed["input_ids"].shape[-1] if "input_ids" in feed else real.shape[-1]
+        yield real[..., real.shape[-1] - width :].reshape(-1, width)
 
 
 def coverage(feeds: Sequence[Feed], mask: str | None) -> dict[str, Any]:
     """Tokens, their distinct ids and the lengths of the samples, padding left out."""
     real = list(real_tokens(feeds, mask))
-    ids = [np.asarray(feed["input_ids"]) for feed in feeds if "input_ids" in feed]
+    found = (np.asarray(feed["input_ids"]) for feed in feeds if "input_ids" in feed)
+    ids = [each.reshape(-1, each.shape[-1]) for each in found]
     if len(ids) != len(feeds):
         return {"rows": sum(len(next(iter(feed.values()))) for feed in feeds)}
     kept = [np.ones(a.shape, bool) if r is None else r for a, r in zip(ids, real, strict=True)]

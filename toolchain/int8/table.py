@@ -12,6 +12,8 @@ from .search import Result
 
 #: What a layer in a precision is, in words.
 WORDS = {"int8": "INT8", "fp8": "FP8", "w8a16": "INT8 by INT16"}
+#: Of the multiply-adds, an output head's share that is worth a word.
+MOST = 0.5
 #: What is known of a layer that was calibrated.
 MEASURED = ("smoothing", "learned", "outliers", "observer", "range", "snr_db", "error_share")
 
@@ -60,7 +62,7 @@ def table(
             {"int8_share": _share([_without(layer, kept) for layer in layers]), "drop": drop}
             for kept, drop in result.curve
         ],
-        "notes": _notes(result, calibrated),
+        "notes": [*_notes(result, calibrated), *_heads(places)],
     }
 
 
@@ -122,3 +124,17 @@ def _notes(result: Result, calibrated: Calibrated) -> list[str]:
     if result.sensitivity:
         notes.append(f"{len(result.kept)} layers kept in float to hold max-drop")
     return notes
+
+
+def _heads(places: Sequence[Site]) -> list[str]:
+    """What is said where most of the work stays in float: it is an output head's."""
+    layers = [layer for site in places for layer in site.layers]
+    total = sum(layer.k * layer.n for layer in layers)
+    heads = [layer for layer in layers if layer.head and layer.refused]
+    share = sum(layer.k * layer.n for layer in heads) / max(total, 1)
+    if share < MOST:
+        return []
+    return [
+        f"the output head, {share:.0%} of the multiply-adds, stays in float:"
+        " [quantize] head = true makes it INT8 too"
+    ]

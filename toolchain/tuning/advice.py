@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...deploy.backend import Backend
 from .. import registry
-from ..config import WEIGHT_ONLY, Config
+from ..config import CALIBRATED, WEIGHT_ONLY, Config
 from .hardware import Hardware
 from .limits import Limits
 from .roofline import Call, Shape
@@ -187,7 +187,9 @@ def space(facts: Facts, advice: Sequence[Advice]) -> Space:
     precisions = [name for name in tried if name in _RULES]
     passes = [name for name in tried if name in tunable()]
     threads = threads_of(facts) if "threads" in tried else (0,)
-    return space_of(precisions, passes, threads, heads=facts.shape.cached)
+    shape = facts.shape
+    heads = WEIGHT_ONLY if shape.cached else CALIBRATED if shape.headed else ()
+    return space_of(precisions, passes, threads, heads=heads)
 
 
 def first(facts: Facts, whole: Space) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ class Shape(BaseModel):
     layer_bytes: int
     weight_bytes: int
     cached: bool
+    #: Whether it ends in the logits of a vocabulary.
+    headed: bool = False
 
 
 class Call(BaseModel):
@@ -71,6 +73,7 @@ def shape_of(path: Path, cached: bool) -> Shape:
         layer_bytes=FLOAT_BYTES * macs,
         weight_bytes=sum(tensor.nbytes for tensor in tensors(model)),
         cached=cached,
+        headed=any(layer.head for layer in layers),
     )
 
 

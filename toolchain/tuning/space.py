@@ -1,13 +1,13 @@
 """What may be chosen, built from what is offered here: precisions, passes and their options."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from .. import registry
-from ..config import WEIGHT_ONLY, Config, PassTable
+from ..config import Config, PassTable
 
 Value = str | float | int | bool
 #: One point of the space: a value of each knob that counts there.
@@ -90,17 +90,21 @@ def _at_most(one: Value | None, two: Value | None) -> bool:
 
 
 def space_of(
-    precisions: Sequence[str], passes: Sequence[str], threads: Sequence[int], *, heads: bool
+    precisions: Sequence[str],
+    passes: Sequence[str],
+    threads: Sequence[int],
+    *,
+    heads: Collection[str],
 ) -> Space:
     """The space of these precisions, the ways of these passes, and these counts of threads.
 
-    `heads` is whether a graph ends in an output head that weights-only precisions may round.
+    `heads` are the precisions that may round the graph's output head or leave it.
     """
     knobs = [Knob(name="precision", values=tuple(precisions))]
-    weights = tuple(each for each in precisions if each in WEIGHT_ONLY)
-    if weights and heads:
+    where = tuple(each for each in precisions if each in heads)
+    if where:
         values, name = (False, True), "precision.head"
-        knobs.append(Knob(name=name, values=values, ordered=True, of="precision", where=weights))
+        knobs.append(Knob(name=name, values=values, ordered=True, of="precision", where=where))
     for name in passes:
         knobs += _pass(name)
     if len(threads) > 1:

@@ -10,7 +10,7 @@ from llmdeploy.toolchain.tuning.space import configured, space_of, tunable, word
 from llmdeploy.toolchain.tuning.study import encoded, suggested
 from llmdeploy.toolchain.tuning.written import gated, text, write
 
-SPACE = space_of(("fp32", "int8", "int4"), ("prune",), (0, 1), heads=True)
+SPACE = space_of(("fp32", "int8", "int4"), ("prune",), (0, 1), heads=("w8", "int4"))
 PASSES = ("prune", "low-rank")
 
 
