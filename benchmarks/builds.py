@@ -57,7 +57,7 @@ def samples(root: Path, run: Run) -> None:
     known = Signature.load(run.folder("export", run.graphs[0]))
     config = json.loads((root / "checkpoint/config.json").read_text())
     made = feed(known, SIZES, config.get("vocab_size") or 99)
-    taken = {
+    taken: dict[str, Any] = {
         each.name: made[each.name]
         for each in known.inputs
         if each.shape[:1] == ("batch",) and not each.role.startswith(("past", "position"))
@@ -165,7 +165,7 @@ def main() -> None:
     packages = (torch, transformers, onnxruntime)
     environment = {one.__name__: one.__version__ for one in packages}
     if asked.markdown:
-        words = " ".join(__doc__.split("\n\n")[2].split())
+        words = " ".join((__doc__ or "").split("\n\n")[2].split())
         told = ", ".join(f"{name} {version}" for name, version in environment.items())
         head = f"# Which architectures build at which precisions\n\n{words}\n\n"
         asked.markdown.write_text(f"{head}{table(found, precisions)}\n\n{told}.\n", "utf-8")
