@@ -1,17 +1,18 @@
 """Weights alone in few bits beside float and beside ONNX Runtime's own quantiser.
 
-    python benchmarks/weight_only.py [--precision w8|int4]... [--method rtn|gptq|awq|auto]...
-        [--vocabulary auto|float] [--no-peers] [--no-latency] [--rtx] [--count 64] [--tokens 4096]
-        [--workspace DIR] [--json]
+    python benchmarks/weight_only.py [--precision w8|int4|int8]... [--method rtn|gptq|awq|auto]...
+        [--vocabulary auto|float] [--head] [--no-peers] [--no-latency] [--rtx] [--count 64]
+        [--tokens 4096] [--workspace DIR] [--json]
 
 SmolLM2-135M, calibrated on WikiText-2 valid, scored by its perplexity on test (less is better),
 of the neutral graph and of the engine, whose kernel rounds activations to INT8 by blocks as it
 runs. int4 is of blocks of 32, with zero points as ONNX Runtime takes them, and `symmetric` as
 TensorRT wants it; `bits` is what a rounded weight takes, its share of scales and zero points with
-it; the output head is the embedding, in int8 unless `--vocabulary float`. `decode` is the speed of
-one token after 128, in times float's, interleaved in one run. Peers quantise the same optimised
-graph, blocks of 32, their head in float. `--rtx` compiles the symmetric graph with TensorRT-RTX and
-gives its weights' memory.
+it; the output head is the embedding, in int8 unless `--vocabulary float`. `int8` rounds activations
+as well (W8A8, static), and with `--head` the head too. `prompt` is the speed of 128 tokens,
+`decode` that of one token after them, in times float's, interleaved in one run. Peers quantise the
+same optimised graph, blocks of 32, their head in float. `--rtx` compiles the symmetric graph with
+TensorRT-RTX and gives its weights' memory.
 """
 
 import argparse
@@ -49,6 +50,7 @@ SHAPE = "1x128"
 #: Of each precision the methods, and whether blocks may have zero points.
 VARIANTS = {
     "w8": (("rtn", False), ("auto", False)),
+    "int8": (("auto", False),),
     "int4": (("rtn", True), ("gptq", True), ("awq", True), ("auto", True), ("auto", False)),
 }
 COLUMNS = (
@@ -56,6 +58,8 @@ COLUMNS = (
     "of_float",
     "engine",
     "bits",
+    "int8_share",
+    "prompt",
     "decode",
     "tokens_s",
     "size_mb",
@@ -66,9 +70,10 @@ COLUMNS = (
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--precision", action="append", choices=("w8", "int4"))
+    parser.add_argument("--precision", action="append", choices=("w8", "int4", "int8"))
     parser.add_argument("--method", action="append", choices=("rtn", "gptq", "awq", "auto"))
     parser.add_argument("--vocabulary", default="auto", choices=("auto", "float"))
+    parser.add_argument("--head", action="store_true", help="round the head as the layers are")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--no-latency", action="store_true", help="where others use the machine")
     parser.add_argument("--rtx", action="store_true")
@@ -88,7 +93,9 @@ def run_of(
         calibration=Calibration(
             samples=str(root / "texts.jsonl"), count=asked.count, max_length=SUBJECT.max_length
         ),
-        quantize=Quantize(method=method, zero_points=moved, vocabulary=asked.vocabulary),
+        quantize=Quantize(
+            method=method, zero_points=moved, vocabulary=asked.vocabulary, head=asked.head
+        ),
         build=Build.model_validate(
             {"precision": precision, "options": {"onnxruntime": {"threads": asked.threads}}}
         ),
@@ -120,7 +127,7 @@ class Table:
         folder = run.folder("engine/onnxruntime")
         size = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
         backend = registry.find("backends", "onnxruntime")()
-        feed = timed_phases(run)["decode"][SHAPE]
+        phases = {name: feeds[SHAPE] for name, feeds in timed_phases(run).items()}
         places = {"narrow": folder}
         if not self.asked.no_latency:
             places = {"fp32": run.folder(stages.float_engine(run).name), **places}
@@ -132,12 +139,13 @@ class Table:
             found = {"engine": float(np.exp(-answers["likelihoods"].mean())), "size_mb": size}
             if self.asked.no_latency:
                 return found
-            timed = {each.name: each for each in measure(engines, {SHAPE: feed})}
-        median = timed["narrow"].median_ms
+            timed = {(each.shape, each.name): each.median_ms for each in measure(engines, phases)}
+        gains = {name: timed[name, "fp32"] / timed[name, "narrow"] for name in phases}
         return {
             **found,
-            "decode": timed["fp32"].median_ms / median,
-            "tokens_s": 1000 / median,
+            "prompt": gains["prefill"],
+            "decode": gains["decode"],
+            "tokens_s": 1000 / timed["decode", "narrow"],
         }
 
 
@@ -145,7 +153,9 @@ def ours(table: Table, root: Path, precision: str, method: str, *, moved: bool) 
     run = run_of(root, table.asked, precision, method, moved=moved)
     stages.engine(run, "onnxruntime")
     made = run.stages["quantize"]
-    found = {"seconds": made.seconds, "bits": made.results["bits_per_weight"]}
+    told = {"bits": "bits_per_weight", "int8_share": "int8_share"}
+    results = {name: made.results[key] for name, key in told.items() if key in made.results}
+    found = {"seconds": made.seconds, **results}
     found |= table.scored(run.folder("quantize") / "model.onnx")
     if table.asked.rtx and not moved:
         facts = stages.engine(run, "tensorrt-rtx").results["facts"]
