@@ -77,7 +77,9 @@ def test_the_task_is_read_off_the_architecture(tmp_path: Path, architecture: str
     folder = _checkpoint(tmp_path / "model", architectures=[architecture] if architecture else None)
     path = tmp_path / "llmdeploy.toml"
     initialize(str(folder), path)
-    assert load(path).model.task == task
+    config = load(path)
+    assert config.model.task == task
+    assert config.quantize.head == (task == "fill-mask")
 
 
 def test_its_tasks_are_those_that_can_be_exported():
