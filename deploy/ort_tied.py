@@ -13,6 +13,8 @@ from .backend import CLOSE, Promise
 from .graph import insert, ints, made_by, replace
 from .ort_int8 import MICROSOFT
 
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
 
 class TiedMatMul(ir.passes.InPlacePass):
     """`x @ Transpose(w)` becomes `FusedMatMul(x, w)` where w has other readers."""
@@ -52,7 +54,7 @@ def _read_turned(node: ir.Node) -> bool:
 
 
 def _shared(weight: ir.Value) -> bool:
-    """Whether it is a constant of float32, of which the CPU has this kernel, that others read."""
+    """Whether it is a constant that others read; ONNX Runtime widens halves as they are used."""
     others = [use for use in weight.uses() if use.node.op_type != "Transpose"]
     known = weight.is_initializer() and not weight.is_graph_input()
-    return known and weight.dtype == ir.DataType.FLOAT and bool(others)
+    return known and weight.dtype in _FLOATS and bool(others)

@@ -24,32 +24,40 @@ def tied(head: str, kind: str = "float") -> ir.Model:
     return parse(text, {"t": TABLE.astype(np.float16 if kind == "float16" else np.float32)})
 
 
-@pytest.mark.parametrize("turn", ["Transpose<perm = [1, 0]>(t)", "Transpose(t)"])
-def test_the_head_reads_the_embedding_itself(turn: str, tmp_path: Path) -> None:
-    model = tied(f"u = {turn} z = MatMul(y, u)")
+@pytest.mark.parametrize(
+    ("turn", "kind"),
+    [
+        ("Transpose<perm = [1, 0]>(t)", "float"),
+        ("Transpose(t)", "float"),
+        ("Transpose(t)", "float16"),
+    ],
+)
+def test_the_head_reads_the_embedding_itself(turn: str, kind: str, tmp_path: Path) -> None:
+    model = tied(f"u = {turn} z = MatMul(y, u)", kind)
     before = evaluate(model, IDS)
     assert TiedMatMul()(model).modified
     assert sorted(ops(model)) == ["FusedMatMul", "Gather"]
     after = evaluate(model, IDS)
     assert np.array_equal(after[0], before[0])
-    np.testing.assert_allclose(after[1], before[1], rtol=1e-6, atol=1e-5)
+    close = 1e-6 if kind == "float" else 2e-3
+    np.testing.assert_allclose(after[1], before[1], rtol=close, atol=10 * close)
     assert not TiedMatMul()(model).modified
     path = tmp_path / "model.onnx"
     ir.save(model, path)
     built = OnnxRuntime().build(path, tmp_path / "engine", Profile({}), {"threads": 1})
-    assert TABLE.nbytes <= built.facts["bytes"] < 1.3 * TABLE.nbytes
+    size = TABLE.nbytes if kind == "float" else TABLE.nbytes // 2
+    assert size <= built.facts["bytes"] < 1.3 * size
 
 
 @pytest.mark.parametrize(
-    ("head", "kind"),
+    "head",
     [
-        ("u = Transpose<perm = [0, 1]>(t) v = Transpose(y) z = MatMul(u, v)", "float"),
-        ("v = Relu(t) u = Transpose(v) z = MatMul(y, u)", "float"),
-        ("u = Transpose(t) z = MatMul(y, u)", "float16"),
+        "u = Transpose<perm = [0, 1]>(t) v = Transpose(y) z = MatMul(u, v)",
+        "v = Relu(t) u = Transpose(v) z = MatMul(y, u)",
     ],
 )
-def test_what_is_no_tied_weight_of_float32_is_left(head: str, kind: str) -> None:
-    assert not TiedMatMul()(tied(head, kind)).modified
+def test_what_is_no_tied_weight_is_left(head: str) -> None:
+    assert not TiedMatMul()(tied(head)).modified
 
 
 def test_a_weight_that_only_the_matmul_reads_is_folded_as_before() -> None:
