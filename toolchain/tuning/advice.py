@@ -199,14 +199,16 @@ def first(facts: Facts, whole: Space) -> list[dict[str, Any]]:
         order = sorted(order, key=lambda name: name not in WEIGHT_ONLY)
     elif "int8" in order:
         order = sorted(order, key=lambda name: name != "int8")
-    points = [whole.whole({"precision": name}) for name in order]
+    # without a cache a head reads every token: where there is one it is much of the work
+    rounded = {} if facts.shape.cached else {"precision.head": True}
+    points = [whole.whole({"precision": p, **more}) for p in order for more in ({}, rounded)]
     best = order[0]
     for knob in whole.knobs:
         for way in knob.values[1:] if knob.name in whole.passes() else ():
             options = [each for each in whole.knobs if each.of == knob.name and way in each.where]
             for share in (0.3, 0.6):
                 at = {e.name: e.values[round(share * (len(e.values) - 1))] for e in options}
-                points.append(whole.whole({"precision": best, knob.name: way, **at}))
+                points.append(whole.whole({"precision": best, **rounded, knob.name: way, **at}))
     unique: list[dict[str, Any]] = []
     for point in points:
         if point not in unique and point != whole.whole({"precision": "fp32"}):

@@ -161,6 +161,18 @@ def test_every_rule_says_why_and_the_first_points_are_of_the_space():
     assert any(seed["prune"] == "shares" for seed in seeds)
 
 
+def test_an_encoders_head_is_rounded_from_the_first():
+    found = facts()
+    headed = facts(SHAPE.model_copy(update={"headed": True}))
+    whole = space(headed, advise(headed))
+    seeds = first(headed, whole)
+    assert seeds[:2] == [
+        whole.whole({"precision": "int8", "precision.head": each}) for each in (False, True)
+    ]
+    assert all(seed["precision.head"] for seed in seeds if seed.get("prune") == "shares")
+    assert "precision.head" not in first(found, space(found, advise(found)))[0]
+
+
 def test_a_probe_measures_the_target_through_its_own_door(tmp_path: Path):
     found = probe("onnxruntime", OnnxRuntime(), {"threads": 1}, Clock(tmp_path))
     assert found.flops > 1e8
