@@ -1,7 +1,7 @@
 """Texts and ready feeds of the configuration as the arrays a graph takes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ...deploy.signature import Signature, Tensor
 from ..choosing import profile_of
 from ..run import Run
 from .chain import Chain
+from .completing import completed
 from .corners import corners
 from .drawing import draw
 from .encoding import Texts, textual
@@ -160,21 +161,25 @@ def timed_phases(
 
 
 def _largest(feed: Feed) -> tuple[int, ...]:
-    return max((array.shape for array in feed.values()), key=len)
+    return max((array.shape for array in feed.values() if array.size), key=len)
 
 
 def read(run: Run) -> Any:
-    """The configured calibration samples, as calibration's `Samples`."""
+    """The configured calibration samples, as calibration's `Samples`; ready feeds are completed."""
     from ...calibration import read_samples
 
     table = run.config.calibration
-    return read_samples(
+    samples = read_samples(
         run.config.path(table.samples),
         field=table.field,
         encoding=table.encoding,
         count=table.count,
         seed=table.seed,
     )
+    if not samples.feeds:
+        return samples
+    known = signature(run, run.graphs[0])
+    return replace(samples, feeds=tuple(completed(known, feed) for feed in samples.feeds))
 
 
 def source(run: Run, samples: Any) -> dict[str, Any]:

@@ -70,12 +70,12 @@ def started(decoder: Signature, encoder_feed: Feed, encoded: Feed, start: int) -
         elif tensor.role == "encoder_attention_mask":
             made[tensor.name] = np.asarray(encoder_feed["attention_mask"], dtype=tensor.dtype)
         elif tensor.role.startswith(PAST):
-            made[tensor.name] = np.zeros(_empty(tensor.shape, rows), dtype=tensor.dtype)
+            made[tensor.name] = np.zeros(empty(tensor.shape, rows), dtype=tensor.dtype)
         else:
             made[tensor.name] = np.asarray(encoded[tensor.name])
     return made
 
 
-def _empty(shape: tuple[int | str, ...], rows: int) -> tuple[int, ...]:
+def empty(shape: tuple[int | str, ...], rows: int) -> tuple[int, ...]:
     """A cache's shape with nothing in it: every name but the batch is 0."""
     return tuple(dim if isinstance(dim, int) else rows if dim == "batch" else 0 for dim in shape)

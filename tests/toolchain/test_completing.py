@@ -1,0 +1,65 @@
+"""Ready feeds of token ids are given what follows from them, and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from llmdeploy.deploy.signature import Signature, Tensor
+from llmdeploy.toolchain.feeds.completing import completed
+
+TOKENS = ("batch", "sequence")
+CACHE = ("batch", 2, "past", 8)
+
+
+def known(**shapes: tuple[int | str, ...]) -> Signature:
+    inputs = [
+        Tensor(name=f"in.{role}", role=role, shape=shape, dtype="int64")
+        for role, shape in shapes.items()
+    ]
+    cache = [
+        Tensor(name=role, role=role, shape=CACHE, dtype="float16")
+        for role in ("past_key.0", "past_value.0")
+    ]
+    return Signature(task="text-generation", inputs=(*inputs, *cache), outputs=())
+
+
+CAUSAL = known(
+    input_ids=TOKENS, attention_mask=("batch", "total"), position_ids=TOKENS, token_type_ids=TOKENS
+)
+
+
+@given(arrays.arrays(np.int64, st.tuples(st.integers(1, 4), st.integers(1, 9))))
+def test_tokens_alone_are_enough(ids: np.ndarray) -> None:
+    made = completed(CAUSAL, {"in.input_ids": ids})
+    assert list(made["in.attention_mask"].ravel()) == [1] * ids.size
+    assert not made["in.token_type_ids"].any()
+    assert (made["in.position_ids"] == np.arange(ids.shape[1])).all()
+    for name in ("past_key.0", "past_value.0"):
+        assert made[name].shape == (len(ids), 2, 0, 8)
+        assert made[name].dtype == np.float16
+    assert {each.name for each in CAUSAL.inputs} == set(made)
+
+
+def test_positions_count_real_tokens() -> None:
+    mask = np.array([[0, 0, 1, 1], [1, 1, 1, 0]])
+    made = completed(CAUSAL, {"in.input_ids": np.ones((2, 4), np.int64), "in.attention_mask": mask})
+    assert made["in.position_ids"].tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
+
+
+def test_what_is_given_stays() -> None:
+    positions = np.array([[7, 8]])
+    made = completed(
+        CAUSAL, {"in.input_ids": np.ones((1, 2), np.int64), "in.position_ids": positions}
+    )
+    assert made["in.position_ids"] is positions
+
+
+@pytest.mark.parametrize("feed", [{"pixels": np.ones((1, 3, 4, 4))}, {"in.input_ids": np.ones(3)}])
+def test_a_feed_without_rows_of_ids_is_as_it_was(feed: dict[str, np.ndarray]) -> None:
+    assert completed(CAUSAL, feed) is feed
+
+
+def test_what_follows_from_nothing_is_left_for_the_graph_to_ask_for() -> None:
+    asks = known(input_ids=TOKENS, bbox=("batch", "sequence", 4))
+    assert "in.bbox" not in completed(asks, {"in.input_ids": np.ones((1, 2), np.int64)})
