@@ -1,11 +1,15 @@
 """Ready feeds of token ids are given what follows from them, and nothing else."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from llmdeploy.deploy.signature import Signature, Tensor
+from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.feeds.completing import completed
 
 TOKENS = ("batch", "sequence")
@@ -63,3 +67,16 @@ def test_a_feed_without_rows_of_ids_is_as_it_was(feed: dict[str, np.ndarray]) ->
 def test_what_follows_from_nothing_is_left_for_the_graph_to_ask_for() -> None:
     asks = known(input_ids=TOKENS, bbox=("batch", "sequence", 4))
     assert "in.bbox" not in completed(asks, {"in.input_ids": np.ones((1, 2), np.int64)})
+
+
+def test_a_language_model_is_built_from_token_ids_in_an_empty_folder(
+    give_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    checkpoint = give_llama(tmp_path / "checkpoint")
+    ids = np.random.default_rng(0).integers(5, 60, (64, 9))
+    np.savez(tmp_path / "samples.npz", input_ids=ids)
+    (tmp_path / "llmdeploy.toml").write_text(
+        f'[model]\ncheckpoint = "{checkpoint}"\n[calibration]\nsamples = "samples.npz"\n'
+    )
+    where = ["-c", str(tmp_path / "llmdeploy.toml"), "-w", str(tmp_path / "artifacts"), "-q"]
+    assert cli.call(["build", "--int8", *where]) == 0

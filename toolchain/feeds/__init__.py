@@ -62,7 +62,7 @@ def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
     table = run.config.calibration
     if not table.samples:
         raise no_samples()
-    samples = read(run)
+    samples = _read(run)
     feeds = list(samples.feeds)
     texts = samples.texts
     if texts:
@@ -98,7 +98,7 @@ def _first_feeds(run: Run, count: int, lossy: bool) -> tuple[tuple[Feed, ...], s
     texts: Sequence[str] = SENTENCES
     what = f"{len(SENTENCES)} fixed sentences"
     if table.samples:
-        samples = read(run)
+        samples = _read(run)
         if not samples.texts:
             return tuple(samples.feeds[:count]), f"{count} batches of {table.samples}"
         texts = samples.texts[:count]
@@ -130,7 +130,7 @@ def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str
     """
     table = run.config.calibration
     texts: Sequence[str] = SENTENCES
-    samples = read(run) if table.samples else None
+    samples = _read(run) if table.samples else None
     if samples is None and not textual(signature(run, run.graphs[0])):
         return _sized(_first_feeds(run, 2, lossy=False)[0])
     if samples is not None:
@@ -165,17 +165,22 @@ def _largest(feed: Feed) -> tuple[int, ...]:
 
 
 def read(run: Run) -> Any:
-    """The configured calibration samples, as calibration's `Samples`; ready feeds are completed."""
+    """The configured calibration samples, as calibration's `Samples`."""
     from ...calibration import read_samples
 
     table = run.config.calibration
-    samples = read_samples(
+    return read_samples(
         run.config.path(table.samples),
         field=table.field,
         encoding=table.encoding,
         count=table.count,
         seed=table.seed,
     )
+
+
+def _read(run: Run) -> Any:
+    """The same, ready feeds with what the exported graph takes beside."""
+    samples = read(run)
     if not samples.feeds:
         return samples
     known = signature(run, run.graphs[0])
