@@ -1,7 +1,9 @@
 """What Polygraphy's comparison functions say of each output, over all samples."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -56,8 +58,8 @@ def measure(
 def _polygraphy(pieces: Iterator[tuple[Floats, Floats]]) -> Iterable[Any]:
     """Of the error, cosine and SNR functions each an `AccuracyResult`.
 
-    The functions are called here: Polygraphy's loop over them also takes the quantiles of what it
-    compared, for a log that nobody reads.
+    The functions are called here, and quietly: Polygraphy's loop over them also takes the quantiles
+    of what it compared, and so does its error function of the errors, for a log that nobody reads.
     """
     from polygraphy.comparator import (
         AccuracyResult,
@@ -74,7 +76,7 @@ def _polygraphy(pieces: Iterator[tuple[Floats, Floats]]) -> Iterable[Any]:
         SnrCompareFunc(snr_threshold=-np.inf),
     ]
     results = [AccuracyResult({SIDES: []}) for _ in functions]
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), _unlogged():
         for pair in pieces:
             one, two = (
                 IterationResult(outputs, runner_name=side)
@@ -83,6 +85,22 @@ def _polygraphy(pieces: Iterator[tuple[Floats, Floats]]) -> Iterable[Any]:
             for function, result in zip(functions, results, strict=True):
                 result[SIDES].append(function(one, two))
     return results
+
+
+@contextmanager
+def _unlogged() -> Generator[None]:
+    """Leave out what Polygraphy words for its log, whatever its verbosity: most of the time."""
+    words: Any = import_module("polygraphy.comparator.util")
+    logs = getattr(words, "log_output_stats", None)
+    if logs is None:  # another version's
+        yield
+        return
+    words.log_output_stats = lambda *_, **__: None
+    try:
+        with np.printoptions(threshold=1, edgeitems=1):  # it prints arrays for its log, too
+            yield
+    finally:
+        words.log_output_stats = logs
 
 
 def _judged(
