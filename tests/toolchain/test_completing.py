@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from llmdeploy import ConfigError
 from llmdeploy.deploy.signature import Signature, Tensor
 from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.feeds.completing import completed
@@ -59,9 +60,36 @@ def test_what_is_given_stays() -> None:
     assert made["in.position_ids"] is positions
 
 
-@pytest.mark.parametrize("feed", [{"pixels": np.ones((1, 3, 4, 4))}, {"in.input_ids": np.ones(3)}])
-def test_a_feed_without_rows_of_ids_is_as_it_was(feed: dict[str, np.ndarray]) -> None:
-    assert completed(CAUSAL, feed) is feed
+def test_a_feed_without_ids_is_left_for_the_graph_to_complain_of() -> None:
+    feed = {"pixels": np.ones((1, 3, 4, 4))}
+    assert completed(CAUSAL, feed) == feed
+
+
+def test_numbers_of_the_same_kind_become_the_inputs() -> None:
+    ids, mask = np.ones((1, 2), np.int32), np.ones((1, 2), bool)
+    made = completed(CAUSAL, {"in.input_ids": ids, "in.attention_mask": mask})
+    assert made["in.input_ids"].dtype == made["in.attention_mask"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "why"),
+    [
+        (np.ones(3, np.int64), None, "in.input_ids has 1 dimensions, its input 2"),
+        (np.ones((2, 3, 4), np.int64), None, "has 3 dimensions"),
+        (np.ones((2, 3)), None, "is float64, its input int64"),
+        (np.ones((2, 3), np.int64), np.ones((2, 2), np.int64), "the mask is"),
+        (np.ones((2, 3), np.int64), np.array([[1, 0, 0], [0, 0, 0]]), "1 of 2 samples"),
+        (np.ones((2, 0), np.int64), None, "2 of 2 samples"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    ids: np.ndarray, mask: np.ndarray | None, why: str
+) -> None:
+    feed = (
+        {"in.input_ids": ids} if mask is None else {"in.input_ids": ids, "in.attention_mask": mask}
+    )
+    with pytest.raises(ConfigError, match=why):
+        completed(CAUSAL, feed)
 
 
 def test_what_follows_from_nothing_is_left_for_the_graph_to_ask_for() -> None:

@@ -1,33 +1,64 @@
-"""Ready feeds that hold the tokens and leave out what follows from them."""
+"""Ready feeds held against what the graph takes, and given what follows from their tokens."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import ConfigError
 from ...deploy.backend import Feed
 from ...deploy.signature import Signature, Tensor
 from .rolling import PAST, empty
 
 
 def completed(known: Signature, feed: Feed) -> Feed:
-    """A feed of token ids [rows, tokens] with the inputs of the graph that it lacks.
+    """A feed in the graph's dtypes; one of token ids with the inputs of the graph that it lacks.
 
     All tokens are real where no mask is given, and of the first text where no types are; positions
     count the real tokens; a cache has nothing in it. What has no such value is left out, for the
-    graph to ask for; a feed without ids is as it was.
+    graph to ask for.
+
+    Raises:
+        ConfigError: an array of other dimensions or another kind of number than its input, a mask
+            of another shape than the ids, or a sample without a real token.
     """
+    given = {tensor.name: tensor for tensor in known.inputs if tensor.name in feed}
+    held = {**feed, **{name: _fitting(each, feed[name]) for name, each in given.items()}}
     names = {tensor.role: tensor.name for tensor in known.inputs}
-    ids = feed.get(names.get("input_ids", ""))
-    if ids is None or np.ndim(ids) < 2:
-        return feed
-    mask = feed.get(names.get("attention_mask", ""), np.ones_like(ids))
-    lacking = (tensor for tensor in known.inputs if tensor.name not in feed)
-    found = {tensor.name: _given(tensor, np.asarray(ids), np.asarray(mask)) for tensor in lacking}
-    return {**feed, **{name: array for name, array in found.items() if array is not None}}
+    if names.get("input_ids") not in held:
+        return held
+    ids = held[names["input_ids"]]
+    mask = held.get(names.get("attention_mask", ""), np.ones_like(ids))
+    if not any(each.role.startswith(PAST) for each in given.values()):
+        _check(ids, mask)
+    lacking = (tensor for tensor in known.inputs if tensor.name not in held)
+    found = {tensor.name: _following(tensor, ids, mask) for tensor in lacking}
+    return {**held, **{name: array for name, array in found.items() if array is not None}}
 
 
-def _given(tensor: Tensor, ids: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any] | None:
+def _fitting(tensor: Tensor, array: NDArray[Any]) -> NDArray[Any]:
+    wanted, kinds = np.dtype(tensor.dtype), ("f", "biu")
+    if array.ndim != len(tensor.shape):
+        raise _wrong(f"{tensor.name} has {array.ndim} dimensions, its input {len(tensor.shape)}")
+    if not any(array.dtype.kind in kind and wanted.kind in kind for kind in kinds):
+        raise _wrong(f"{tensor.name} is {array.dtype}, its input {wanted}")
+    return array.astype(wanted, copy=False)
+
+
+def _check(ids: NDArray[Any], mask: NDArray[Any]) -> None:
+    if mask.shape != ids.shape:
+        raise _wrong(f"the mask is {mask.shape} of ids {ids.shape}")
+    bare = np.flatnonzero(~mask.reshape(len(ids), int(np.prod(ids.shape[1:]))).any(axis=1))
+    if len(bare):
+        raise _wrong(f"{len(bare)} of {len(ids)} samples of a batch have no real token")
+
+
+def _wrong(what: str) -> ConfigError:
+    mend = "save a sample a row of each input: `llmdeploy inspect` of the export shows them"
+    return ConfigError(what, where="[calibration] samples", mend=mend)
+
+
+def _following(tensor: Tensor, ids: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any] | None:
     if tensor.role.startswith(PAST):
         return np.zeros(empty(tensor.shape, len(ids)), tensor.dtype)
     given = {
