@@ -18,6 +18,7 @@ from .completing import completed
 from .corners import corners
 from .drawing import draw
 from .encoding import Texts, textual
+from .holding_out import hold_out
 from .rolling import PRESENT, keeps_cache
 
 #: What parity is measured on where no samples are named: plain public sentences.
@@ -27,8 +28,6 @@ SENTENCES = (
     "Why?",
     "Der Zug nach Genf fährt heute von Gleis sieben, eine Viertelstunde später als sonst.",
 )
-#: Every eighth batch of calibration samples is held out of the ranges.
-HOLD_OUT = 8
 #: Batch and sequence at which latency is measured.
 TIMED = ((1, 32), (1, 128), (8, 128))
 
@@ -63,16 +62,14 @@ def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
     if not table.samples:
         raise no_samples()
     samples = _read(run)
-    feeds = list(samples.feeds)
-    texts = samples.texts
-    if texts:
+    if samples.texts:
         encode = Texts(run)
-        feeds = [
-            encode(texts[start : start + table.batch], table.max_length)
-            for start in range(0, len(texts), table.batch)
-        ]
-    held_out = feeds[HOLD_OUT - 1 :: HOLD_OUT] or feeds[-1:]
-    fit = [feed for index, feed in enumerate(feeds) if index % HOLD_OUT != HOLD_OUT - 1] or feeds
+        fit, held_out = (
+            [encode(texts, table.max_length) for texts in batches]
+            for batches in hold_out(samples.texts, table.batch)
+        )
+    else:
+        fit, held_out = ([feed for (feed,) in one] for one in hold_out(samples.feeds, 1))
     chain = Chain(run, graph)
     return SampleFeeds(chain.calibration(fit), chain.calibration(held_out), source(run, samples))
 

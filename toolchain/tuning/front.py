@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from .limits import FIGURES, Limits, worst
+from .limits import FIGURES, Limits, doubt, worst
 from .limits import says as missed
 from .result import Result
 from .study import objectives
 
 Prefer = Literal["score", "latency", "size"]
-#: How much faster than asked a point is to be taken before others.
-ROOM = 1.05
 ORDER = {"score": (0, 1, 2), "latency": (1, 0, 2), "size": (2, 0, 1)}
 
 
@@ -28,13 +26,12 @@ def _beats(one: Result, two: Result) -> bool:
 def chosen(results: Sequence[Result], limits: Limits, prefer: Prefer) -> Result | None:
     """The point that holds every limit and is best in what is preferred; None where none does.
 
-    Points with room at the clock go first: a release is timed again, and maybe on a busier day.
-    Where score is not what is preferred, so do those whose drop holds beyond noise.
+    Those that surely hold go first: a release is timed again, maybe on a busier day, and scored
+    on other data. Where none does, the one goes first that noise takes beyond a limit least.
     """
 
     def key(result: Result) -> tuple[float, ...]:
-        lossy = prefer != "score" and not holds(result, limits)
-        return not roomy(result, limits), lossy, *_ranked(result, prefer)
+        return round(doubt(limits, result.figures), 2), *_ranked(result, prefer)
 
     return min((result for result in results if result.fits), key=key, default=None)
 
@@ -42,22 +39,6 @@ def chosen(results: Sequence[Result], limits: Limits, prefer: Prefer) -> Result 
 def _ranked(result: Result, prefer: Prefer) -> tuple[float, ...]:
     values = objectives(result)
     return tuple(round(values[place], 4) for place in ORDER[prefer])
-
-
-def roomy(result: Result, limits: Limits) -> bool:
-    """Whether speed and latency are better than asked by more than the clock's whims."""
-    figures = result.figures
-    fast = limits.min_speedup is None or (
-        figures["speedup"] >= ROOM * limits.min_speedup
-        and figures["speedup_low"] >= limits.min_speedup
-    )
-    late = limits.max_latency_ms
-    return fast and (late is None or figures["latency_ms"] * ROOM <= late)
-
-
-def holds(result: Result, limits: Limits) -> bool:
-    """Whether the drop is within its limit by the bad end of its interval, where it has one."""
-    return limits.max_drop is None or result.figures.get("drop_high", 0.0) <= limits.max_drop
 
 
 def nearest(results: Sequence[Result]) -> Result | None:

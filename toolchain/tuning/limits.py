@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 from ... import ConfigError
 from ..config import Gate
 
+#: What the clock may say on another day, as a share.
+ROOM = 1.05
+
 
 class Limits(BaseModel):
     """Limits of a search; None is not asked for.
@@ -98,6 +101,29 @@ def violations(limits: Limits, figures: Mapping[str, float | None]) -> dict[str,
         if value is not None:
             found[name] = _beyond(name, value, limit)
     return found
+
+
+def guarded(limits: Limits, figures: Mapping[str, float]) -> dict[str, float]:
+    """The same of figures at their bad ends: a release measures anew, on other data and days."""
+    bad = dict(figures)
+    if "drop" in figures:
+        bad["drop"] = max(figures["drop"], figures.get("drop_high", 0.0))
+    if "speedup" in figures:
+        low = figures.get("speedup_low", figures["speedup"])
+        bad["speedup"] = min(figures["speedup"] / ROOM, low)
+    if "latency_ms" in figures:
+        bad["latency_ms"] = figures["latency_ms"] * ROOM
+    return violations(limits, bad)
+
+
+def doubt(limits: Limits, figures: Mapping[str, float]) -> float:
+    """How far noise could take a point that fits beyond a limit, as a share of that noise.
+
+    0 where every limit holds at the bad end, 1 where one holds by nothing.
+    """
+    seen, bad = violations(limits, figures), guarded(limits, figures)
+    shares = (bad[name] / (bad[name] - seen[name]) for name in seen if bad[name] > 0)
+    return max(shares, default=0.0)
 
 
 def _beyond(name: str, value: float, limit: float) -> float:

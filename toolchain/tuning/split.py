@@ -19,8 +19,9 @@ from ...deploy.language_metrics import Perplexity
 from ...deploy.metrics import Classification, Metric, Similarity, stack
 from .. import registry
 from ..config import Config, Evaluation
-from ..feeds import HOLD_OUT, calibration_feeds, read, signature
+from ..feeds import calibration_feeds, read, signature
 from ..feeds.encoding import Texts
+from ..feeds.holding_out import hold_out
 from ..run import Run
 from ..scoring import labelled
 from ..stages import float_engine
@@ -81,10 +82,8 @@ def refuse_nothing(config: Config) -> None:
 
 def _held_out(run: Run) -> list[str]:
     """The calibration texts that nothing is fitted to."""
-    texts, batch = list(read(run).texts), run.config.calibration.batch
-    batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
-    found = batches[HOLD_OUT - 1 :: HOLD_OUT] or batches[-1:]
-    return [text for each in found for text in each]
+    _, held_out = hold_out(read(run).texts, run.config.calibration.batch)
+    return [text for batch in held_out for text in batch]
 
 
 def _outputs(run: Run) -> Split:

@@ -1,8 +1,9 @@
 """The search: Optuna proposes points, hands measure them, and a journal survives a kill.
 
 Three objectives (drop, time as a share of float's, bytes as a share of float's) under constraints,
-by the multi-objective tree-structured Parzen estimator (Ozaki et al., 2022). What a stopped trial
-missed is known to it; one whose worker died is not held against its point.
+by the multi-objective tree-structured Parzen estimator (Ozaki et al., 2022). It is told what a
+limit lacks at the bad end of its noise, and so looks for points that surely hold; and what a
+stopped trial missed. One whose worker died is not held against its point.
 """
 
 import time
@@ -17,6 +18,7 @@ import numpy as np
 
 from ... import Error, MissingError
 from .hands import Hands, LostError
+from .limits import Limits, guarded
 from .result import Result
 from .space import Settings, Space, Value
 
@@ -46,6 +48,7 @@ class Search:
 
     study: Any
     space: Space
+    limits: Limits
     seed: int
     results: list[Result] = field(default_factory=list[Result])
     lost: list[str] = field(default_factory=list[str])
@@ -93,7 +96,8 @@ class Search:
             self._failed(trial, str(error), tell)
             return
         trial.set_user_attr(RESULT, result.model_dump_json())
-        for name, value in result.beyond.items():
+        beyond = guarded(self.limits, result.figures) if result.whole else result.beyond
+        for name, value in beyond.items():
             trial.set_constraint(name, float(value))
         self.results.append(result)
         if result.whole:
@@ -146,7 +150,14 @@ def objectives(result: Result) -> list[float]:
     return [figures["drop"], 1 / figures["speedup"], figures["size_share"]]
 
 
-def opened(folder: Path, name: str, space: Space, seeds: Sequence[Settings], seed: int) -> Search:
+def opened(
+    folder: Path,
+    name: str,
+    space: Space,
+    limits: Limits,
+    seeds: Sequence[Settings],
+    seed: int,
+) -> Search:
     """The study of that name in the folder's journal, as far as it is; else a new one.
 
     What ran when a search was killed is asked again.
@@ -177,7 +188,7 @@ def opened(folder: Path, name: str, space: Space, seeds: Sequence[Settings], see
     if not known:
         for point in seeds:
             study.enqueue_trial(encoded(space, point))
-    search = Search(study, space, seed)
+    search = Search(study, space, limits, seed)
     _again(search, optuna.trial.TrialState)
     return search
 

@@ -99,7 +99,7 @@ def _study(run: Run, request: Request, advised: Advised, data: Split, folder: Pa
     seeds = rules.first(advised.facts, space)
     if run.force:
         (folder / "journal.log").unlink(missing_ok=True)
-    return opened(folder, name[:16], space, seeds, request.seed)
+    return opened(folder, name[:16], space, request.limits, seeds, request.seed)
 
 
 def _asked(run: Run, request: Request, data: Split, root: Path) -> Asked:
