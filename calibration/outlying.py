@@ -46,4 +46,6 @@ def without(case: Case, channels: tuple[int, ...]) -> Case:
         weights=weights,
         rows=rows,
         wanted=tuple(centred(rows @ weight, case.importance) for weight in weights),
+        low=case.low * keep,
+        high=case.high * keep,
     )
