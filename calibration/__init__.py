@@ -3,7 +3,7 @@
 from . import pairs, ranges
 from .blocks import is_large
 from .case import Case, Choice, Freedom
-from .choosing import choose
+from .choosing import choose, covering
 from .formats import E4M3, FORMATS, INT8, INT16, Format, Formats
 from .forward import Arrays, Feed, forward, forward_blocks
 from .observers import Observer
@@ -40,6 +40,7 @@ __all__ = [
     "choose",
     "collect",
     "compensated",
+    "covering",
     "forward",
     "forward_blocks",
     "is_large",

@@ -12,7 +12,7 @@ from .learning import Terms, learn
 from .observers import Entropy, MeanSquare, MinMax, Observer, Percentile
 from .outlying import find_outliers, without
 from .rounding import LEAST, rounded, rounded_weight
-from .statistics import Matrix, Vector
+from .statistics import Matrix, Seen, Vector
 
 #: Strengths of SmoothQuant that are tried, then those beside the best.
 STRENGTHS, BESIDE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 0.05
@@ -34,24 +34,15 @@ def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choic
     What costs time whenever the model runs must lower the error by as much as `Freedom` asks.
     `observers` restricts the ranges that are tried; all of `TRIED` by default.
     """
-    case = replace(case, freedom=replace(case.freedom, clip=observers is None))
-    case, best = min(_ways(case), key=lambda way: _price(way[1], case.freedom))
+    ways = list(_ways(case))
+    case, best = min(ways, key=lambda way: _price(way[1], case.freedom))
     if best.strength is not None:
         best = min(best, evaluated(case, _learned(case, best)), key=_loss)
-    whole, weights = _covering(case, best), rounded_weights(case, best)
-    histogram = replace(Histogram.of(best.apply(case.seen.sample)), peak=whole.amax)
-    tried = [best] if observers is None else []
-    for name, observer in (observers or TRIED).items():
-        amax = whole.amax if name == "min-max" else min(observer.amax(histogram), whole.amax)
-        tried.append(_with_range(best, amax, name))
+    histogram = replace(Histogram.of(best.apply(case.seen.sample)), peak=best.amax)
+    weights = rounded_weights(case, best)
+    ranges = ((name, observer.amax(histogram)) for name, observer in (observers or TRIED).items())
+    tried = [_with_range(best, min(amax, best.amax), name) for name, amax in ranges]
     return min((evaluated(case, choice, weights) for choice in tried), key=_loss)
-
-
-def _covering(case: Case, choice: Choice) -> Choice:
-    """The range that covers all rows that were seen, the held-out ones too."""
-    ends = choice.apply(np.stack([case.low, case.high]))
-    ends[:, list(choice.outliers)] = 0
-    return _with_range(choice, float(np.abs(ends).max()), "min-max")
 
 
 def _ways(case: Case) -> Iterator[tuple[Case, Choice]]:
@@ -78,31 +69,30 @@ def _price(choice: Choice, freedom: Freedom) -> float:
     return _loss(choice) / (scaling * (freedom.picking if choice.outliers else 1.0))
 
 
+def covering(choice: Choice, held_out: Seen) -> Choice:
+    """A min-max choice whose range covers the held-out rows too, now that they have decided."""
+    if choice.observer != "min-max":
+        return choice
+    ends = choice.apply(np.stack([held_out.low, held_out.high]))
+    ends[:, list(choice.outliers)] = 0
+    return _with_range(choice, max(choice.amax, float(np.abs(ends).max())), choice.observer)
+
+
 def _unscaled(case: Case) -> Choice:
     """As it is, or moved by one number: that costs nothing where a zero point takes it."""
-    plain = evaluated(case, _narrowed(case, _smoothed(case, None)))
+    plain = evaluated(case, _smoothed(case, None))
     if case.freedom.shift != "scalar" or not case.freedom.smooth:
         return plain
-    moved = evaluated(case, _narrowed(case, _ranged(case, np.ones_like(case.seen.low))))
+    moved = evaluated(case, _ranged(case, np.ones_like(case.seen.low)))
     return min(plain, moved, key=_loss)
 
 
 def _best_strength(case: Case) -> Choice:
-    """Of `STRENGTHS`, and then of those beside the best."""
-
-    def of(strength: float) -> Choice:
-        return evaluated(case, _narrowed(case, _smoothed(case, strength)))
-
-    best = min(map(of, STRENGTHS), key=_loss)
+    """Under min-max, of `STRENGTHS` and then of those beside the best."""
+    best = min((evaluated(case, _smoothed(case, each)) for each in STRENGTHS), key=_loss)
     middle = best.strength or 0.0
-    return min(best, of(middle - BESIDE), of(min(middle + BESIDE, 1.0)), key=_loss)
-
-
-def _narrowed(case: Case, choice: Choice) -> Choice:
-    """The choice with the range that should err least, where it may leave out what is rare."""
-    if not case.freedom.clip:
-        return choice
-    return _with_range(choice, case.range_of(choice), "least-error")
+    beside = (middle - BESIDE, min(middle + BESIDE, 1.0))
+    return min(best, *(evaluated(case, _smoothed(case, each)) for each in beside), key=_loss)
 
 
 def _loss(choice: Choice) -> float:
@@ -170,8 +160,7 @@ def _learned(case: Case, start: Choice) -> Choice:
         scale = np.exp(_alike(np.log(scale), case.freedom, np.mean))
     made = scale / np.exp(np.log(scale).mean())
     choice = _ranged(case, np.clip(made, 1e-4, 1e4).astype(np.float32))
-    choice = replace(choice, strength=start.strength, learned=True, outliers=start.outliers)
-    return _narrowed(case, choice)
+    return replace(choice, strength=start.strength, learned=True, outliers=start.outliers)
 
 
 def _widths(case: Case) -> list[int]:
@@ -208,12 +197,12 @@ def rounded_weights(case: Case, choice: Choice) -> list[Matrix]:
 
 
 def evaluated(case: Case, choice: Choice, weights: Sequence[Matrix] | None = None) -> Choice:
-    """The choice with its errors on the held-out rows, and on what is rare.
+    """The choice with its errors on the held-out rows.
 
     A mean error is taken off: the bias makes up for it.
     """
     q = rounded(choice.apply(case.rows), choice.step)
     pairs = zip(case.wanted, weights or rounded_weights(case, choice), case.power, strict=True)
     wrong = ((centred(y - q @ w, case.importance), power) for y, w, power in pairs)
-    errors = (mean_square(y, case.importance) / power for y, power in wrong)
-    return replace(choice, errors=tuple(map(sum, zip(errors, case.rare(choice), strict=True))))
+    errors = tuple(mean_square(y, case.importance) / power for y, power in wrong)
+    return replace(choice, errors=errors)

@@ -46,6 +46,4 @@ def without(case: Case, channels: tuple[int, ...]) -> Case:
         weights=weights,
         rows=rows,
         wanted=tuple(centred(rows @ weight, case.importance) for weight in weights),
-        low=case.low * keep,
-        high=case.high * keep,
     )

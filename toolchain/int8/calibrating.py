@@ -20,6 +20,7 @@ from ...calibration import (
     Range,
     Seen,
     choose,
+    covering,
     ranges,
     side_by_side,
 )
@@ -110,7 +111,7 @@ class Choosing:
         """The range of an activation; `other` is of the held-out samples."""
         weights = [weight_of(self.graph, layer) for layer in site.eligible]
         case = Case.of(seen, other, weights, _freedom(self.graph, site, self.preset, self.apart))
-        return _range(site, choose(case, self.observers), seen, other)
+        return _range(site, covering(choose(case, self.observers), other), seen, other)
 
 
 def _freedom(graph: ir.Model, site: Site, preset: Preset, apart: bool) -> Freedom:
