@@ -8,9 +8,8 @@ rounded graph are made one after the other: 37 GB of disk with 32 layers, 12 GB 
 a process of its own, whose peak memory is the figure; it does not depend on the number of layers.
 int4 is of blocks of 32 with zero points, w8 of a scale an output, as `build` makes them. `gptq` and
 `auto` round by the moments of made-up rows, since no CPU kernel runs the graph in bfloat16: what is
-measured is memory and time, not accuracy, nor what running the samples takes; w8 by `auto` looks
-further than to the nearest, as it does where that costs something. `cpu` are the seconds of all
-cores, for a machine that others use; `compensated` is how many weights went GPTQ's way.
+measured is memory and time, not accuracy, nor what running the samples takes. `cpu` are the seconds
+of all cores, for a machine that others use; `compensated` is how many weights went GPTQ's way.
 `--only` rounds the layers that have NAME in theirs: down_proj is the widest. `--root` keeps the
 optimised graph, and takes it where it is there.
 """
@@ -126,7 +125,7 @@ def quantize(root: Path, what: str, only: str) -> dict[str, float]:
     """Round the weights of the graph in `root`; the size of what comes out."""
     from llmdeploy.passes import load
     from llmdeploy.passes.sites import find
-    from llmdeploy.toolchain.weight_only import making, rounds, stage, streaming, writing
+    from llmdeploy.toolchain.weight_only import making, rounds, stage, streaming
     from llmdeploy.toolchain.weight_only.table import WORDS
 
     precision, method = what.split()
@@ -139,7 +138,7 @@ def quantize(root: Path, what: str, only: str) -> dict[str, float]:
     if method != "rtn":
         rounds.measure = lambda _, __, sites, *___: made_up(sites, streaming)
         samples = rounds.Samples(fit=({},))
-        writing.Probe = lambda _: None
+        making.Probe = lambda _: None
     made = making.quantize(graph, folder, recipe=recipe, samples=samples, keep=keep)
     ways = [layer["rounding"] for layer in made["layers"]]
     size = sum(path.stat().st_size for path in folder.iterdir())

@@ -5,19 +5,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ... import ConfigError
-from ...passes import load
+from ...passes import PassManager, Step, load, save
 from ...passes.sites import MIN_DIM, Layer, Site, find
+from ...passes.smooth import Smooth
+from ...passes.weight_only import Blocks, WeightOnly
+from ..replay import Probe, unpadded
+from .packed import Scratch
 from .recipe import Recipe
-from .rounds import Samples
+from .rounds import Made, Rounds, Samples
 from .table import Loss, table
-from .writing import Writer, Written
 
 #: Bits of a weight, by precision.
 BITS = {"int4": 4, "w8": 8}
-#: Of `max-drop`, what eight bits may lose to the nearest before `auto` looks for better.
-ENOUGH = 0.1
-NEAR = "weights went to the nearest: the outputs lose {:.2g} so, and nothing better was looked for"
 
 
 def quantize(
@@ -29,43 +32,33 @@ def quantize(
     keep: Sequence[str] = (),
     head: bool = False,
     logits: Sequence[str] = (),
-    max_drop: float = 0.01,
 ) -> dict[str, Any]:
     """Fill `folder` with the graph whose weights are in few bits; give what became of each layer.
 
-    Weights are read, rounded and written one at a time. `head` takes the output head too. Eight
-    bits by `auto` go to the nearest where the outputs lose less than a tenth of `max_drop` so.
+    Weights are read, rounded and written one at a time. `head` takes the output head too.
 
     Raises:
         ConfigError: a node in `keep` that is no weight MatMul, or nothing that could be rounded.
         CalibrationError: the model gives NaN or Inf on the samples.
     """
-    sites = find(load(model))
+    graph = load(model)
+    sites = find(graph)
     taken = _taken(sites, keep, head)
     if not taken:
         raise ConfigError("the model has no weight MatMul that could be rounded", where=model)
-    writer = Writer(model, folder, taken, Loss(tuple(logits), samples.mask), samples.held_out)
-    made = _near(writer, recipe, samples, ENOUGH * max_drop)
-    notes = [NEAR.format(made.drop)] if made is not None else []
-    made = made or writer(recipe, samples)
-    rounded = made.rounded
+    scratch = Scratch(folder / ".weights", recipe.bits)
+    try:
+        rounds = Rounds(graph, taken, recipe, scratch)
+        sampled = samples.fit and recipe.method != "rtn"
+        made = rounds.by_samples(model, folder, samples) if sampled else rounds.to_nearest()
+        steps = write(model, folder, taken, made, samples)
+        drop = Loss(tuple(logits), samples.mask).of(model, folder, samples.held_out)
+    finally:
+        scratch.close()
     return {
-        **table(sites, rounded.roundings, rounded.choices, recipe, keep, made.drop),
-        "steps": [asdict(step) for step in made.steps],
-        "notes": notes,
+        **table(sites, made.roundings, made.choices, recipe, keep, drop),
+        "steps": [asdict(step) for step in steps],
     }
-
-
-def _near(writer: Writer, recipe: Recipe, samples: Samples, enough: float) -> Written | None:
-    """Eight bits to the nearest, where that loses no more than `enough`; else None.
-
-    What errs less than that on each layer is nothing at the outputs, and takes many times as long
-    to find.
-    """
-    if recipe.method != "auto" or recipe.bits != 8 or not samples.held_out:
-        return None
-    found = writer(replace(recipe, method="rtn"), Samples(samples.held_out, (), samples.mask))
-    return found if found.drop is not None and found.drop <= enough else None
 
 
 def _taken(sites: Sequence[Site], keep: Sequence[str], head: bool) -> tuple[Site, ...]:
@@ -88,3 +81,28 @@ def _taken(sites: Sequence[Site], keep: Sequence[str], head: bool) -> tuple[Site
 def _wanted(layer: Layer, keep: Collection[str], head: bool) -> bool:
     wide = layer.k >= MIN_DIM and layer.n >= MIN_DIM
     return layer.node not in keep and (not layer.refused or (head and wide))
+
+
+def write(
+    model: Path, folder: Path, taken: Sequence[Site], made: Made, samples: Samples
+) -> tuple[Step, ...]:
+    """The graph with channels scaled and weights replaced."""
+    scales = {name: c.scale for name, c in made.choices.items() if c.scale is not None}
+    blocks = dict(made.blocks)
+    for site in taken:
+        if site.tensor in scales and site.fold.kind == "weight" and site.fold.node in blocks:
+            blocks[site.fold.node] = _divided(blocks[site.fold.node], site, scales[site.tensor])
+    probe = Probe([unpadded(samples.fit[0], samples.mask)]) if samples.fit else None
+    smooth = [Smooth(scales=scales, shifts={})] if scales else []
+    graph, first = PassManager(smooth, verify=probe).run(load(model))
+    graph, second = PassManager([WeightOnly(layers=blocks)]).run(graph)
+    save(graph, folder)
+    return (*first, *second)
+
+
+def _divided(blocks: Blocks, site: Site, scale: NDArray[Any]) -> Blocks:
+    """The columns of an earlier weight divided by the scale of what it makes: its steps alone."""
+    fold = site.fold
+    if fold.repeat > 1:
+        scale = scale.reshape(-1, fold.repeat, fold.width)[:, 0].reshape(-1)
+    return replace(blocks, steps=(blocks.steps / scale).astype(np.float32))

@@ -34,7 +34,7 @@ def weigh(run: Run, before: Stage) -> Stage:
         ConfigError: no samples where the method asks for them.
     """
     precision, table, keep = run.config.build.precision, run.config.quantize, kept(run)
-    recipe, max_drop = recipe_of(run), run.config.calibration.max_drop
+    recipe = recipe_of(run)
     sampled = recipe.method != "rtn"
     drawn = sampled or wanted(run)
 
@@ -56,16 +56,13 @@ def weigh(run: Run, before: Stage) -> Stage:
             keep=named(graph, keep),
             head=table.head,
             logits=logit_names(run, graph),
-            max_drop=max_drop,
         )
         unasked = table.method == "auto" and not sampled
-        return {**found, **source, "notes": [*found["notes"], *([UNSAMPLED] if unasked else [])]}
+        return {**found, **source, "notes": [UNSAMPLED] if unasked else []}
 
     inputs = {before.name: before.digest}
     options = {"precision": precision, "keep": keep, **table.model_dump(), "moved": recipe.moved}
     options["vocabulary"] = rounds_tables(run)
-    if recipe.method == "auto":
-        options["max_drop"] = max_drop
     return run.stage(
         "quantize",
         each(run, kept_as_int8(run, before, with_tables(run, before, work))),
