@@ -29,7 +29,7 @@ def preflight(run: Run) -> None:
         make_pass(table)
     if config.calibration.method != "auto":
         registry.find("observers", config.calibration.method)
-    if needs_samples(config):
+    if needs_samples(config) or config.calibration.samples:
         samples_digest(run)
         read(run)
     if config.evaluation.metric:

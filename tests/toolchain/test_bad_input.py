@@ -111,6 +111,16 @@ def test_a_calibration_file_that_is_none(
     nothing_half_written(tmp_path / "artifacts")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4", "w8"])
+def test_samples_that_are_not_there_are_missed_before_any_work(
+    precision: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    config(tmp_path, tiny_bert, "samples.txt")
+    done = llmdeploy(tmp_path, "build", "--precision", precision)
+    refused(done, 2, "samples.txt", "name a file that exists")
+    assert not (tmp_path / "artifacts" / "export").exists()
+
+
 def test_int8_without_samples_is_refused_before_any_work(tiny_bert: Path, tmp_path: Path) -> None:
     config(tmp_path, tiny_bert)
     refused(llmdeploy(tmp_path, "build", "--int8"), 2, "calibration samples")
