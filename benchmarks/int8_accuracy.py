@@ -51,19 +51,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=", ".join(names))
     parser.add_argument("--nncf", default=os.environ.get("LLMDEPLOY_NNCF"), metavar="PYTHON")
     parser.add_argument("--optimum", default=os.environ.get("LLMDEPLOY_OPTIMUM"), metavar="PYTHON")
+    parser.add_argument("--only-ours", action="store_true")
+    return with_ours(parser).parse_args()
+
+
+def with_ours(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options that `release` and what prints its rows read."""
     parser.add_argument("--preset", default="balanced", help="of ours: speed, balanced, accuracy")
     parser.add_argument(
         "--pairs", default="auto", choices=["auto", "true", "false"], help="of ours"
     )
     parser.add_argument("--vocabulary", default="auto", choices=["auto", "float"], help="of ours")
     parser.add_argument("--head", action="store_true", help="of ours: the output head in INT8 too")
-    parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--count", type=int, help="calibration samples")
     parser.add_argument("--max-drop", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workspace", type=Path, help="keep the stages here")
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    return parser
 
 
 def release(subject: Subject, root: Path, asked: argparse.Namespace) -> Run:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from families import subjects, write_tokenizer
-from int8_accuracy import environment, line, release, rows
+from int8_accuracy import environment, line, release, rows, with_ours
 from int8_data import DATA, Answers, MissingError, Subject, need
 from int8_language import likelihoods, passages, score_likelihoods, tokens
 from llmdeploy import Error
@@ -80,17 +80,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of models' names")
     parser.add_argument("--random", action="store_true")
     parser.add_argument("--steps", type=int, default=300, help="of training")
-    parser.add_argument("--max-drop", type=float, default=0.01)
-    parser.add_argument("--preset", default="balanced", help="of INT8: speed, balanced, accuracy")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workspace", type=Path, help="keep the stages here")
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    return with_ours(parser).parse_args()
 
 
 def scored(subject: Subject, asked: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:
     """Float's row, then ours with whether its bar holds."""
-    asked.only_ours, asked.count = True, None
+    asked.only_ours = True
     for each in rows(subject, asked, root):
         ratio = each["of_float"]
         holds = ratio <= PERPLEXITY if _reads(subject) else ratio >= ACCURACY
@@ -122,7 +117,6 @@ def drawn(tiny: Tiny, asked: argparse.Namespace, root: Path) -> dict[str, Any]:
 
     none = lambda *_: {}  # noqa: E731
     subject = Subject(tiny.architecture, checkpoint, texts, none, none, count=64, max_length=24)
-    asked.count = None
     run = release(subject, root, asked)
     with run.workspace.locked():
         made = stages.quantize(run).results

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from int8_accuracy import environment, line, release, row
+from int8_accuracy import environment, line, release, row, with_ours
 from int8_data import MissingError, Subject
 from int8_subjects import SUBJECTS
 from llmdeploy import Error
@@ -31,13 +31,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", default=["minilm"])
     parser.add_argument("--rtx", action="store_true")
-    parser.add_argument("--count", type=int, help="calibration samples")
-    parser.add_argument("--max-drop", type=float, default=0.01)
-    parser.add_argument("--preset", default="balanced")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workspace", type=Path, help="keep the stages here")
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    return with_ours(parser).parse_args()
 
 
 def rows(subject: Subject, asked: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:

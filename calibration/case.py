@@ -62,6 +62,13 @@ class Choice:
         moved = x if self.shift is None else x - self.shift
         return moved if self.scale is None else moved / self.scale
 
+    def cut_off(self, x: Matrix) -> NDArray[np.bool_]:
+        """Which elements of rows [r, k] lie beyond the last levels, -128 and 127."""
+        levels = self.apply(x) / np.float32(self.step)
+        beyond = (levels > LEVELS + 0.5) | (levels < -LEVELS - 1.5)
+        beyond[:, list(self.outliers)] = False
+        return beyond
+
 
 def step_of(amax: float) -> float:
     """The step whose 127 multiples reach amax, as the float32 that the graph will hold."""

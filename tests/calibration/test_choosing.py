@@ -176,3 +176,10 @@ def test_a_weight_of_zeros_has_a_step():
     w = np.zeros((4, 3), np.float32)
     assert (steps_of(w) > 0).all()
     assert not nearest(w, steps_of(w)).any()
+
+
+def test_cut_off_is_what_rounds_beyond_the_last_levels():
+    """Half a step beyond the last level still rounds to it: nothing is lost there."""
+    choice = replace(choose(case(rows(), W)), scale=None, shift=None, amax=127.0, outliers=(3,))
+    x = np.array([[127.4, 127.6, -128.4, 500.0], [-128.6, 0.0, -127.0, -500.0]], np.float32)
+    assert choice.cut_off(x).tolist() == [[False, True, False, False], [True, False, False, False]]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from ... import ConfigError
@@ -129,8 +128,6 @@ def _freedom(graph: ir.Model, site: Site, preset: Preset, apart: bool) -> Freedo
 
 
 def _range(site: Site, choice: Choice, seen: Seen, other: Seen) -> Range:
-    beyond = np.abs(choice.apply(other.sample)) > choice.amax
-    beyond[:, list(choice.outliers)] = False
     histogram = seen.histogram
     return Range(
         tensor=site.tensor,
@@ -140,7 +137,7 @@ def _range(site: Site, choice: Choice, seen: Seen, other: Seen) -> Range:
         high=float(seen.high.max()),
         rows=seen.rows,
         dead=int(((seen.low == 0) & (seen.high == 0)).sum()),
-        saturated=float(beyond.mean()),
+        saturated=float(choice.cut_off(other.sample).mean()),
         histogram=tuple(int(n) for n in histogram.counts.reshape(64, -1).sum(axis=1)),
         histogram_width=histogram.width * len(histogram.counts) / 64,
     )

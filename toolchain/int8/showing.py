@@ -26,5 +26,6 @@ def _how(each: Mapping[str, Any]) -> str:
     smoothing = each["smoothing"]
     smooth = "not smoothed" if smoothing is None else f"smoothed {smoothing:.2f}"
     learned = ", learned" if each["learned"] else ""
-    apart = f", {each['outliers']} channels apart" if each["outliers"] else ""
+    count = each["outliers"]
+    apart = f", {count} channel{'s' * (count > 1)} apart" if count else ""
     return f"{smooth}{learned}{apart}, range {each['observer']}, {each['saturated']:.2%} cut off"
