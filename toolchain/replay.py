@@ -52,13 +52,14 @@ def replays(path: Path, feeds: Iterable[Feed], aside: Path) -> Iterator[Outputs]
 
 
 def replaying(
-    path: Path, names: Collection[str] = (), *, arena: bool = True
+    path: Path, names: Collection[str] = (), *, arena: bool = True, large: bool | None = None
 ) -> Callable[[Sequence[Feed]], list[Outputs]]:
     """An ONNX file as a function of feeds; raises as `replay`, when it is called or before.
 
-    It is opened once; one that is larger than memory is read block by block at each call.
+    It is opened once; one that is larger than memory, or said to be `large`, is read block by
+    block at each call.
     """
-    if is_large(path):
+    if is_large(path) if large is None else large:
         return lambda feeds: _in_blocks(path, feeds, names)
     call = opened(path, names, arena=arena)
     return lambda feeds: [call(feed) for feed in feeds]

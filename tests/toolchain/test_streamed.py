@@ -47,6 +47,18 @@ def test_the_next_tokens_feed_is_that_of_the_whole_model(tmp_path: Path):
         np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("in_blocks")
+def test_a_model_that_fits_is_tried_whole_though_its_trial_is_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model, feeds = write(tmp_path / "float"), batches(2)
+    wanted = replay(model, feeds)
+    monkeypatch.setattr(replaying_whole, "forward_blocks", None)  # nothing is run in blocks
+    call = replaying_whole.replaying(model, large=False)
+    for found, each in zip(call(feeds), wanted, strict=True):
+        np.testing.assert_allclose(found["out"], each["out"], rtol=1e-5, atol=1e-6)
+
+
 def test_blocks_give_the_ranges_and_the_graph_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

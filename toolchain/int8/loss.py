@@ -12,8 +12,8 @@ from ...calibration import Feed
 Array = NDArray[Any]
 #: Rows narrower than this have no direction to speak of.
 NARROW = 16
-#: Rows of logits whose divergence is taken at once: a vocabulary of float64 is wide.
-AT_ONCE = 128
+#: Rows of logits whose divergence is taken at once: what a processor's cache nearly holds.
+AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,18 @@ def divergence(one: Array, two: Array) -> NDArray[np.float64]:
 
 
 def _divergence(one: Array, two: Array) -> NDArray[np.float64]:
-    first, second = (_log_softmax(each.astype(np.float64)) for each in (one, two))
-    return (np.exp(first) * (first - second)).sum(axis=1)
+    # float32 but for the sums: a vocabulary is wide, and exponents are most of what a trial takes
+    first, second = (_below_the_top(each.astype(np.float32)) for each in (one, two))
+    parted = first - second
+    weights = np.exp(first, out=first)
+    total = weights.sum(axis=1, dtype=np.float64)
+    other = np.exp(second, out=second).sum(axis=1, dtype=np.float64)
+    mean = np.multiply(weights, parted, out=parted).sum(axis=1, dtype=np.float64) / total
+    return mean - np.log(total) + np.log(other)
 
 
-def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    moved = x - x.max(axis=1, keepdims=True)
-    return moved - np.log(np.exp(moved).sum(axis=1, keepdims=True))
+def _below_the_top(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return x - x.max(axis=1, keepdims=True)
 
 
 def cosines(one: Array, two: Array) -> NDArray[np.float64]:

@@ -129,7 +129,10 @@ class Trial:
         layers = {name: each.int8 for name, each in search.rounded.items()}
         model = smoothed(search.model, search.calibrated)
         save(Switch(layers=layers)(model).model, folder)
-        self._run = replaying(folder / "model.onnx", search.loss.logits)
+        # its weights are there in float and INT8: going by its own size, a model that fits would
+        # be read from disk in blocks at each of hundreds of calls
+        path = folder / "model.onnx"
+        self._run = replaying(path, search.loss.logits, large=search.large)
         self._few = [few(feed, TOKENS) for feed in search.feeds[:RANKING]]
 
     def _outputs(self, feeds: Sequence[Feed], kept: Collection[str]) -> list[Outputs]:
