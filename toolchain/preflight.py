@@ -27,15 +27,25 @@ def preflight(run: Run) -> None:
     rounds_tables(run)
     for table in config.passes:
         make_pass(table)
+    can_calibrate(run)
+    if config.evaluation.metric:
+        _evaluation(run)
+    for kind in config.bundle.kinds:
+        registry.find("packagers", kind)
+
+
+def can_calibrate(run: Run) -> None:
+    """Look at the method and the samples.
+
+    Raises:
+        ConfigError: no such method, or samples that are needed or named and not there.
+    """
+    config = run.config
     if config.calibration.method != "auto":
         registry.find("observers", config.calibration.method)
     if needs_samples(config) or config.calibration.samples:
         samples_digest(run)
         read(run)
-    if config.evaluation.metric:
-        _evaluation(run)
-    for kind in config.bundle.kinds:
-        registry.find("packagers", kind)
 
 
 def needs_samples(config: Config) -> bool:

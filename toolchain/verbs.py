@@ -16,6 +16,7 @@ from .console import emit, people, watcher
 from .int8 import showing
 from .optimizing import Asked
 from .options import CONFIG
+from .preflight import can_calibrate
 from .run import Run
 from .said import Said, digest
 from .workspace import Stage, Workspace
@@ -148,6 +149,8 @@ def one_precision(named: str | None, flags: Mapping[str, bool]) -> str | None:
 
 def stage(name: str, run: Run, as_json: bool, quiet: bool) -> int:
     """One stage, all it needs, and its parity; 1 when the parity does not hold."""
+    if name == "calibrate":  # what is wrong is said before the export
+        can_calibrate(run)
     with run.workspace.locked():
         made: Stage = getattr(stages, name)(run)
         run.said.keep(run.workspace.root)

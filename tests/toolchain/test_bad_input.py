@@ -121,6 +121,19 @@ def test_samples_that_are_not_there_are_missed_before_any_work(
     assert not (tmp_path / "artifacts" / "export").exists()
 
 
+@pytest.mark.parametrize(
+    ("samples", "method", "word"),
+    [("samples.txt", "auto", "samples.txt"), ("there.txt", "nonsense", "one of entropy, min-max")],
+)
+def test_calibrate_misses_samples_and_methods_before_any_work(
+    samples: str, method: str, word: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "there.txt").write_text("a text\n" * 4)
+    config(tmp_path, tiny_bert, samples)
+    refused(llmdeploy(tmp_path, "calibrate", "--method", method), 2, word)
+    assert not (tmp_path / "artifacts" / "export").exists()
+
+
 def test_int8_without_samples_is_refused_before_any_work(tiny_bert: Path, tmp_path: Path) -> None:
     config(tmp_path, tiny_bert)
     refused(llmdeploy(tmp_path, "build", "--int8"), 2, "calibration samples")
