@@ -46,11 +46,12 @@ def export_parity(run: Run) -> list[Stage]:
     stage, model = export(run), run.config.model
 
     def torch(graph: str) -> Give:
-        from .exporter import reference
+        from .exporter import apart
 
-        return lambda feeds, _: reference(
+        return lambda feeds, aside: apart.reference(
             str(locate(run.checkpoint, model.revision)),
             feeds,
+            aside / "torch",
             task=str(stage.results["task"]),
             component=graph,
             trust_remote_code=model.trust_remote_code,

@@ -7,6 +7,7 @@ again.
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -20,6 +21,18 @@ from .. import ConfigError, Error, MissingError
 
 #: How often a job is begun whose process dies; an error that it raises is its answer.
 TRIES = 2
+
+
+class DiedError(Error):
+    """The process of a job died without an answer; `how` it did."""
+
+    def __init__(self, how: str, tries: int) -> None:
+        self.how = how
+        died = f"died {tries} times, at last" if tries > 1 else "died"
+        super().__init__(f"its process {died} of {how}", mend="look at memory")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.how, 1), self.__dict__
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,8 @@ def _begin(work: Callable[[Any], Any], argument: Any) -> tuple[Any, Any]:
 
 
 def _child(pipe: Any, work: Callable[[Any], Any], argument: Any) -> None:
+    # Ctrl-C reaches every process of a terminal; what it ends is the parent's to say.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         answer = (work(argument), None)
@@ -187,5 +202,5 @@ def _end(pipe: Any, job: _Running) -> Ended | None:
 def _dead(job: _Running) -> Ended:
     code = job.process.exitcode
     how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
-    error = Error(f"its process died {job.tries} times, at last of {how}", mend="look at memory")
-    return Ended(job.index, None, error, job.tries, round(time.monotonic() - job.started, 3))
+    seconds = round(time.monotonic() - job.started, 3)
+    return Ended(job.index, None, DiedError(how, job.tries), job.tries, seconds)

@@ -42,9 +42,9 @@ def export(run: Run) -> Stage:
         raise
 
     def work(out: Path) -> dict[str, Any]:
-        from .exporter import export as trace
+        from .exporter import apart
 
-        results = trace(str(folder), out, **asked)
+        results = apart.export(str(folder), out, **asked)
         return {**results, "checkpoint_sha256": _content(folder)}
 
     asked = model.model_dump(exclude={"checkpoint"})
