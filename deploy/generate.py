@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import BundleError, ConfigError
+from .ort_session import KEEP, fitting
 from .rules import Rules
 from .sampling import Sampling, choose
 from .signature import Signature, Tensor
 from .text import Arrays
 
-#: Tokens of a prompt that are run at once: this bounds the logits, which nobody asks for.
+#: Tokens of a prompt that are run at once: this bounds what lies between its layers.
 CHUNK = 512
 PAST, PRESENT = "past_", "present_"
 
@@ -56,6 +57,7 @@ class Decoder:
             for tensor in signature.outputs
             if tensor.role.startswith(PRESENT)
         }
+        self._last = fitting(engine, {KEEP: self._value(np.ones(1, np.int64))})
         self._cache: dict[str, Any] = {}
         self._mask: NDArray[Any] = np.empty((0, 0))
 
@@ -99,6 +101,7 @@ class Decoder:
             if tensor.role in given
         }
         feed |= {self._past[part].name: value for part, value in self._cache.items()}
+        feed |= self._last
         names = [self._logits, *(self._present[part] for part in self._past)]
         try:
             logits, *cache = self._engine.run_with_ort_values(names, feed)

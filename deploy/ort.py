@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import BuildError, ConfigError
 from .backend import Built, Feed, Profile, Run, Takes
-from .ort_session import Settings, onnxruntime, open_session, options
+from .ort_session import Settings, fitting, onnxruntime, open_session, options
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -73,6 +73,7 @@ class OnnxRuntime:
         from .ort_attention import FuseAttention, hidden_rows_are_zero
         from .ort_gelu import RoundedGelu
         from .ort_int8 import IntegerMatMul
+        from .ort_kept import KeepLogits
         from .ort_norm import ShareNorm
         from .ort_outliers import PickSooner
         from .ort_tied import TiedMatMul
@@ -89,6 +90,7 @@ class OnnxRuntime:
             ShareNorm(),
             RoundedGelu(),
             *([FuseAttention(hide=hidden_rows_are_zero())] if fused else []),
+            KeepLogits(),
         )
 
     def build(
@@ -140,7 +142,7 @@ class OnnxRuntime:
 
         def run(feed: Feed) -> dict[str, NDArray[np.generic]]:
             try:
-                results: list[Any] = session.run(names, dict(feed))
+                results: list[Any] = session.run(names, fitting(session, feed))
             except Exception as error:
                 what = f"the engine failed: {' '.join(str(error).split())[:300]}"
                 raise BuildError(what, where=folder) from error

@@ -4,6 +4,7 @@ Only numpy, pydantic and onnxruntime are imported, so that a device can use it.
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from .. import BuildError, MissingError
 
 FILE = "engine.json"
 CPU = "CPUExecutionProvider"
+#: What engines with a cache take beside their inputs: int64 [1], of how many of the last places
+#: logits are wanted, 0 (the default) for all.
+KEEP = "logits_to_keep"
 _WEIGHTS = "session.model_external_initializers_file_folder_path"
 PROVIDERS = {
     "cpu": CPU,
@@ -68,6 +72,12 @@ def onnxruntime() -> Any:
         mend = "pip install 'llmdeploy[cpu]'"
         raise MissingError("onnxruntime is not installed", mend=mend) from error
     return module
+
+
+def fitting(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:
+    """A feed without `KEEP` where the engine can only give all logits."""
+    known = {each.name for each in session.get_overridable_initializers()}
+    return {name: value for name, value in feed.items() if name != KEEP or name in known}
 
 
 def options(settings: Settings, *, exact: bool = True) -> Any:

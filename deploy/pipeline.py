@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .ort_session import KEEP, fitting
+
 
 class Pipeline:
     """What is asked of an ONNX Runtime session, by several: each takes what those before gave."""
@@ -11,6 +13,10 @@ class Pipeline:
         self._stages = [
             (stage, _names(stage.get_inputs()), _names(stage.get_outputs())) for stage in stages
         ]
+
+    def get_overridable_initializers(self) -> list[Any]:
+        """What a feed may hold and need not."""
+        return [each for stage, *_ in self._stages for each in stage.get_overridable_initializers()]
 
     def run(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
         """The named outputs as arrays."""
@@ -34,8 +40,10 @@ class Pipeline:
         self, names: Sequence[str], feed: Mapping[str, Any], run: Callable[[Any], Any]
     ) -> list[Any]:
         known = dict(feed)
+        asked = {name: feed[name] for name in (KEEP,) if name in feed}
         for stage, inputs, outputs in self._stages:
-            results = run(stage)(outputs, {name: known[name] for name in inputs})
+            taken = {name: known[name] for name in inputs} | asked
+            results = run(stage)(outputs, fitting(stage, taken))
             known |= dict(zip(outputs, results, strict=True))
         return [known[name] for name in names]
 

@@ -18,7 +18,7 @@ from .. import BundleError, ConfigError
 from .answers import answer, multi_label
 from .chat import Message, prompt
 from .generate import is_causal
-from .ort_session import Settings, open_session
+from .ort_session import KEEP, Settings, fitting, open_session
 from .pipeline import Pipeline
 from .places import Places, locate, model_of
 from .sampling import Sampling
@@ -151,6 +151,8 @@ class Session:
     def run(self, feed: Mapping[str, NDArray[Any]], graph: str = "") -> Arrays:
         """Arrays by input name to arrays by output name, as they are; of one graph of several.
 
+        `logits_to_keep`, int64 [1], spares a causal engine all logits but the last so many.
+
         Raises:
             ConfigError: no such graph; an input is missing, unknown, or of another dtype or rank.
             BundleError: the engine failed on them.
@@ -162,7 +164,8 @@ class Session:
         _check(known[graph], feed)
         names = [tensor.name for tensor in known[graph].outputs]
         try:
-            return dict(zip(names, self._engines[graph].run(names, dict(feed)), strict=True))
+            engine = self._engines[graph]
+            return dict(zip(names, engine.run(names, fitting(engine, feed)), strict=True))
         except Exception as error:
             what = f"the engine failed: {' '.join(str(error).split())[:200]}"
             raise BundleError(what, where=self._places.model) from error
@@ -256,7 +259,7 @@ def open_engine(model: Path, threads: int) -> Any:
 
 def _check(signature: Signature, feed: Mapping[str, NDArray[Any]]) -> None:
     wanted = {tensor.name: tensor for tensor in signature.inputs}
-    for name in sorted(wanted.keys() ^ feed.keys()):
+    for name in sorted(wanted.keys() ^ (feed.keys() - {KEEP})):
         what = "is missing" if name in wanted else "is unknown"
         raise ConfigError(f"input {name!r} {what}", mend=f"the graph takes {', '.join(wanted)}")
     for name, tensor in wanted.items():

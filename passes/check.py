@@ -20,6 +20,7 @@ class Facts:
     outputs: tuple[str, ...]
     typed: frozenset[str]
     on_disk: frozenset[str] = frozenset()
+    defaults: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, model: ir.Model) -> "Facts":
@@ -30,6 +31,7 @@ class Facts:
             tuple(_signature(value) for value in model.graph.outputs),
             frozenset(value.name or "" for value in values if value.dtype and value.shape),
             frozenset(name for name, tensor in _weights(model) if isinstance(tensor, _ON_DISK)),
+            frozenset(_signature(value) for value in model.graph.inputs if value.is_initializer()),
         )
 
 
@@ -153,8 +155,11 @@ def _typed(value: ir.Value) -> ir.Value:
 
 def _check_facts(model: ir.Model, before: Facts, where: str) -> None:
     after = Facts.of(model)
+    # nobody need give a new input that has a default
+    added = after.defaults - set(before.inputs)
+    asked = tuple(each for each in after.inputs if each not in added)
     for what, old, new in (
-        ("inputs", before.inputs, after.inputs),
+        ("inputs", before.inputs, asked),
         ("outputs", before.outputs, after.outputs),
     ):
         if old != new:

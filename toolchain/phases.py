@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from ..deploy.backend import Feed
+from ..deploy.ort_session import KEEP
 from ..deploy.rules import start_id
 from ..deploy.runtime import Session
-from .feeds import SENTENCES
+from .feeds import LAST, SENTENCES
 from .feeds.rolling import following, keeps_cache, started
 
 
@@ -40,7 +41,7 @@ def phases(session: Session, batch: int, tokens: int) -> tuple[Phase, ...]:
         return (Phase("", graph, given, batch * tokens),)
     going = following(signature, given, session.run(given, graph))
     return (
-        Phase("prefill", graph, given, batch * tokens),
+        Phase("prefill", graph, {**given, KEEP: LAST}, batch * tokens),
         Phase("decode", graph, going, batch),
     )
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray  # pyright: ignore[reportMissingImports]
@@ -32,11 +33,12 @@ class Stage:
         self._folder = tempfile.TemporaryDirectory(prefix="llmdeploy-")
         self._engine = open_engine(received(parcel, Path(self._folder.name)).model, threads)
         self._inputs = [each.name for each in self._engine.get_inputs()]
+        self._defaults = [each.name for each in self._engine.get_overridable_initializers()]
         self._outputs = [each.name for each in self._engine.get_outputs()]
 
     def names(self) -> tuple[list[str], list[str]]:
-        """What it takes and what it gives."""
-        return self._inputs, self._outputs
+        """What it takes, and what it need not be given."""
+        return self._inputs, self._defaults
 
     def run(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """References to what it gives for `feed`."""
@@ -83,6 +85,10 @@ class Chain:
             [stage.names.remote() for stage in self._stages]
         )
 
+    def get_overridable_initializers(self) -> list[Any]:
+        """What a feed may hold and need not; of each the name."""
+        return [SimpleNamespace(name=name) for _, defaults in self._names for name in defaults]
+
     def run(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
         """The named outputs; again from the first stage where an actor or its results are lost."""
         return again(lambda: ray.get([self._through(feed)[name] for name in names]))
@@ -103,6 +109,8 @@ class Chain:
 
     def _through(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         known = dict(feed)
-        for stage, (inputs, _) in zip(self._stages, self._names, strict=True):
-            known |= ray.get(stage.run.remote({name: known[name] for name in inputs}))
+        for stage, (inputs, defaults) in zip(self._stages, self._names, strict=True):
+            taken = {name: known[name] for name in inputs}
+            taken |= {name: known[name] for name in defaults if name in known}
+            known |= ray.get(stage.run.remote(taken))
         return known

@@ -10,6 +10,7 @@ import numpy as np
 
 from ... import ConfigError
 from ...deploy.backend import Feed
+from ...deploy.ort_session import KEEP
 from ...deploy.signature import Signature, Tensor
 from ..choosing import profile_of
 from ..run import Run
@@ -21,6 +22,7 @@ from .encoding import Texts, textual
 from .holding_out import hold_out
 from .rolling import PRESENT, keeps_cache
 
+LAST = np.ones(1, np.int64)
 #: What parity is measured on where no samples are named: plain public sentences.
 SENTENCES = (
     "The release went out on Tuesday.",
@@ -151,8 +153,9 @@ def timed_phases(
     if not keeps_cache(signature(run, graph)):
         return {"": feeds}
     made = {shape: tuple(islice(chain.parity([feed]), 2)) for shape, feed in feeds.items()}
+    # what writes text reads the last place's logits alone; engines that cannot spare the rest don't
     return {
-        "prefill": {shape: first for shape, (first, _) in made.items()},
+        "prefill": {shape: {**first, KEEP: LAST} for shape, (first, _) in made.items()},
         "decode": {shape: second for shape, (_, second) in made.items()},
     }
 

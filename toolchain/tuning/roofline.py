@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...deploy.backend import Feed
+from ...deploy.ort_session import KEEP
 from .hardware import Hardware
 
 #: Float elements that go in and out of a layer are moved once each.
@@ -28,8 +29,13 @@ class Shape(BaseModel):
     layer_bytes: int
     weight_bytes: int
     cached: bool
-    #: Whether it ends in the logits of a vocabulary.
-    headed: bool = False
+    #: Those of `macs` that make the logits of a vocabulary.
+    head_macs: int = 0
+
+    @property
+    def headed(self) -> bool:
+        """Whether it ends in such logits."""
+        return self.head_macs > 0
 
 
 class Call(BaseModel):
@@ -73,7 +79,7 @@ def shape_of(path: Path, cached: bool) -> Shape:
         layer_bytes=FLOAT_BYTES * macs,
         weight_bytes=sum(tensor.nbytes for tensor in tensors(model)),
         cached=cached,
-        headed=any(layer.head for layer in layers),
+        head_macs=sum(layer.k * layer.n for layer in layers if layer.head),
     )
 
 
@@ -92,7 +98,8 @@ def roofline(
 
 def _call(shape: Shape, phase: str, name: str, feed: Feed, hardware: Hardware) -> Call:
     rows, tokens = _tokens(feed)
-    flops = 2.0 * shape.macs * tokens
+    spared = shape.head_macs * (tokens - rows) if KEEP in feed else 0
+    flops = 2.0 * (shape.macs * tokens - spared)
     moved = float(shape.layer_bytes + FLOAT_BYTES * shape.moved * tokens)
     return Call(
         shape=name,

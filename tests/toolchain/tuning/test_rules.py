@@ -163,7 +163,7 @@ def test_every_rule_says_why_and_the_first_points_are_of_the_space():
 
 def test_an_encoders_head_is_rounded_from_the_first():
     found = facts()
-    headed = facts(SHAPE.model_copy(update={"headed": True}))
+    headed = facts(SHAPE.model_copy(update={"head_macs": 10**6}))
     whole = space(headed, advise(headed))
     seeds = first(headed, whole)
     assert seeds[:2] == [
