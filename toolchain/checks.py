@@ -14,6 +14,7 @@ from .choosing import divided, make_pass
 from .config import CALIBRATED, WEIGHT_ONLY, Config
 from .feeds import logit_names, parity_feeds, timed_phases, valid
 from .locating import locate
+from .machine import machine
 from .narrowing import of, through
 from .replay import replays
 from .run import Run
@@ -224,9 +225,15 @@ def latency(run: Run, name: str = "onnxruntime") -> Stage:
         f"latency/{name}",
         work,
         inputs={label: stage.digest for label, stage in stages.items()},
-        options=samples(run),
+        options={**samples(run), **_here()},
         packages=RUNTIME,
     )
+
+
+def _here() -> dict[str, Any]:
+    """What times and memory are fresh by: those of another machine say nothing of this one."""
+    here = machine()
+    return {"cpu": here.cpu, "features": here.features, "cores": here.cores}
 
 
 def label_of(run: Run) -> str:
@@ -278,6 +285,6 @@ def footprint(run: Run, stage: Stage, name: str = "onnxruntime") -> Stage:
         f"footprint/{stage.name}",
         work,
         inputs={stage.name: stage.digest},
-        options={"backend": name, **samples(run)},
+        options={"backend": name, **samples(run), **_here()},
         packages=RUNTIME,
     )

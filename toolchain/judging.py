@@ -1,5 +1,6 @@
 """From what was measured to gates: each limit of `[gate]`, and the parity of every step."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -109,7 +110,9 @@ def _limits(run: Run) -> list[Gate]:
         value = _worst_error(run.parities(ENGINE))
         limit = limits.max_relative_error
         made.append(at_most("max-relative-error", limit, value, reason="no engine was executed"))
-    lossy = run.config.build.precision != "fp32" or "compress" in found
+    config = run.config
+    rounds = config.build.precision != "fp32" or config.quantize.cache == "int8"
+    lossy = rounds or "compress" in found
     if limits.max_score_drop is not None and lossy:
         made.append(_drop(limits.max_score_drop, score.get("against"), no_score))
     if limits.min_int8_share is not None:
@@ -148,8 +151,12 @@ def _limits(run: Run) -> list[Gate]:
 
 def _drop(limit: float, against: dict[str, Any] | None, reason: str) -> Gate:
     """The relative loss of score, with a word on whether the data can tell."""
+    mend = "llmdeploy verify --json"
+    if against is not None and not math.isfinite(against["change"]):
+        why = "a score is not a number: NaN or Inf in the outputs"
+        return Gate("max-score-drop", limit, None, "fail", why, mend, "max")
     drop = max(0.0, -against["change"]) if against else None
-    gate = at_most("max-score-drop", limit, drop, reason=reason, mend="llmdeploy verify --json")
+    gate = at_most("max-score-drop", limit, drop, reason=reason, mend=mend)
     if against is None:
         return gate
     low, high = against["low"], against["high"]

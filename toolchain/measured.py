@@ -1,12 +1,14 @@
 """From stage records to the report's proof: parity, scores, latencies, memory, activations."""
 
 import json
-import os
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import report as rep
 from .joining import qualified
+from .judging import engine_facts
+from .machine import machine
 from .run import Run
 
 
@@ -64,19 +66,36 @@ def scores(run: Run) -> Iterable[rep.Score]:
         yield rep.Score(
             name=stage.name.removeprefix("score/"),
             metric=found["metric"],
-            value=found["value"],
-            against_float=1 + against["change"] if against else None,
-            interval=(1 + against["low"], 1 + against["high"]) if against else None,
+            value=_finite(found["value"]),
+            value_reason=None if _finite(found["value"]) is not None else "it is not a number",
+            against_float=_finite(1 + against["change"]) if against else None,
+            interval=_interval(against) if against else None,
             prefix_agreement=found.get("prefix_agreement"),
             samples=found["samples"],
             data=found["data"],
         )
 
 
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _interval(against: Mapping[str, float]) -> tuple[float, float] | None:
+    low, high = 1 + against["low"], 1 + against["high"]
+    return (low, high) if math.isfinite(low + high) else None
+
+
+def threads(run: Run) -> int:
+    """How many threads the engines of ONNX Runtime run on."""
+    stages = (run.stages.get(name) for name in ("engine/onnxruntime", "float/onnxruntime"))
+    facts = next((engine_facts(run, stage)[0] for stage in stages if stage), {})
+    return facts.get("threads") or machine().cores
+
+
 def latencies(run: Run) -> Iterable[rep.Latency]:
     """Every engine at every shape and phase."""
     stage = run.stages.get("latency/onnxruntime")
-    fields = rep.Latency.model_fields
+    fields, count = rep.Latency.model_fields, threads(run)
     for timing in stage.results["timings"] if stage else ():
         sizes = [int(size) for size in timing["shape"].split("x")]
         figures = {key: timing[key] for key in timing if key in fields and key != "name"}
@@ -85,7 +104,7 @@ def latencies(run: Run) -> Iterable[rep.Latency]:
             batch=sizes[0],
             sequence=sizes[1] if len(sizes) > 1 else 1,
             ratio=timing["speedup"],
-            threads=os.cpu_count() or 1,
+            threads=count,
             **figures,
         )
 

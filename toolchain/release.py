@@ -19,11 +19,15 @@ from .packing import contents
 from .preflight import preflight
 from .reporting import compile_report
 from .run import Run
-from .signed import signed
+from .sampled import sample_options
+from .signed import signed, signer_digests
 from .stages import engine, export, float_engine, neutral, slim
+from .workspace import digest_of
 
 #: What the bundle's own verification must do without.
 HIDDEN = "torch,transformers,onnxscript"
+#: What of a report goes into a bundle that is made anew when it changes; its clock times are not.
+TOLD = {"model", "gates", "parity", "scores", "latency", "footprints", "quantization"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def bundle(run: Run, kinds: Sequence[str]) -> Outcome:
     outcome = verify(run)
     if outcome.failures:
         return outcome
-    packed = [_pack(run, kind, outcome.files) for kind in kinds]
+    packed = [_pack(run, kind, outcome) for kind in kinds]
     unexecuted = _unexecuted(run)
     found = gates(run, unexecuted)
     made = compile_report(run, found, unexecuted, packed)
@@ -123,11 +127,11 @@ def _outcome(run: Run, unexecuted: dict[str, str], write: bool = True) -> Outcom
     return Outcome(made, failures(found), files)
 
 
-def _pack(run: Run, kind: str, reports: Sequence[Path]) -> report.Bundle:
+def _pack(run: Run, kind: str, outcome: Outcome) -> report.Bundle:
     packager = registry.find("packagers", kind)
 
     def work(out: Path) -> dict[str, Any]:
-        made = packager(contents(run, reports), out)
+        made = packager(contents(run, outcome.files), out)
         return signed(made, out, run.config.bundle, run.config.path) if kind == "edge" else made
 
     inputs = {
@@ -135,7 +139,10 @@ def _pack(run: Run, kind: str, reports: Sequence[Path]) -> report.Bundle:
         for name, stage in run.stages.items()
         if name.startswith(("engine/", "quantize", "export"))
     }
-    options = run.config.bundle.model_dump(exclude={"python", "kinds"})
+    inputs |= {"told": digest_of(outcome.report.model_dump(mode="json", include=TOLD))}
+    inputs |= {"configuration": digest_of(run.config.model_dump(mode="json"))}
+    inputs |= {"signer": digest_of(signer_digests(run.config.bundle, run.config.path))}
+    options = {**run.config.bundle.model_dump(exclude={"python", "kinds"}), **sample_options(run)}
     stage = run.stage(f"bundle/{kind}", work, inputs=inputs, options=options, packages=())
     path = run.folder(stage.name) / stage.results["path"]
     return report.Bundle(

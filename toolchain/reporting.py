@@ -260,6 +260,6 @@ def _environment(run: Run) -> rep.Environment:
         os=here.os,
         python=here.python,
         packages=versions(tuple(dict.fromkeys((*EXPORT, *ENGINE)))),
-        threads=here.cores,
+        threads=measured.threads(run),
         seed=run.config.calibration.seed,
     )

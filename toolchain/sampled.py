@@ -1,12 +1,14 @@
-"""What of the calibration samples a stage is fresh by."""
+"""What a stage that reads samples is fresh by: their bytes, and what makes feeds of them."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .. import ConfigError
-from .feeds import no_samples
+from .feeds import assets, no_samples
 from .keeping import wanted
+from .narrowing import home
 from .run import Run
 from .workspace import digest_file, digest_of
 
@@ -28,19 +30,38 @@ def samples_digest(run: Run) -> str:
 
 def _file_digest(path: Path) -> str:
     try:
-        return digest_file(path)
+        status = path.stat()
+        return _digest_once(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise ConfigError(
             f"no calibration samples: {error.strerror}", where=path, mend="name a file that exists"
         ) from error
 
 
+@lru_cache(maxsize=256)
+def _digest_once(path: Path, _size: int, _changed: int) -> str:
+    return digest_file(path)
+
+
+def assets_digest(run: Run, stage: str = "export") -> str:
+    """The digest of io.json, tokenizer and configuration that belong to what a stage made."""
+    folders = {"": run.folder("export"), **{graph: home(run, stage, graph) for graph in run.graphs}}
+    return digest_of(
+        {
+            graph: {path.name: digest_file(path) for path in assets(folder)}
+            for graph, folder in folders.items()
+        }
+    )
+
+
 def sample_options(run: Run) -> dict[str, Any]:
-    """What of the configuration decides which samples parity is measured on."""
+    """What decides which feeds parity is measured on: which samples, their bytes, the tokenizer."""
     table = run.config.calibration
-    return json.loads(
+    named = json.loads(
         table.model_dump_json(exclude={"max_drop", "pairs", "keep", "method", "preset"})
     )
+    content = samples_digest(run) if table.samples else ""
+    return {**named, "content": content, "assets": assets_digest(run)}
 
 
 def samples_of_cache(run: Run) -> dict[str, str]:

@@ -34,6 +34,12 @@ def sign(
     return {"path": str(bundle), "sha256": digest(bundle), "bytes": bundle.stat().st_size}
 
 
+def signer_digests(table: Bundle, place: Callable[[str], Path]) -> list[str]:
+    """What a signature is fresh by: the bytes of key, certificate and chain, where they exist."""
+    named = [each for each in (table.sign, table.certificate, *table.chain) if each]
+    return [digest(place(each)) if place(each).is_file() else "" for each in named]
+
+
 def signed(
     made: dict[str, Any], folder: Path, table: Bundle, place: Callable[[str], Path]
 ) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .keeping import kept_as_int8, wanted
 from .narrowing import fitted, home
 from .referenced import weights_of
 from .run import Run
-from .sampled import sample_options, samples_digest, samples_of_cache
+from .sampled import assets_digest, sample_options, samples_digest, samples_of_cache
 from .token_tables import rounds_tables, with_tables
 from .versions import ENGINE, EXPORT, GRAPH, RUNTIME
 from .workspace import Stage, Work, digest_file, digest_of
@@ -91,7 +91,9 @@ def optimize(run: Run) -> Stage:
         **({"heads": True} if freed else {}),
         **sample_options(run),
     }
-    inputs = {"export": before.digest}
+    # weights that were left in the checkpoint are in no file of the export's
+    weights = str(before.results["checkpoint_sha256"])
+    inputs = {"export": before.digest, "checkpoint": weights}
     return run.stage("optimize", each(run, work), inputs=inputs, options=options, packages=GRAPH)
 
 
@@ -109,6 +111,7 @@ def calibrate(run: Run) -> Stage:
     """Ranges and smoothing from the calibration samples."""
     before = slim(run)
     table, precision = run.config.calibration, run.config.build.precision
+    precision = precision if precision in CALIBRATED else "int8"  # what a later build may ask for
 
     def work(graph: str, out: Path) -> dict[str, Any]:
         from .int8.quantizing import calibrate as collect
@@ -132,7 +135,11 @@ def calibrate(run: Run) -> Stage:
         "calibrate",
         each(run, work),
         inputs={before.name: before.digest, "samples": samples},
-        options={"precision": precision, **table.model_dump(exclude={"max_drop", "pairs", "keep"})},
+        options={
+            "precision": precision,
+            "assets": assets_digest(run),
+            **table.model_dump(exclude={"max_drop", "pairs", "keep"}),
+        },
         packages=(*GRAPH, *RUNTIME),
     )
 
@@ -148,6 +155,8 @@ def quantize(run: Run) -> Stage:
         "max_drop": table.max_drop,
         "pairs": precision == "int8" and paired(run),
         "vocabulary": rounds_tables(run),
+        "cache": run.config.quantize.cache,
+        "assets": assets_digest(run),
     }
 
     def work(graph: str, out: Path) -> dict[str, Any]:
@@ -266,7 +275,7 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
     return run.stage(
         stage,
         whole,
-        inputs={source.name: source.digest},
+        inputs={source.name: source.digest, "assets": assets_digest(run, source.name)},
         options={"profile": dims, "options": options, "precision": precision},
         packages=ENGINE,
     )

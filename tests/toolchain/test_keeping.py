@@ -1,6 +1,7 @@
 """`[quantize] cache = "int8"`, from a checkpoint to an engine that writes with it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,3 +168,23 @@ def test_no_samples_are_refused_before_anything_is_made(
     said = capsys.readouterr().err
     assert "need calibration samples" in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_a_cache_that_is_asked_for_after_an_int8_build_is_built(
+    llama: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(llama.parent, tmp_path / "release")
+    here = tmp_path / "release"
+    call = [
+        "build",
+        "--int8",
+        "-c",
+        str(here / "llmdeploy.toml"),
+        "-w",
+        str(here / "artifacts"),
+        "-q",
+    ]
+    for cache, dtype in (("float", "float32"), ("int8", "int8"), ("float", "float32")):
+        assert cli.call([*call, "--cache", cache]) == 0
+        known = Signature.load(here / "artifacts/engine/onnxruntime")
+        assert {each.dtype for each in known.inputs if each.role.startswith("past")} == {dtype}

@@ -1,6 +1,7 @@
 """One trial: a point is built and measured, cheap looks first, until it is done or out of reach."""
 
 import errno
+import math
 import os
 import socket
 import time
@@ -105,6 +106,8 @@ class Trial:
     def _drop(self, found: Mapping[str, Any]) -> None:
         """The drop by this data; stop where its whole interval is beyond the limit."""
         against, limit = found["against"], self._asked.limits.max_drop
+        if not math.isfinite(against["change"]):
+            raise StopError("its score is not a number", "max_drop")
         self.figures["drop"] = max(0.0, -against["change"])
         if limit is not None and against["high"] < -limit:
             self.beyond["max_drop"] = self.figures["drop"] - limit
