@@ -18,7 +18,7 @@ from .optimizing import Asked
 from .options import CONFIG
 from .preflight import can_calibrate
 from .run import Run
-from .said import Said, digest
+from .said import Said, words
 from .workspace import Stage, Workspace
 
 #: Where an option of the command line goes in the configuration.
@@ -71,7 +71,7 @@ def given(
     named = lone or bool(over.get("model"))
     base = Config() if named and config == CONFIG and not config.exists() else load(config)
     told = {name: _here(name, value) for name, value in over.items() if value is not None}
-    said = Said(verb, digest(base), told)
+    said = Said(verb, words(base, PLACES), told)
     heeded = said.heeding(workspace)
     _say(heeded, told, quiet)
     asked = {**heeded, **told}

@@ -34,23 +34,33 @@ def test_verify_holds_what_build_was_told_to_build(
     assert {line["name"] for line in report["latency"]} >= {"fp16"}
 
     config.write_text(SETTINGS.format(model=tiny_bert, rest='[bundle]\nname = "other"\n'))
-    assert cli.call(["verify", "-q", *here]) == 0  # the file was changed: it has the last word
+    assert cli.call(["verify", "-q", *here]) == 0  # of another key than the options'
+    assert record(work, "engine/onnxruntime") == before
+
+    rest = 'precision = "fp32"\n'
+    config.write_text(SETTINGS.format(model=tiny_bert, rest=rest))
+    assert cli.call(["verify", "-q", *here]) == 0  # the file has the last word, since it is newer
     assert record(work, "engine/onnxruntime")["options"]["precision"] == "fp32"
-    assert record(work, "export")["options"]["opset"] != 21
+    assert record(work, "export")["options"]["opset"] == 21
 
 
 def test_a_verb_heeds_those_before_it_alone(tmp_path: Path) -> None:
-    Said("export", "c", {"opset": 21, "task": None}).keep(tmp_path)
-    Said("build", "c", {"precision": "int8"}).keep(tmp_path)
-    assert Said("build", "c").heeding(tmp_path) == {"opset": 21}
-    assert Said("bundle", "c").heeding(tmp_path) == {"opset": 21, "precision": "int8"}
-    Said("build", "c", {}).keep(tmp_path)
-    assert Said("verify", "c").heeding(tmp_path) == {"opset": 21}
-    for other in (Said("verify", "another"), Said("", "c"), Said("release", "c")):
+    file = {"opset": (False, 20), "precision": (False, "fp32")}
+    Said("export", file, {"opset": 21, "task": None}).keep(tmp_path)
+    Said("build", file, {"precision": "int8"}).keep(tmp_path)
+    assert Said("build", file).heeding(tmp_path) == {"opset": 21}
+    assert Said("bundle", file).heeding(tmp_path) == {"opset": 21, "precision": "int8"}
+    newer = {**file, "precision": (True, "fp16")}
+    assert Said("bundle", newer).heeding(tmp_path) == {"opset": 21}
+    Said("build", file, {}).keep(tmp_path)
+    assert Said("verify", file).heeding(tmp_path) == {"opset": 21}
+    for other in (Said("", file), Said("release", file)):
         assert other.heeding(tmp_path) == {}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"config": "c"}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"config": "c"}', '{"verbs": {"build": {"precision": "int8"}}}']
+)
 def test_what_cannot_be_read_is_not_heeded(tmp_path: Path, content: str) -> None:
     (tmp_path / "said.json").write_text(content)
-    assert Said("verify", "c").heeding(tmp_path) == {}
+    assert Said("verify").heeding(tmp_path) == {}
