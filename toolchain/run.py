@@ -44,7 +44,10 @@ class Run:
         text = self.config.model.checkpoint
         if text:
             path = self.config.path(text)
-            return str(path) if text.startswith("package:") or path.exists() else text
+            if text.startswith("package:"):
+                return str(path)
+            # one folder has one spelling: another is no reason to export again
+            return str(path.resolve()) if path.exists() else text
         before = self.workspace.stage("export")
         if before is None:
             raise ConfigError(
