@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
 from .backend import CLOSE, Promise
 from .graph import array, constant, insert, made_by, only_use, replace
@@ -45,6 +45,7 @@ class ShareNorm(ir.passes.InPlacePass):
         count = sum(_share(model.graph, first, second) for first, second in pairs)
         if count:
             RemoveUnusedNodesPass()(model)
+            TopologicalSortPass()(model)  # the later norm's readers wait for what it is made of
         return ir.passes.PassResult(model, modified=count > 0)
 
 
@@ -95,11 +96,11 @@ def _twins(kept: ir.Node, other: ir.Node, later: ir.Node) -> Twins | None:
 
 
 def _vectors(norm: ir.Node) -> tuple[Vector, Vector] | None:
-    scale = constant(norm.inputs[1])
-    bias = constant(norm.inputs[2]) if len(norm.inputs) > 2 else None
+    scale, given = constant(norm.inputs[1]), norm.inputs[2] if len(norm.inputs) > 2 else None
     if scale is None or scale.dtype != np.float32 or scale.ndim != 1:
         return None
-    return scale, np.zeros_like(scale) if bias is None else bias
+    bias = constant(given) if given is not None else np.zeros_like(scale)
+    return (scale, bias) if bias is not None else None
 
 
 def _replace(graph: ir.Graph, twins: Twins, product: ir.Node) -> None:

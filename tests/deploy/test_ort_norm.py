@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from llmdeploy.deploy.ort_int8 import IntegerMatMul
@@ -64,3 +65,24 @@ def test_norms_of_other_settings_stay() -> None:
     )
     IntegerMatMul()(model)
     assert not ShareNorm()(model).modified
+
+
+def test_a_bias_that_is_computed_is_not_taken_for_zero() -> None:
+    model = smoothed("t = Add(bs, bs)\n" + LAST.replace("(x, gs, bs)", "(x, gs, t)"))
+    IntegerMatMul()(model)
+    x = {"x": normal(7, 16)}
+    before = evaluate(model, x)
+    assert not ShareNorm()(model).modified
+    np.testing.assert_array_equal(evaluate(model, x)[0], before[0])
+
+
+def test_a_sum_that_stood_before_the_norm_that_stays_comes_after_it() -> None:
+    norms = "ns = Identity(x)\n o = LayerNormalization(x, g, b)"
+    bias = "p0 = Add(m, c)\n p1 = Add(p0, o)\n p = Relu(p1)\n n = LayerNormalization(x, gs, bs)"
+    model = smoothed(norms, bias)
+    IntegerMatMul()(model)
+    x = {"x": normal(7, 16)}
+    before = evaluate(model, x)
+    assert ShareNorm()(model).modified
+    onnx.checker.check_model(ir.to_proto(model))
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], rtol=1e-6, atol=1e-5)
