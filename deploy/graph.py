@@ -36,6 +36,13 @@ def scalar(value: ir.Value | None) -> float | None:
     return float(array.reshape(())) if array is not None and array.size == 1 else None
 
 
+def spread(value: ir.Value | None, x: ir.Value | None) -> float | None:
+    """The number that `scalar` gives, None where `x` would get axes of it."""
+    array, shape = constant(value), x.shape if x is not None else None
+    axes = len(shape) if shape is not None else 1
+    return scalar(value) if array is not None and array.ndim <= max(axes, 1) else None
+
+
 def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
     """An attribute of integers."""
     attribute = node.attributes.get(name)
@@ -54,6 +61,11 @@ def static(value: ir.Value | None, axis: int) -> int | None:
         return None
     size = value.shape[axis]
     return size if isinstance(size, int) else None
+
+
+def known(sizes: Sequence[object]) -> bool:
+    """Whether every size is a number or has a name."""
+    return not any(isinstance(size, ir.SymbolicDim) and size.value is None for size in sizes)
 
 
 def register(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
 from .backend import CLOSE, Promise
-from .graph import constant, insert, integer, ints, made_by, only_use, replace, static
-from .ort_mask import Masks, known
+from .graph import constant, insert, integer, ints, known, made_by, only_use, replace, static
+from .ort_mask import Masks
 from .ort_match import Match, match
 
 OPSET = 23
@@ -80,14 +80,21 @@ def hidden_rows_are_zero() -> bool:
 def _fuse(match: Match, masks: Masks) -> None:
     """Put Attention in place: on [B, S, H * D] where the heads are split and merged around it."""
     q, k, v = _unsplit(match.q), _unsplit_key(match), _unsplit(match.v)
-    merged, heads = _merged(match), static(match.q, 1)
-    if q is None or k is None or v is None or merged is None or heads is None:
+    merged, numbers = _merged(match), _heads(match)
+    if q is None or k is None or v is None or merged is None or not numbers:
         key = _split_key(match)
         inputs = [match.q, key, match.v, masks.of(match, match.q, 2)]
         _attention(match, inputs, match.output, {})
         return
-    numbers = {"q_num_heads": heads, "kv_num_heads": heads}
     _attention(match, [q, k, v, masks.of(match, q, 1)], merged, numbers)
+
+
+def _heads(match: Match) -> dict[str, int]:
+    """How many heads the query has, and key and value; nothing where that is not known."""
+    heads, keys = static(match.q, 1), static(match.k, 2 if match.k_split else 1)
+    if heads is None or keys is None or static(match.v, 1) != keys:
+        return {}
+    return {"q_num_heads": heads, "kv_num_heads": keys}
 
 
 def _split_key(match: Match) -> ir.Value:

@@ -1,12 +1,11 @@
 """Masks as the Attention kernel of ONNX Runtime takes them, made once for all layers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from .graph import array, insert, static
+from .graph import array, insert, known, static
 from .ort_match import Match
 
 
@@ -92,11 +91,6 @@ class Masks:
             match.last, "Concat", [rows, one], name=f"{name}.shape", attributes={"axis": 0}
         )
         return insert(match.last, "Expand", [mask, shape], name=name)
-
-
-def known(sizes: Sequence[object]) -> bool:
-    """Whether every size is a number or has a name."""
-    return not any(isinstance(size, ir.SymbolicDim) and size.value is None for size in sizes)
 
 
 def _joined(one: ir.Shape | None, two: ir.Shape | None) -> ir.Shape | None:

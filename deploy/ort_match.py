@@ -1,10 +1,11 @@
 """Attention as its parts spell it in a graph: found from each Softmax, up and down."""
 
 from dataclasses import dataclass
+from math import inf
 
 import onnx_ir as ir
 
-from .graph import integer, ints, made_by, only_use, scalar, static
+from .graph import integer, ints, known, made_by, only_use, scalar, spread, static
 from .ort_groups import group, transposed_group
 
 
@@ -52,9 +53,22 @@ def match(softmax: ir.Node, *, hide: bool) -> Match | None:
         return None
     k, v = grouped or group(k, v)
     scale *= q_scale * k_scale
+    if not 0 < scale < inf or not _alike(q, k, v, key_heads=2 if k_split else 1):
+        return None
     hidden, last = _hidden(last) if hide and added else (None, last)
     guarded = weights is not softmax.outputs[0]
     return Match(q, k, v, added, scale, last.outputs[0], last, k_split, hidden, guarded)
+
+
+def _alike(q: ir.Value, k: ir.Value, v: ir.Value, *, key_heads: int) -> bool:
+    """Whether the kernel takes batches and heads: it spreads heads of both key and value alone."""
+    if v.shape is not None and len(v.shape) != 4:
+        return False
+    sizes = [each.shape[0] for each in (q, k, v) if each.shape is not None]
+    batches = {size for size in sizes if known([size])}
+    heads, shared = static(q, 1), {static(k, key_heads), static(v, 1)} - {None}
+    whole = all(heads is None or size is None or heads % size == 0 for size in shared)
+    return (len(batches) == 1 or 1 not in batches) and len(shared) < 2 and whole
 
 
 def _hidden(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
@@ -115,12 +129,12 @@ def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
     node = made_by(value, "Mul", "Div")
     if node is None:
         return value, 1.0
-    number = scalar(node.inputs[1])
+    number = spread(node.inputs[1], node.inputs[0])
     if node.op_type == "Div":
         return (node.inputs[0], 1.0 / number) if number else (value, 1.0)
     if number is not None:
         return node.inputs[0], number
-    number = scalar(node.inputs[0])
+    number = spread(node.inputs[0], node.inputs[1])
     return (node.inputs[1], number) if number is not None else (value, 1.0)
 
 

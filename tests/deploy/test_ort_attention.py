@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from llmdeploy.deploy.ort_attention import FuseAttention, hidden_rows_are_zero
@@ -234,6 +235,75 @@ def test_keys_and_values_that_a_group_shares_are_not_copied(keys: str) -> None:
     FuseAttention()(model)
     assert ops(model) == ["Max", "Attention"][("m" not in x) :]
     np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+SHARED = {
+    "one head": ("", "", "kt = Transpose<perm = [0, 2, 3, 1]>(k4)", "", 1),
+    "two heads": (
+        ", int64[1] two = {2}, int64[5] copies = {2, 2, 2, 5, 4}, int64[4] joined = {2, 4, 5, 4}",
+        """kh = Transpose<perm = [0, 2, 1, 3]>(k4)
+        ku = Unsqueeze(kh, two)
+        ke = Expand(ku, copies)
+        kr = Reshape(ke, joined)""",
+        "kt = Transpose<perm = [0, 1, 3, 2]>(kr)",
+        "vu = Unsqueeze(vh, two)\n ve = Expand(vu, copies)\n vr = Reshape(ve, joined)",
+        2,
+    ),
+}
+
+
+def shared(kind: str, scale: str = "0.5") -> ir.Model:
+    """Four heads of queries, the keys and values of one or two, split and merged around."""
+    constants, copied, turned, values, heads = SHARED[kind]
+    text = f"""{HEAD}g (float[2,5,16] q, float[2,5,{4 * heads}] k, float[2,5,{4 * heads}] v) => (float[2,5,16] y)
+      <int64[4] split = {{0, 0, 4, 4}}, int64[4] few = {{0, 0, {heads}, 4}}, int64[3] join = {{0, 0, 16}},
+       float s = {{{scale}}}{constants}> {{
+        q4 = Reshape(q, split)
+        k4 = Reshape(k, few)
+        v4 = Reshape(v, few)
+        qh = Transpose<perm = [0, 2, 1, 3]>(q4)
+        vh = Transpose<perm = [0, 2, 1, 3]>(v4)
+        {copied}
+        {turned}
+        {values}
+        p = MatMul(qh, kt)
+        ps = Mul(p, s)
+        w = Softmax<axis = -1>(ps)
+        o = MatMul(w, {"vh" if heads == 1 else "vr"})
+        ot = Transpose<perm = [0, 2, 1, 3]>(o)
+        y = Reshape(ot, join)
+      }}"""
+    return ir.passes.common.ShapeInferencePass()(parse(text)).model
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_heads_that_are_shared_are_counted_where_they_are_split(kind: str) -> None:
+    model = shared(kind)
+    width = 4 * SHARED[kind][-1]
+    x = {"q": normal(2, 5, 16), "k": normal(2, 5, width, seed=1), "v": normal(2, 5, width, seed=2)}
+    before = evaluate(model, x)
+    FuseAttention()(model)
+    assert ops(model) == ["Attention"]
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+@pytest.mark.parametrize("scale", ["0.0", "-0.5"])
+def test_a_scale_that_the_kernel_refuses_stays(scale: str) -> None:
+    assert not FuseAttention()(shared("one head", scale)).modified
+
+
+@pytest.mark.parametrize("shapes", ["1,4,3,8 2,4,5,8 2,4,5,8", "2,4,3,8 2,1,5,8 2,4,5,8"])
+def test_queries_or_keys_that_alone_are_spread_stay(shapes: str) -> None:
+    q, k, v = shapes.split()
+    text = f"""{HEAD}g (float[{q}] q, float[{k}] k, float[{v}] v) => (float[2,4,3,8] y) {{
+        kt = Transpose<perm = [0, 1, 3, 2]>(k)
+        s = MatMul(q, kt)
+        w = Softmax<axis = -1>(s)
+        y = MatMul(w, v)
+      }}"""
+    model = ir.passes.common.ShapeInferencePass()(parse(text)).model
+    assert not FuseAttention()(model).modified
 
 
 BIASED = f"""{HEAD}g (float[B,S,8] q, float[B,S,8] k, float[B,S,8] v, float[1,2,S,S] b, float[B,1,1,S] m) => (float[B,S,8] y)
