@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
 from .backend import CLOSE, Promise
-from .graph import array, constant, insert, integer, made_by, only_use, replace, scalar
+from .graph import array, constant, insert, integer, made_by, only_use, replace, scalar, spread
 from .ort_unsigned import dtype_of, unsigned
 
 MICROSOFT = "com.microsoft"
@@ -68,6 +68,7 @@ class IntegerMatMul(ir.passes.InPlacePass):
         if count:
             model.opset_imports.setdefault(MICROSOFT, 1)
             RemoveUnusedNodesPass()(model)
+            TopologicalSortPass()(model)  # a bias may be made after the product that takes it
         return ir.passes.PassResult(model, modified=count > 0)
 
 
@@ -95,14 +96,12 @@ def _lower(graph: ir.Graph, node: ir.Node, shared: Shared) -> bool:
 
 
 def _plain(node: ir.Node) -> bool:
-    """Whether a Gemm is no more than `x @ w + b`, w transposed or not, b a constant [N]."""
+    """Whether a Gemm is no more than `x @ w + b`, w transposed or not."""
     if node.op_type == "MatMul":
         return True
     factors = (node.attributes.get(name) for name in ("alpha", "beta"))
     ones = all(factor is None or factor.as_float() == 1.0 for factor in factors)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    flat = bias is None or _is_vector(bias)
-    return ones and flat and integer(node, "transA", 0) == 0
+    return ones and integer(node, "transA", 0) == 0
 
 
 def _activation(value: ir.Value | None) -> Activation | None:
@@ -124,13 +123,16 @@ def _activation(value: ir.Value | None) -> Activation | None:
 
 
 def _shifted(activation: Activation) -> Activation:
-    """Quantise x with zero point z + k in place of x + k * scale with z: the same integers."""
+    """Quantise x with zero point z + k in place of x + k * scale with z: the same integers.
+
+    But for an x midway between two steps where k is odd: of two as near, it takes the other.
+    """
     added = made_by(activation.source, "Add")
     step = scalar(activation.scale)
     if added is None or not step or len(activation.source.uses()) > 1:
         return activation
     for x, moved in (added.inputs, reversed(added.inputs)):
-        by = scalar(moved)
+        by = spread(moved, x)
         steps = by / step if by is not None else 0.5
         shift = round(steps)
         if x is not None and abs(steps - shift) < 1e-3 and 0 <= activation.zero + shift <= 255:
@@ -176,14 +178,15 @@ def _weight(node: ir.Node) -> Weight | None:
         return None
     if steps.size > 1 and integer(back, "axis", 1) % 2 != column:
         return None
-    zero = back.inputs[2] if len(back.inputs) > 2 else None
-    return Weight(source, turned, scale, zero, _bias(node, values.shape[column]))
+    zero, added = (each.inputs[2] if len(each.inputs) > 2 else None for each in (back, node))
+    computed = zero is not None and constant(zero) is None
+    if computed or (added is not None and not _is_vector(added, values.shape[column])):
+        return None
+    return Weight(source, turned, scale, zero, added or _bias(node, values.shape[column]))
 
 
 def _bias(node: ir.Node, columns: int) -> ir.Value | None:
-    """The constant [N] that a Gemm, or an Add and nothing else after a MatMul, adds."""
-    if node.op_type == "Gemm":
-        return node.inputs[2] if len(node.inputs) > 2 else None
+    """The constant [N] that an Add and nothing else after a MatMul adds."""
     after = _adder(node)
     if after is node:
         return None
@@ -197,10 +200,9 @@ def _adder(node: ir.Node) -> ir.Node:
     return after if after is not None and after.op_type == "Add" and not after.domain else node
 
 
-def _is_vector(value: ir.Value | None, columns: int | None = None) -> bool:
+def _is_vector(value: ir.Value | None, columns: int) -> bool:
     values = constant(value)
-    flat = values is not None and values.ndim == 1 and values.dtype == np.float32
-    return flat and columns in (None, values.size if values is not None else None)
+    return values is not None and values.shape == (columns,) and values.dtype == np.float32
 
 
 def _quantized(graph: ir.Graph, node: ir.Node, activation: Activation, shared: Shared) -> ir.Value:

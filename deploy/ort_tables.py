@@ -6,7 +6,7 @@ Without it ONNX Runtime would fold the table's DequantizeLinear and keep it in f
 import numpy as np
 import onnx_ir as ir
 
-from .graph import array, insert, integer, made_by, register, replace
+from .graph import array, insert, integer, made_by, register, replace, static
 from .ort_int8 import MICROSOFT
 
 #: The kernel takes blocks of this size and more.
@@ -32,16 +32,22 @@ def pick_rows(graph: ir.Graph, node: ir.Node, packed: Packed) -> bool:
     if integer(back, "axis", 1) != 1 or block < LEAST_BLOCK or block & (block - 1):
         return False
     scale = ir.convenience.get_const_tensor(back.inputs[1]) if back.inputs[1] else None
-    if scale is None or scale.dtype != ir.DataType.FLOAT or levels.const_value is None:
+    if scale is None or scale.dtype != ir.DataType.FLOAT or not _whole(levels, block):
         return False
     table = blocked(graph, levels, block, packed)
     steps = array(graph, f"{levels.name}.steps", scale.numpy()[..., None])
     rows = _picked(node, [table, ids, steps], block)
-    width = int(levels.const_value.shape.numpy()[1])
+    width = static(levels, 1) or 0
     flat = array(graph, f"{rows.name}.width", np.array([0] * len(ids.shape) + [width], np.int64))
     whole = insert(node, "Reshape", [rows, flat], name=f"{rows.name}.whole", like=node.outputs[0])
     replace(node.outputs[0], whole)
     return True
+
+
+def _whole(levels: ir.Value, block: int) -> bool:
+    """Whether they are a constant [rows, width] of whole blocks: the kernel has no part of one."""
+    width = static(levels, 1) if levels.const_value is not None else None
+    return width is not None and static(levels, 2) is None and width % block == 0
 
 
 def _picked(node: ir.Node, inputs: list[ir.Value], block: int) -> ir.Value:

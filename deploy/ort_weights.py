@@ -85,7 +85,8 @@ def _lower(graph: ir.Graph, node: ir.Node, made: Made) -> bool:
     if x is None or x.dtype not in (ir.DataType.FLOAT, None) or back is None:
         return False
     stored = _stored(back, flipped=(turn is not None) != (integer(node, "transB", 0) == 1))
-    if stored is None:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if stored is None or (bias is not None and static(bias, 0) != stored.n):
         return False
     key, packed = (id(back), stored.turned), made.weights
     if key not in packed:
@@ -99,8 +100,8 @@ def _lower(graph: ir.Graph, node: ir.Node, made: Made) -> bool:
         "accuracy_level": INT8_ACTIVATIONS,
     }
     name, inputs = f"{out.name}.packed", [x, *packed[key]]
-    if len(node.inputs) > 2:
-        inputs += [None] * (5 - len(inputs)) + [node.inputs[2]]
+    if bias is not None:
+        inputs += [None] * (5 - len(inputs)) + [bias]
     new = insert(
         node, "MatMulNBits", inputs, name=name, domain=MICROSOFT, like=out, attributes=attributes
     )
@@ -126,7 +127,10 @@ def _stored(back: ir.Node, *, flipped: bool) -> Stored | None:
     turn = made_by(source, "Transpose")  # of a weight that is kept as the checkpoint has it
     source = turn.inputs[0] if turn is not None else source
     values = source.const_value if source is not None else None
-    zeros = constant(back.inputs[2]) if len(back.inputs) > 2 else None
+    given = back.inputs[2] if len(back.inputs) > 2 else None
+    zeros = constant(given)
+    if (given is None) != (zeros is None):
+        return None
     if values is None or scales is None or scales.dtype != np.float32 or values.dtype not in BITS:
         return None
     sizes = [static(source, axis) for axis in (0, 1)] if len(values.shape) == 2 else []

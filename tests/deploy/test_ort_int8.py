@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from llmdeploy.deploy.ort_int8 import IntegerMatMul
@@ -209,6 +210,39 @@ def test_what_has_no_integer_kernel_stays(change: tuple[str, str], why: str) -> 
     assert not IntegerMatMul()(model).modified, why
 
 
+@pytest.mark.parametrize(
+    ("body", "bias"),
+    [
+        ("y = Gemm(d, wd, b)", (1,)),
+        ("y = Gemm(d, wd, b)", (1, 16)),
+        (
+            "wz = Cast<to = 3>(x0)\n wd2 = DequantizeLinear<axis = 1>(w, ws, wz)\n y = MatMul(d, wd2)",
+            (1,),
+        ),
+    ],
+)
+def test_what_the_kernel_would_not_do_stays(body: str, bias: tuple[int, ...]) -> None:
+    weight, scale = quantized(normal(16, 16), axis=1)
+    text = f"""{HEAD}g (float[N,16] x, float[16] x0, int8[16,16] w, float[16] ws, float{list(bias)} b)
+      => (float[N,16] y) <float s = {{0.02}}, int8 z = {{0}}> {{
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws)
+        {body}
+      }}"""
+    model = parse(text, {"w": weight, "ws": scale, "b": np.ones(bias, np.float32)})
+    assert not IntegerMatMul()(model).modified
+
+
+def test_a_bias_that_is_made_after_the_product_is_taken() -> None:
+    model = matmul(bias="c = Constant<value_floats = [1.0, 2.0, 3.0]>()\n y = Add(p, c)", columns=3)
+    before = evaluate(model, feed())
+    IntegerMatMul()(model)
+    assert ops(model)[-1] == "MatMulIntegerToFloat"
+    onnx.checker.check_model(ir.to_proto(model))
+    np.testing.assert_allclose(evaluate(model, feed())[0], before[0], **TOLERANCE)
+
+
 @pytest.mark.parametrize(("moved", "stays"), [("-0.63", False), ("0.84", False), ("-0.635", True)])
 def test_an_added_constant_of_whole_steps_becomes_the_zero_point(moved: str, stays: bool) -> None:
     weight, scale = quantized(normal(16, 16), axis=1)
@@ -221,9 +255,27 @@ def test_an_added_constant_of_whole_steps_becomes_the_zero_point(moved: str, sta
         y = MatMul(d, wd)
       }}"""
     model = parse(text, {"w": weight, "ws": scale})
-    # Values between the edges of two steps: beyond them either side may round.
+    # Values between the edges of two steps: on them either side may round.
     x = {"x": (np.arange(64).reshape(4, 16) - 40).astype(np.float32) * 0.03 * 3 + 0.001}
     before = evaluate(model, x)
     IntegerMatMul()(model)
     assert ("Add" in ops(model)) is stays
     np.testing.assert_allclose(evaluate(model, x)[0], before[0], **TOLERANCE)
+
+
+def test_an_added_constant_that_gives_axes_stays() -> None:
+    weight, scale = quantized(normal(16, 16), axis=1)
+    text = f"""{HEAD}g (float[N,16] x, int8[16,16] w, float[16] ws) => (float[1,N,16] y)
+      <float s = {{0.02}}, int8 z = {{0}}, float[1,1,1] c = {{0.04}}> {{
+        m = Add(x, c)
+        q = QuantizeLinear(m, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws)
+        y = MatMul(d, wd)
+      }}"""
+    model = parse(text, {"w": weight, "ws": scale})
+    before = evaluate(model, {"x": normal(5, 16)})
+    assert IntegerMatMul()(model).modified
+    after = evaluate(model, {"x": normal(5, 16)})
+    assert after[0].shape == (1, 5, 16)
+    np.testing.assert_allclose(after[0], before[0], **TOLERANCE)

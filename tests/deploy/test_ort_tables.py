@@ -67,3 +67,10 @@ def test_what_is_no_table_of_blocks_stays() -> None:
     {{ d = DequantizeLinear<axis = 0>(t, s) y = Gather(d, ids) }}"""
     other = parse(text, {"t": np.ones((20, 32), np.int8), "s": np.ones(20, np.float32)})
     assert not WeightOnlyMatMul()(other).modified
+
+
+def test_a_table_whose_last_block_is_a_part_stays() -> None:
+    text = f"""{HEAD}g (int64[n] ids, int8[20,48] t, float[20,2] s) => (float y)
+    {{ d = DequantizeLinear<axis = 1, block_size = 32>(t, s) y = Gather(d, ids) }}"""
+    model = parse(text, {"t": np.ones((20, 48), np.int8), "s": np.ones((20, 2), np.float32)})
+    assert not WeightOnlyMatMul()(model).modified

@@ -81,6 +81,23 @@ def test_layouts_that_the_kernel_lacks_stay(weight: str, scale: str, attributes:
     assert not WeightOnlyMatMul()(model).modified
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "d = DequantizeLinear<axis = 1>(w, s)\n y = Gemm(x, d, b)",  # a bias for all columns
+        "z = Cast<to = 3>(r)\n d = DequantizeLinear<axis = 1>(w, s, z)\n y = MatMul(x, d)",
+    ],
+)
+def test_what_the_kernel_would_not_do_stays(body: str) -> None:
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    g (float[n,48] x, int8[48,40] w, float[40] s, float[1] b, float[40] r) => (float[n,40] y) {{
+        {body}
+    }}"""
+    weights = {"w": np.ones((48, 40), np.int8), "s": np.ones(40, np.float32)}
+    model = parse(text, weights | {"b": np.ones(1, np.float32)})
+    assert not WeightOnlyMatMul()(model).modified
+
+
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("block", [0, 32])
 def test_gemm_with_its_bias(flipped: bool, block: int) -> None:
