@@ -33,11 +33,14 @@ Source = Path | bytes
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that is unpacked: entries, bytes in all, and bytes for each byte of the archive."""
+    """The most that is unpacked: entries, bytes in all, and bytes for each byte of the archive.
+
+    There is no `ratio` where a manifest says how many bytes there are: some weights are all alike.
+    """
 
     entries: int = 10_000
     bytes: int = 1 << 40
-    ratio: int = 200
+    ratio: int | None = 200
 
 
 def pack(files: Mapping[str, Source], archive: Path, *, first: Sequence[str] = ()) -> None:

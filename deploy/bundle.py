@@ -240,7 +240,7 @@ def extract(archive: Path, folder: Path, check: Callable[[Path], None] | None = 
     """
     manifest = manifest_of(archive)
     entries = len(manifest.files) + len(UNLISTED)
-    limits = Limits(entries=entries, bytes=manifest.total_bytes + 2 * MAX_MANIFEST)
+    limits = Limits(entries, manifest.total_bytes + 2 * MAX_MANIFEST, ratio=None)
     unpack_archive(archive, folder, limits, check)
     return folder
 

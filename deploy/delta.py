@@ -118,7 +118,8 @@ def apply(
             where=base,
             mend="install the whole bundle",
         )
-    limits = Limits(len(manifest.files) + 3, manifest.total_bytes + 4 * MAX_MANIFEST)
+    bytes_ = manifest.total_bytes + 4 * MAX_MANIFEST
+    limits = Limits(len(manifest.files) + 3, bytes_, ratio=None)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder.parent) as temporary:
         parts, aside = Path(temporary) / "parts", Path(temporary) / "bundle"
         unpack_archive(archive, parts, limits)

@@ -3,11 +3,15 @@
 import os
 import shutil
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 from .. import BundleError
 from .archive import Entry, Limits, reading, refuse
 from .names import Names
+
+#: The share of a disk's free bytes that unpacking may take: others write there too.
+ROOM = 0.95
 
 
 def unpack(
@@ -44,19 +48,28 @@ def unpack(
 
 
 def _extract(archive: Path, folder: Path, limits: Limits) -> None:
-    allowed = min(limits.bytes, max(64 << 20, limits.ratio * archive.stat().st_size))
+    room = int(ROOM * shutil.disk_usage(folder).free)
+    allowed = min(limits.bytes, _unfolded(archive, limits))
     count, known = 0, Names()
     with reading(archive) as entries:
         for entry in entries:
             refuse(entry.name, known, archive)
             count += 1
-            allowed -= entry.size
+            allowed, room = allowed - entry.size, room - entry.size
             if allowed < 0:
                 what = f"{entry.name!r} makes it larger than allowed"
                 raise BundleError(what, where=archive)
+            if room < 0:
+                what = f"no room: {entry.name!r} would fill the disk"
+                raise BundleError(what, where=folder.parent, mend="free space")
             if count > limits.entries:
                 raise BundleError(f"more than {limits.entries} entries", where=archive)
             _write(entry, folder / entry.name)
+
+
+def _unfolded(archive: Path, limits: Limits) -> float:
+    """The most bytes that an archive of its size may become."""
+    return inf if limits.ratio is None else max(64 << 20, limits.ratio * archive.stat().st_size)
 
 
 def _write(entry: Entry, path: Path) -> None:

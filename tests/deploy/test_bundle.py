@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from llmdeploy import BuildError, BundleError, ConfigError
 from llmdeploy.deploy import bundle as bundles
+from llmdeploy.deploy.archive import pack as pack_archive
 from llmdeploy.deploy.bundle import Manifest, digest, manifest_of, unpack
 from llmdeploy.deploy.contents import Contents
 from llmdeploy.deploy.edge import pack
@@ -243,3 +245,30 @@ def test_the_exit_code_says_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     code, record = selfcheck(folder, "--hide", "onnxruntime")
     assert code == 4
     assert "pip install" in record["error"]
+
+
+def test_weights_that_are_all_alike_come_out_again(folder: Path, tmp_path: Path) -> None:
+    """They pack to a ten-thousandth: what bounds them is what the manifest says."""
+    alike = folder / "onnxruntime" / "alike.bin"
+    alike.parent.mkdir(exist_ok=True)
+    alike.write_bytes(np.ones(17 << 20, np.float32).tobytes())
+    name = alike.relative_to(folder).as_posix()
+    rewrite(folder, lambda manifest: manifest["files"].update({name: {}}))
+    files = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    archive = tmp_path / "alike.tar.zst"
+    pack_archive(files, archive, first=["manifest.json"])
+    assert archive.stat().st_size < alike.stat().st_size / 300
+    unpacked = unpack(archive, tmp_path / "again")
+    assert (unpacked / name).stat().st_size == alike.stat().st_size
+
+
+def test_what_would_fill_the_disk_is_refused_before(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = manifest_of(bundle).total_bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    with pytest.raises(BundleError, match=r"no room: .* would fill the disk"):
+        unpack(bundle, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
