@@ -13,7 +13,8 @@ from .. import ConfigError
 class Sampling:
     """How tokens are chosen; `temperature` 0 takes the likeliest one, whatever the rest says.
 
-    `top_k` 0 and `top_p` 1 cut nothing. `repetition_penalty` is CTRL's (Keskar et al., 2019).
+    `top_k` 0 and `top_p` 1 cut nothing. `repetition_penalty` is CTRL's (Keskar et al., 2019), from
+    a thousandth to a thousand: beyond, logits are no numbers any longer.
     """
 
     max_new_tokens: int = 128
@@ -31,7 +32,7 @@ class Sampling:
             "temperature": 0 <= self.temperature < float("inf"),
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
-            "repetition_penalty": 0 < self.repetition_penalty < float("inf"),
+            "repetition_penalty": 1e-3 <= self.repetition_penalty <= 1e3,
         }
         bad = next((name for name, fine in good.items() if not fine), None)
         if bad:
@@ -45,7 +46,9 @@ def choose(
     scores = _penalised(logits.astype(np.float64), seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(np.argmax(scores))
-    scores = _top_k(scores / sampling.temperature, sampling.top_k)
+    with np.errstate(over="ignore"):  # far below the likeliest is -inf, however far
+        scores = (scores - scores.max()) / sampling.temperature
+    scores = _top_k(scores, sampling.top_k)
     probabilities = _top_p(_softmax(scores), sampling.top_p)
     return int(random.choice(len(probabilities), p=probabilities))
 
@@ -80,5 +83,6 @@ def _top_p(probabilities: NDArray[np.float64], share: float) -> NDArray[np.float
 
 
 def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(scores - scores.max())
+    """Probabilities of scores whose greatest is 0."""
+    powers = np.exp(scores)
     return powers / powers.sum()

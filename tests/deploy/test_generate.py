@@ -135,6 +135,7 @@ def frequencies(**options: Any) -> list[float]:
         ({"top_p": 0.7}, [2 / 3, 1 / 3, 0, 0]),
         ({"top_p": 0.76}, [5 / 9, 2.5 / 9, 1.5 / 9, 0]),
         ({"temperature": 0.0}, [1, 0, 0, 0]),
+        ({"temperature": 1e-310}, [1, 0, 0, 0]),
         ({"temperature": 0.5}, [0.7246, 0.1812, 0.0652, 0.029]),
         ({"repetition_penalty": 2.0}, [1 / 3, 1 / 3, 0.2, 0.1333]),
     ],
@@ -148,7 +149,15 @@ def test_tokens_are_drawn_as_often_as_they_should_be(
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}, {"top_k": -1}]
+    "options",
+    [
+        {"temperature": -1},
+        {"top_p": 0},
+        {"max_new_tokens": 0},
+        {"top_k": -1},
+        {"repetition_penalty": 1e-320},
+        {"repetition_penalty": 1e308},
+    ],
 )
 def test_options_without_meaning_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
