@@ -6,6 +6,7 @@ Only numpy, pydantic, tokenizers and onnxruntime are imported.
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -107,11 +108,17 @@ class Session:
         Raises:
             ConfigError: the graph gives none.
         """
+        return self.embed_counted(texts)[0]
+
+    def embed_counted(self, texts: Sequence[Text]) -> tuple[NDArray[np.float32], list[int]]:
+        """The same, and how many tokens each text took."""
         output = self.signature.output("sentence_embedding")
         if output is None:
             raise ConfigError(f"a graph for {self.signature.task} gives no sentence embedding")
-        rows = [outputs[output.name] for outputs in self.outputs(texts)]
-        return np.stack(rows).astype(np.float32) if rows else np.empty((0, 0), np.float32)
+        found = sorted(self._each(texts), key=itemgetter(0))
+        rows = [outputs[output.name] for _, _, outputs in found]
+        made = np.stack(rows).astype(np.float32) if rows else np.empty((0, 0), np.float32)
+        return made, [len(encoding.ids) for _, encoding, _ in found]
 
     def outputs(self, texts: Sequence[Text]) -> list[Arrays]:
         """Each text's outputs, in order, without the batch dimension and without padding."""

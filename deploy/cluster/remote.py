@@ -29,9 +29,9 @@ class Remote:
         """Arrays to arrays, by any replica; by another one when that is lost."""
         return again(lambda: self._handle.run.remote(dict(feed)).result(), self._seconds)
 
-    def embed(self, texts: Sequence[Text]) -> Any:
-        """Embeddings [texts, width]."""
-        return again(lambda: self._handle.embed.remote(list(texts)).result(), self._seconds)
+    def embed_counted(self, texts: Sequence[Text]) -> Any:
+        """Embeddings [texts, width], and the tokens of each text."""
+        return again(lambda: self._handle.embed_counted.remote(list(texts)).result(), self._seconds)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """A conversation as a prompt."""

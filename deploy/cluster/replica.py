@@ -40,10 +40,10 @@ class Replica:
         with _plainly():
             return self._session.run(feed)
 
-    def embed(self, texts: Sequence[Text]) -> Any:
-        """Embeddings [texts, width]."""
+    def embed_counted(self, texts: Sequence[Text]) -> Any:
+        """Embeddings [texts, width], and the tokens of each text."""
         with _plainly():
-            return self._session.embed(texts)
+            return self._session.embed_counted(texts)
 
     async def write(self, asked: Asked) -> AsyncGenerator[str | Written]:
         """Pieces of text, and last what was written in all."""

@@ -1,5 +1,6 @@
 """The HTTP application: Open Inference Protocol v2, OpenAI's routes, metrics."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
@@ -13,11 +14,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ... import ConfigError, Error, __version__
-from ..runtime import MAX_LENGTH
 from . import openai as oai
 from . import tensors
 from .guard import Guard, problem
 from .keeper import Served
+from .prompts import prepared
 from .service import Service
 from .writing import Asked
 
@@ -61,14 +62,18 @@ def application(service: Service) -> Guard:
 
 async def _failed(request: Request, error: Exception) -> Response:
     """The answer to what went wrong: 4xx where the request is at fault."""
-    status, why = 500, "the engine failed"
-    if isinstance(error, HTTPException):
-        status, why = error.status_code, error.detail
-    elif isinstance(error, ConfigError):
-        status, why = 400, str(error)
-    elif isinstance(error, TimeoutError):
-        status, why = 504, "it took too long"
+    status, why = _told(error)
     return JSONResponse(problem(request.url.path, status, why), status)
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    if isinstance(error, HTTPException):
+        return error.status_code, error.detail
+    if isinstance(error, ConfigError):
+        return 400, str(error)
+    if isinstance(error, TimeoutError):
+        return 504, "it took too long"
+    return 500, "the engine failed"
 
 
 class _Routes:
@@ -116,11 +121,12 @@ class _Routes:
         with self._service.keeper.lease() as served:
             _named(served, request)
             body = await request.body()
-            asked, arrays = tensors.read(body, request.headers.get(tensors.HEADER))
+            header = request.headers.get(tensors.HEADER)
+            asked, arrays = await asyncio.to_thread(tensors.read, body, header)
             outputs = await self._service.infer(served, arrays)
             about = {"model_name": served.name, "model_version": served.version}
             about |= {"id": asked["id"]} if isinstance(asked.get("id"), str) else {}
-            content, size = tensors.written(asked, outputs, about)
+            content, size = await asyncio.to_thread(tensors.written, asked, outputs, about)
         kind = "application/json" if size is None else "application/octet-stream"
         headers = {} if size is None else {tensors.HEADER: str(size)}
         return Response(content, media_type=kind, headers=headers)
@@ -133,31 +139,25 @@ class _Routes:
         asked = oai.parse(oai.Embeddings, await request.body())
         with self._service.keeper.lease() as served:
             _known(served, asked.model)
-            rows = await self._service.embed(served, asked.texts)
-            encoder = served.session.encoder
-            limit = encoder.max_length or MAX_LENGTH
-            encodings = encoder.encodings(asked.texts, max_length=limit)
-            tokens = sum(len(each.ids) for each in encodings)
+            rows, tokens = await self._service.embed(served, asked.texts)
             return JSONResponse(oai.embedded(asked, served.name, rows, tokens))
 
     async def complete(self, request: Request) -> Response:
         asked = oai.parse(oai.Completion, await request.body())
-        return await self._write(asked, chat=False)
+        return await self._service.within(self._write(asked))
 
     async def chat(self, request: Request) -> Response:
         asked = oai.parse(oai.Chat, await request.body())
-        return await self._write(asked, chat=True)
+        return await self._service.within(self._write(asked))
 
-    async def _write(self, asked: oai.Writing, *, chat: bool) -> Response:
+    async def _write(self, asked: oai.Writing) -> Response:
         with self._service.keeper.lease() as served:
             _known(served, asked.model)
             session = served.session
-            text = asked.prompt if isinstance(asked, oai.Completion) else ""
-            if isinstance(asked, oai.Chat):
-                text = session.prompt([message.plain for message in asked.messages])
-            what = Asked(text, asked.sampling(self._service.limits.max_new_tokens), chat)
-            count = len(session.encoder.whole([text], special=not chat)[0].ids)
-            replies = oai.Replies(served.name, chat)
+            most = self._service.limits.max_new_tokens
+            # in a thread: a long text would keep everybody else, health included, from an answer
+            what, count = await asyncio.to_thread(prepared, session, asked, most)
+            replies = oai.Replies(served.name, what.chat)
             if not asked.stream:
                 written = await self._service.scribes.whole(session, what)
                 self._service.metrics.tokens.inc(written.tokens)
@@ -184,8 +184,10 @@ class _Routes:
                     if count is not None:
                         yield _event(replies.usage(piece, count))
             yield "data: [DONE]\n\n"
-        except (Error, TimeoutError) as error:
-            yield _event(problem("/v1/", 500, str(error)))
+        except Exception as error:
+            yield _event(problem("/v1/", *_told(error)))
+            if not isinstance(error, Error | TimeoutError):
+                raise  # into the server's log
         finally:
             served.leave()
 

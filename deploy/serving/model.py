@@ -30,8 +30,8 @@ class Model(Protocol):
         """Arrays by input name to arrays by output name."""
         ...
 
-    def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        """Sentence embeddings [texts, width]."""
+    def embed_counted(self, texts: Sequence[Text]) -> tuple[NDArray[np.float32], list[int]]:
+        """Sentence embeddings [texts, width], and the tokens of each text."""
         ...
 
     def prompt(self, messages: Sequence[Message]) -> str:

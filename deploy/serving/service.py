@@ -1,8 +1,8 @@
 """What a server does with a request, whichever protocol it came by."""
 
 import asyncio
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from .keeper import Keeper, Served
 from .limits import Limits
 from .tensors import Arrays, rows_of
 from .writing import Scribes
+
+T = TypeVar("T")
 
 
 class Service:
@@ -46,27 +48,39 @@ class Service:
         self.keeper.model.retire()
 
     async def infer(self, served: Served, arrays: Arrays) -> Arrays:
-        """The engine's outputs; with other requests of like shapes where the graph allows."""
+        """The engine's outputs; with other requests of like shapes where the graph allows.
+
+        Raises:
+            ConfigError: the graph does not take such arrays.
+            TimeoutError: it took too long.
+        """
         if served.session.signature.components:
             raise ConfigError("a model of several graphs takes no arrays", mend="give texts")
         rows = rows_of(served.session.signature, arrays)
         like = tuple((name, each.dtype.name, each.shape[1:]) for name, each in arrays.items())
         key: Hashable = ("arrays", served, like if rows else object())
-        return await self._within(self._batcher(key, arrays, rows or self.limits.batch))
+        return await self.within(self._batcher(key, arrays, rows or self.limits.batch))
 
-    async def embed(self, served: Served, texts: list[str]) -> NDArray[np.float32]:
-        """Embeddings [texts, width]."""
-        return await self._within(self._batcher(("texts", served, None), texts, len(texts)))
+    async def embed(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
+        """Embeddings [texts, width], and the tokens of all texts."""
+        return await self.within(self._batcher(("texts", served, None), texts, len(texts)))
 
-    async def _within(self, work: Any) -> Any:
+    async def within(self, work: Awaitable[T]) -> T:
+        """What a request's work gives, in the time that one may take.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
         return await asyncio.wait_for(work, self.limits.seconds)
 
 
 def _call(key: Any, items: Sequence[Any]) -> list[Any]:
     kind, served, _ = key
     if kind == "texts":
-        rows = served.session.embed([text for texts in items for text in texts])
-        return _split(rows, [len(texts) for texts in items])
+        rows, tokens = served.session.embed_counted([text for texts in items for text in texts])
+        sizes = [len(texts) for texts in items]
+        parts, counts = _split(rows, sizes), _split(np.array(tokens), sizes)
+        return [(part, int(each.sum())) for part, each in zip(parts, counts, strict=True)]
     if len(items) == 1:
         return [served.session.run(items[0])]
     names = list(items[0])
