@@ -104,7 +104,7 @@ class Guard:
         stated = headers.get(b"content-length", b"0")
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise RefusedError(415, "compressed bodies are not taken")
-        if not stated.isdigit() or int(stated) > self._limits.body:
+        if not stated.isdigit() or len(stated) > 19 or int(stated) > self._limits.body:
             raise RefusedError(413, f"a body has at most {self._limits.body:,} bytes")
         try:
             return await asyncio.wait_for(self._read(receive), self._limits.body_seconds)

@@ -6,17 +6,21 @@ https://platform.openai.com/docs/api-reference. What is not done here is refused
 import time
 import uuid
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from ... import ConfigError
 from ..sampling import Sampling
 from ..writing import Written
 
-Stop = str | list[str] | None
+#: Every token is searched for every one of them: a text has few ends, and short ones.
+End = Annotated[str, Field(max_length=1000)]
+Stop = End | Annotated[list[End], Field(max_length=16)] | None
 Unit = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -131,9 +135,15 @@ def parse(kind: type[Kind], body: bytes) -> Kind:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = _nearest(error.errors(include_url=False))
         at = ".".join(map(str, problem["loc"]))[:80] or "the body"
         raise ConfigError(f"{at}: {problem['msg'][:200]}") from error
+
+
+def _nearest(problems: Sequence[ErrorDetails]) -> ErrorDetails:
+    """Of a field that may be one of several kinds, the problem of the kind that was meant."""
+    same = [each for each in problems if each["loc"][:1] == problems[0]["loc"][:1]]
+    return max(same, key=lambda each: (not each["type"].endswith("_type"), len(each["loc"])))
 
 
 class Replies:

@@ -7,15 +7,18 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import ConfigError
+from ... import BundleError, ConfigError
 from .batching import Batcher
 from .guard import Metrics
 from .keeper import Keeper, Served
 from .limits import Limits
+from .shapes import fit
 from .tensors import Arrays, rows_of
 from .writing import Scribes
 
 T = TypeVar("T")
+#: ONNX Runtime's word for what it was given, in the message: a class does not outlive a process.
+REFUSED = "INVALID_ARGUMENT"
 
 
 class Service:
@@ -56,10 +59,17 @@ class Service:
         """
         if served.session.signature.components:
             raise ConfigError("a model of several graphs takes no arrays", mend="give texts")
+        fit(served.session.signature, arrays)
         rows = rows_of(served.session.signature, arrays)
         like = tuple((name, each.dtype.name, each.shape[1:]) for name, each in arrays.items())
         key: Hashable = ("arrays", served, like if rows else object())
-        return await self.within(self._batcher(key, arrays, rows or self.limits.batch))
+        try:
+            return await self.within(self._batcher(key, arrays, rows or self.limits.batch))
+        except BundleError as error:
+            if REFUSED not in str(error):
+                raise
+            why = "the engine refuses a value of the inputs, as an id beyond the vocabulary"
+            raise ConfigError(why) from error
 
     async def embed(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
         """Embeddings [texts, width], and the tokens of all texts."""

@@ -35,8 +35,8 @@ def read(body: bytes, header: str | None) -> tuple[dict[str, Any], Arrays]:
     Raises:
         ConfigError: it is malformed.
     """
-    size = len(body) if header is None else int(header) if header.isdecimal() else -1
-    if not 0 <= size <= len(body):
+    size = len(body) if header is None else _length(header)
+    if size > len(body):
         raise ConfigError(f"{HEADER} does not fit the body")
     request, rest = _object(body[:size]), memoryview(body)[size:]
     arrays: Arrays = {}
@@ -100,6 +100,13 @@ def rows_of(signature: Signature, arrays: Arrays) -> int | None:
 def _json(value: Any) -> Any:
     """JSON has no NaN and no Inf."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _length(header: str) -> int:
+    """A header's bytes; no body has as many as would take twenty digits."""
+    if not header.isdecimal() or len(header) > 19:
+        raise ConfigError(f"{HEADER} is no length")
+    return int(header)
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""What single requests get: the application in this process, with a real engine behind it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llmdeploy import ConfigError
+from llmdeploy.deploy.runtime import load
+
+from .causal import write_causal
+from .conftest import write_engine
+
+pytest.importorskip("uvicorn")
+TestClient = pytest.importorskip("starlette.testclient").TestClient
+
+
+def client(folder: Path, **limits: Any) -> Any:
+    from llmdeploy.deploy.serving.app import application
+    from llmdeploy.deploy.serving.keeper import Keeper
+    from llmdeploy.deploy.serving.limits import Limits
+    from llmdeploy.deploy.serving.service import Service
+
+    service = Service(Keeper(folder, 1), Limits(**limits), poll=60.0)
+    made = TestClient(application(service), raise_server_exceptions=False)
+    made.service = service
+    return made
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Any]:
+    with client(write_engine(tmp_path / "tiny")) as made:
+        yield made
+
+
+@pytest.fixture
+def talker(tmp_path: Path) -> Iterator[Any]:
+    with client(write_causal(tmp_path / "talker")) as made:
+        yield made
+
+
+def why(answer: Any, status: int = 400) -> str:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    return error if isinstance(error, str) else error["message"]
+
+
+@pytest.mark.parametrize("route", ["completions", "embeddings"])
+def test_health_is_answered_while_a_text_is_tokenised(
+    tmp_path: Path, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = route == "completions"
+    asked = {"model": "m", "prompt" if writes else "input": "the train"}
+    with client((write_causal if writes else write_engine)(tmp_path / "m")) as made:
+        encoder = made.service.keeper.model.session.encoder
+        began, go_on = threading.Event(), threading.Event()
+        waited: list[bool] = []
+        name = "whole" if writes else "encodings"
+        call = getattr(encoder, name)
+
+        def slow(*args: Any, **options: Any) -> Any:
+            began.set()
+            waited.append(go_on.wait(10))
+            return call(*args, **options)
+
+        monkeypatch.setattr(encoder, name, slow)
+        found: list[Any] = []
+        asking = threading.Thread(
+            target=lambda: found.append(made.post(f"/v1/{route}", json=asked))
+        )
+        asking.start()
+        assert began.wait(10)
+        assert made.get("/v2/health/live").status_code == 200
+        go_on.set()
+        asking.join()
+    assert all(waited)
+    assert len(waited) == (2 if writes else 1)  # the writing thread reads the prompt once more
+    assert found[0].status_code == 200
+
+
+def test_a_request_ends_in_its_time_however_long_its_text_takes(tmp_path: Path) -> None:
+    with client(write_causal(tmp_path / "talker"), seconds=0.1) as made:
+        go_on = threading.Event()
+        made.service.keeper.model.session.encoder.whole = lambda *_, **__: go_on.wait(10)
+        asked = {"model": "talker", "prompt": "the"}
+        assert "too long" in why(made.post("/v1/completions", json=asked), 504)
+        go_on.set()
+
+
+def test_a_prompt_that_cannot_fit_is_refused_unread(talker: Any) -> None:
+    talker.service.keeper.model.session.encoder.whole = None
+    asked = {"model": "talker", "prompt": "train " * 3000}
+    assert "18,000 characters" in why(talker.post("/v1/completions", json=asked))
+
+
+def test_usage_of_embeddings_is_what_was_run(tiny: Any, tmp_path: Path) -> None:
+    texts = ["the train to geneva", "today " * 100, "the"]
+    answer = tiny.post("/v1/embeddings", json={"model": "tiny", "input": texts}).json()
+    with load(tmp_path / "tiny") as session:
+        wanted = session.embed(texts)
+    np.testing.assert_allclose([each["embedding"] for each in answer["data"]], wanted, rtol=1e-6)
+    assert answer["usage"]["prompt_tokens"] == 6 + 64 + 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_writes_no_text_says_so(tiny: Any, stream: bool) -> None:
+    asked = {"model": "tiny", "prompt": "the", "stream": stream}
+    assert "writes no text" in why(tiny.post("/v1/completions", json=asked))
+
+
+@pytest.mark.parametrize(("error", "code"), [("config", 400), ("time", 504), ("unforeseen", 500)])
+def test_what_fails_in_a_stream_is_told_in_it(talker: Any, error: str, code: int) -> None:
+    raised = {"config": ConfigError("no"), "time": TimeoutError(), "unforeseen": ValueError("x")}
+
+    def write(*_: Any) -> Any:
+        async def pieces() -> Any:
+            yield "the"
+            raise raised[error]
+
+        return pieces()
+
+    talker.service.scribes.write = write
+    asked = {"model": "talker", "prompt": "the", "stream": True}
+    answer = talker.post("/v1/completions", json=asked)
+    last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
+    assert last["error"]["code"] == code
+
+
+def arrays(ids: list[int], shape: list[int], mask: list[int] | None = None) -> dict[str, Any]:
+    given = {"input_ids": (ids, shape), "attention_mask": ([1] * len(ids), mask or shape)}
+    made = [
+        {"name": name, "datatype": "INT64", "shape": shape, "data": data}
+        for name, (data, shape) in given.items()
+    ]
+    return {"inputs": made}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (arrays([2, 99_999], [1, 2]), "vocabulary"),
+        (arrays([2, 3], [1, 2], [2, 1]), "'attention_mask' is [2, 1]: batch is 1"),
+        (arrays([2] * 65, [1, 65]), "sequence is at least 1 and at most 64"),
+        (arrays([], [1, 0]), "sequence is at least 1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_the_clients_mistake(
+    tiny: Any, asked: dict[str, Any], told: str
+) -> None:
+    assert told in why(tiny.post("/v2/models/tiny/infer", json=asked))
+    assert tiny.post("/v2/models/tiny/infer", json=arrays([2, 3], [1, 2])).status_code == 200
+
+
+def test_a_mask_that_does_not_cover_cache_and_tokens_is_refused(talker: Any) -> None:
+    asked = arrays([2, 3], [1, 2], [2, 1])
+    asked["inputs"][1]["shape"] = [1, 2]
+    names = ("past_key_0", "past_value_0")
+    asked["inputs"] += [
+        {"name": name, "datatype": "FP32", "shape": [1, 2, 1, 8], "data": [0] * 16}
+        for name in names
+    ]
+    answer = talker.post("/v2/models/talker/infer", json=asked)
+    assert "2 places for 1 tokens and 2 more" in why(answer)
+
+
+def test_a_header_of_thousands_of_digits_is_refused(tiny: Any) -> None:
+    headers = {"inference-header-content-length": "1" * 5000}
+    body = json.dumps(arrays([2], [1, 1]))
+    answer = tiny.post("/v2/models/tiny/infer", content=body, headers=headers)
+    assert "inference-header-content-length" in why(answer)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_temperature_near_zero_is_greedy(talker: Any, stream: bool) -> None:
+    asked = {"model": "talker", "prompt": "the", "max_tokens": 5}
+    greedy = talker.post("/v1/completions", json=asked).json()["choices"][0]["text"]
+    asked |= {"temperature": 1e-310, "stream": stream}
+    answer = talker.post("/v1/completions", json=asked)
+    assert answer.status_code == 200
+    if stream:
+        parts = [json.loads(line[6:]) for line in answer.text.split("\n\n")[:-2]]
+        assert "".join(part["choices"][0]["text"] for part in parts) == greedy
+    else:
+        assert answer.json()["choices"][0]["text"] == greedy
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("repetition_penalty", 1e-320, "repetition_penalty cannot be"),
+        ("stop", ["x"] * 17, "at most 16 items"),
+        ("stop", "x" * 1001, "at most 1000 characters"),
+        ("logprobs", 5, "logprobs"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(talker: Any, field: str, value: Any, told: str) -> None:
+    asked = {"model": "talker", "prompt": "the", "stream": True, field: value}
+    assert told in why(talker.post("/v1/completions", json=asked))
+
+
+def test_too_many_inputs_are_told_the_limit(tiny: Any) -> None:
+    answer = tiny.post("/v1/embeddings", json={"model": "tiny", "input": ["a"] * 2049})
+    assert "at most 2048 items" in why(answer)
