@@ -26,7 +26,7 @@ def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
     """Add the version in `packed` (a repository) to a running one; the models to load, in order.
 
     The ensemble is last: until it is loaded, the version before serves. The `keep` newest versions
-    of the parts stay loaded, older ones are removed.
+    stay, the others are removed, but for this one and the one that the repository serves now.
 
     Raises:
         ConfigError: the version is there already, or takes or gives other arrays than before.
@@ -37,8 +37,9 @@ def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
     for name in models:
         _admit(fresh[name], packed / name, repository / name)
     try:
+        serving = _serving(repository, models[-1])
         for name in models:
-            _add(fresh[name], packed / name, repository / name, keep)
+            _add(fresh[name], packed / name, repository / name, keep, serving)
     except OSError as error:
         what = f"cannot publish: {error.strerror or error}"
         raise BundleError(what, where=repository, mend="free space or mend permissions") from error
@@ -73,7 +74,16 @@ def _admit(config: Any, packed: Path, folder: Path) -> None:
         )
 
 
-def _add(config: Any, packed: Path, folder: Path, keep: int) -> None:
+def _serving(repository: Path, last: str) -> set[int]:
+    """The version that answers now: what the ensemble names, or the newest of an engine alone."""
+    if not (repository / last / CONFIG).is_file():
+        return set()
+    config = _config(repository / last)
+    named = {step.model_version for step in config.ensemble_scheduling.step}
+    return named or {*sorted(config.version_policy.specific.versions)[-1:]}
+
+
+def _add(config: Any, packed: Path, folder: Path, keep: int, serving: set[int]) -> None:
     number = config.version_policy.specific.versions[0]
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{number}.part"
@@ -86,11 +96,12 @@ def _add(config: Any, packed: Path, folder: Path, keep: int) -> None:
     aside.rename(folder / str(number))
     sync(folder)
     there = versions(folder.parent, folder.name)
+    kept = sorted({*there[-keep:], number, *(serving & {*there})})
     if config.platform != "ensemble":
         config.version_policy.specific.ClearField("versions")
-        config.version_policy.specific.versions.extend(there[-keep:])
+        config.version_policy.specific.versions.extend(kept)
     _replace(folder / CONFIG, configs.text(config))
-    for old in there[:-keep]:
+    for old in sorted({*there} - {*kept}):
         shutil.rmtree(folder / str(old))
 
 

@@ -257,3 +257,22 @@ def test_versions_are_published_side_by_side_and_switched(
     with pytest.raises(ConfigError, match="other arrays"):
         publish(packed(classifier, tmp_path / "v4", version=4), live)
     assert versions(live, "tiny-engine") == [2, 3]
+
+
+def served(repository: Path) -> set[int]:
+    return {step.model_version for step in config(repository, "tiny").ensemble_scheduling.step}
+
+
+def test_what_serves_and_what_is_published_are_kept(contents: Contents, tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    made = {n: packed(contents, tmp_path / f"v{n}", version=n) for n in range(1, 5)}
+    for number in (2, 3):
+        publish(made[number], live)
+    publish(made[1], live)  # of a number below those that are kept
+    assert served(live) == {1}
+    for model in ("tiny-engine", "tiny-tokenizer", "tiny"):
+        assert versions(live, model) == [1, 2, 3]
+    switch(live, "tiny", 2)
+    publish(made[4], live, keep=1)  # 2 answers until the ensemble is loaded again
+    assert versions(live, "tiny-engine") == [2, 4]
+    assert list(config(live, "tiny-engine").version_policy.specific.versions) == [2, 4]
