@@ -1,6 +1,6 @@
 """How a Triton repository is started: an image, Docker Compose, Kubernetes, and KServe.
 
-Names are a manifest's labels, so they hold nothing that YAML would read as something else.
+What is given is quoted: YAML would read a model called `true` or `2024` as something else.
 """
 
 import re
@@ -12,7 +12,7 @@ FOLDER = "manifests"
 PACKAGES = ("tokenizers", "pydantic")
 
 DOCKERFILE = """\
-# Triton with what the tokenizer's model imports.
+# Triton with what the Python backend's models import.
 FROM {image}
 RUN pip install --no-cache-dir {packages}
 """
@@ -20,7 +20,7 @@ COMPOSE = """\
 # docker compose -f {folder}/compose.yaml up, in the folder that holds `models`.
 services:
   triton:
-    image: {tag}
+    image: "{tag}"
     build: .
     command:
       - tritonserver
@@ -49,20 +49,20 @@ KUBERNETES = """\
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {host}
-  labels: {{app.kubernetes.io/name: {host}, app.kubernetes.io/version: "{version}"}}
+  name: "{host}"
+  labels: {{app.kubernetes.io/name: "{host}", app.kubernetes.io/version: "{label}"}}
 spec:
   replicas: 1
   selector:
-    matchLabels: {{app.kubernetes.io/name: {host}}}
+    matchLabels: {{app.kubernetes.io/name: "{host}"}}
   template:
     metadata:
-      labels: {{app.kubernetes.io/name: {host}}}
+      labels: {{app.kubernetes.io/name: "{host}"}}
     spec:
       terminationGracePeriodSeconds: 60
       containers:
         - name: triton
-          image: {tag}
+          image: "{tag}"
           args:
             - tritonserver
             - --model-repository=/models
@@ -92,9 +92,9 @@ spec:
 apiVersion: v1
 kind: Service
 metadata:
-  name: {host}
+  name: "{host}"
 spec:
-  selector: {{app.kubernetes.io/name: {host}}}
+  selector: {{app.kubernetes.io/name: "{host}"}}
   ports:
     - {{name: http, port: 8000, targetPort: http}}
     - {{name: grpc, port: 8001, targetPort: grpc}}
@@ -105,14 +105,14 @@ KSERVE = """\
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: {host}
+  name: "{host}"
 spec:
   predictor:
     model:
       modelFormat: {{name: triton}}
       protocolVersion: v2
-      storageUri: {storage}
-      image: {tag}
+      storageUri: "{storage}"
+      image: "{tag}"
       args: [--model-control-mode=explicit, "--load-model={name}"{kserve_policies}]
       resources:
         requests: {{memory: {memory}Mi}}
@@ -130,19 +130,22 @@ def written(
     policies: Mapping[str, str],
     engine_bytes: int,
     versions: Mapping[str, str],
+    python_engine: bool = False,
 ) -> dict[str, bytes]:
     """The files by their names in the bundle; `engine_bytes` sizes the memory that is asked for.
 
     `gpus` is how many devices are asked for, `policies` the server's host policies by name.
+    `python_engine` says that the Python backend runs the engine too.
     """
-    packages = " ".join(f"{one}=={versions[one]}" if one in versions else one for one in PACKAGES)
-    host = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50] or "model"
+    imported = (*PACKAGES, *([_runtime(versions)] if python_engine else []))
+    packages = " ".join(f"{one}=={versions[one]}" if one in versions else one for one in imported)
+    host = _host(name)
     memory = 1024 + 4 * (engine_bytes >> 20)
     limits = f"memory: {2 * memory}Mi" + (f", nvidia.com/gpu: {gpus}" if gpus else "")
     flags = [f"--host-policy={each},{setting}" for each, setting in policies.items()]
     values = {
         "name": name,
-        "version": version,
+        "label": re.sub(r"[^\w.-]", "_", version)[:63].strip("-_."),
         "host": host,
         "folder": FOLDER,
         "image": image,
@@ -163,6 +166,19 @@ def written(
         "kserve.yaml": KSERVE,
     }
     return {f"{FOLDER}/{file}": text.format(**values).encode() for file, text in texts.items()}
+
+
+def _runtime(versions: Mapping[str, str]) -> str:
+    """Which of ONNX Runtime's packages the engine was built with: they exclude one another."""
+    return "onnxruntime-gpu" if "onnxruntime-gpu" in versions else "onnxruntime"
+
+
+def _host(name: str) -> str:
+    """A name as Services have it (RFC 1035): letters, digits and dashes, a letter first."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not plain[:1].isalpha():
+        plain = f"model-{plain}"
+    return plain[:50].strip("-")
 
 
 def size_of(folder: Path) -> int:

@@ -92,6 +92,7 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         policies=options.host_policies,
         engine_bytes=size_of(source),
         versions=contents.versions,
+        python_engine=options.python_engine,
     )
     files: dict[str, Source] = {**shared(contents), **manifests}
     signature = Signature.load(contents.assets)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from llmdeploy import ConfigError
-from llmdeploy.deploy import sagemaker, triton
+from llmdeploy.deploy import manifests, sagemaker, triton
 from llmdeploy.deploy.contents import Contents
 from llmdeploy.deploy.selfcheck import verify_bundle
 
@@ -71,6 +71,51 @@ def test_kserve_gets_what_it_asks_for(packed: Path) -> None:
     assert model["modelFormat"] == {"name": "triton"}
     assert model["protocolVersion"] == "v2"
     assert re.match(r"[a-z0-9]+://", model["storageUri"])
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("true", "1.0.0"),
+        ("null", "1e5"),
+        ("2024", "2024"),
+        ("7b-instruct", "1.0.0+cpu.1"),
+        ("a" * 49 + "-bc", "1." + "0" * 62),
+        ("_", "1.0-"),
+    ],
+)
+def test_a_cluster_takes_every_name_and_version(name: str, version: str) -> None:
+    files = manifests.written(
+        name,
+        version,
+        image="image:1",
+        storage="",
+        gpus=1,
+        policies={"left": "numa-node=0"},
+        engine_bytes=1 << 20,
+        versions={},
+    )
+    documents = [
+        document
+        for file, data in files.items()
+        if file.endswith(".yaml")
+        for document in yaml.safe_load_all(data)
+    ]
+    hosts = {each["metadata"]["name"] for each in documents if "metadata" in each}
+    assert all(re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", host) for host in hosts)
+    assert len(hosts) == 1
+    deployment = next(each for each in documents if each.get("kind") == "Deployment")
+    for label in deployment["metadata"]["labels"].values():
+        assert re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", label)
+    assert deployment["spec"]["selector"]["matchLabels"] == {"app.kubernetes.io/name": hosts.pop()}
+    assert f"--load-model={name}" in str(documents)
+
+
+def test_the_image_has_what_a_python_engine_imports(contents: Contents, tmp_path: Path) -> None:
+    options = {"triton": {"python_engine": True}}
+    made = triton.pack(replace(contents, options=options), tmp_path)
+    dockerfile = (tmp_path / made["path"] / "manifests" / "Dockerfile").read_text()
+    assert dockerfile.splitlines()[-1].endswith("tokenizers pydantic onnxruntime==1.32.0")
 
 
 def test_what_would_not_be_yaml_is_refused(contents: Contents, tmp_path: Path) -> None:
