@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .. import BundleError
 from .bundle import digest
 from .contents import Contents
 from .triton import MODELS_FOLDER
@@ -29,6 +30,7 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown option, or the engine it names is not there.
         MissingError: tritonclient is not installed.
+        BundleError: the archive cannot be written; none is left.
     """
     options = {"triton": contents.options.get("sagemaker", {})}
     made = pack_triton(replace(contents, options=options), folder)
@@ -54,11 +56,24 @@ def _first(name: str, models: list[str]) -> str:
 
 
 def _compressed(models: Path, archive: Path) -> None:
-    """A tar of a repository with times, owners and order that are always the same."""
+    """A tar of a repository, whole or none: times, owners and order are always the same."""
+    aside = archive.with_name(f".{archive.name}.part")
+    try:
+        _write(models, aside)
+        aside.replace(archive)
+    except OSError as error:
+        what = f"cannot write: {error.strerror or error}"
+        raise BundleError(what, where=archive, mend="free space or mend permissions") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write(models: Path, archive: Path) -> None:
     with (
         archive.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as stream,
-        tarfile.open(mode="w", fileobj=stream, format=tarfile.USTAR_FORMAT) as tar,
+        # plain headers as far as they go; of a file of 8 GiB or more the size stands in one of PAX
+        tarfile.open(mode="w", fileobj=stream, format=tarfile.PAX_FORMAT) as tar,
     ):
         for path in sorted(models.rglob("*")):
             if path.is_file():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from llmdeploy import ConfigError
+from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy import manifests, sagemaker, triton
 from llmdeploy.deploy.contents import Contents
 from llmdeploy.deploy.selfcheck import verify_bundle
@@ -148,3 +148,28 @@ def test_sagemakers_archive_is_the_repository(contents: Contents, tmp_path: Path
     first = environment["SAGEMAKER_TRITON_DEFAULT_MODEL_NAME"]
     assert f"{first}/config.pbtxt" in wanted
     assert verify_bundle(places[0] / made["verify"]).ok
+
+
+def test_a_file_of_any_size_goes_into_the_archive_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "models" / "tiny" / "1" / "model.onnx.data"
+    weights.parent.mkdir(parents=True)
+    with weights.open("wb") as file:
+        file.truncate(9 << 30)
+    sizes: list[int] = []
+    monkeypatch.setattr(tarfile, "copyfileobj", lambda _, __, size, **___: sizes.append(size))
+    archive = tmp_path / "model.tar.gz"
+    sagemaker._compressed(tmp_path / "models", archive)
+    assert sizes == [9 << 30]
+    with tarfile.open(archive) as tar:
+        assert tar.next().size == 9 << 30  # pyright: ignore[reportOptionalMemberAccess]
+    archive.unlink()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tarfile, "copyfileobj", full)
+    with pytest.raises(BundleError, match="No space left"):
+        sagemaker._compressed(tmp_path / "models", archive)
+    assert {path.name for path in tmp_path.iterdir()} == {"models"}
