@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .labelled import Labelled
-from .metrics import Metric
+from .metrics import Metric, finite
 
 Verdict = Literal["holds", "fails", "cannot tell"]
 
@@ -54,6 +54,9 @@ def paired(
 
     Both are scored on the same draws. Items that share texts are drawn by text, since pairs
     of one text are not independent.
+
+    Raises:
+        ParityError: an output or a score is no finite number.
     """
     before, after = metric.predictions(data, reference), metric.predictions(data, candidate)
     random = np.random.default_rng(seed)
@@ -65,7 +68,7 @@ def paired(
         changes[index] = _change(*scores, lower=metric.lower)
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(changes, [tail, 100 - tail])
-    first, second = (metric.statistic(side, data.gold) for side in (before, after))
+    first, second = (finite(metric, metric.statistic(each, data.gold)) for each in (before, after))
     return Scores(
         metric=metric.name,
         reference=first,

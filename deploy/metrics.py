@@ -57,8 +57,12 @@ class Metric(ABC):
         """The score of predictions [items] against gold [items]."""
 
     def score(self, data: Labelled, outputs: Sequence[Array]) -> float:
-        """The score of the outputs of `data.texts`."""
-        return self.statistic(self.predictions(data, outputs), data.gold)
+        """The score of the outputs of `data.texts`.
+
+        Raises:
+            ParityError: it is no finite number.
+        """
+        return finite(self, self.statistic(self.predictions(data, outputs), data.gold))
 
 
 class Similarity(Metric):
@@ -147,7 +151,7 @@ def stack(outputs: Sequence[Array], count: int) -> Array:
     """Join batches [rows, ...], or single rows [...], into [count, ...].
 
     Raises:
-        ParityError: there are not `count` rows, or their widths differ.
+        ParityError: there are not `count` rows, their widths differ, or one is not finite.
     """
     try:
         single = len(outputs) == count and all(array.ndim == 1 for array in outputs)
@@ -156,7 +160,33 @@ def stack(outputs: Sequence[Array], count: int) -> Array:
         raise ParityError("outputs of the evaluation do not fit together", where=error) from error
     if len(rows) != count:
         raise ParityError(f"{len(rows)} outputs for {count} texts of the evaluation")
+    # argmax, ranks and clipped norms make ordinary numbers of a NaN: it is told before them
+    bad = _not_finite(rows)
+    if len(bad):
+        raise ParityError(
+            f"the outputs of {len(bad)} of {count} texts of the evaluation hold a NaN or Inf",
+            where=f"text {bad[0] + 1}",
+            mend="try a wider precision, or mend the checkpoint where float gives it too",
+        )
     return rows
+
+
+def finite(metric: Metric, value: float) -> float:
+    """A metric's score as it is.
+
+    Raises:
+        ParityError: it is no finite number.
+    """
+    if not np.isfinite(value):
+        raise ParityError(f"{metric.name} of the evaluation is {value}", mend="see the outputs")
+    return value
+
+
+def _not_finite(rows: Array) -> NDArray[np.intp]:
+    """Places of the rows [rows, ...] that hold a NaN or Inf."""
+    if rows.dtype.kind != "f":
+        return np.empty(0, np.intp)
+    return np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
 
 
 def _pearson(left: Array, right: Array) -> float:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from llmdeploy import ConfigError, ParityError
 from llmdeploy.deploy.bootstrap import draw, paired
-from llmdeploy.deploy.metrics import F1, Accuracy, Pearson, Spearman, stack
+from llmdeploy.deploy.labelled import Labelled
+from llmdeploy.deploy.language_metrics import Perplexity
+from llmdeploy.deploy.metrics import F1, Accuracy, Metric, Pearson, Spearman, stack
 
 from .graphs import normal
 
@@ -90,6 +92,41 @@ def test_outputs_that_do_not_fit() -> None:
         stack([np.ones((5, 3))], 4)
     with pytest.raises(ParityError, match="do not fit"):
         stack([np.ones((2, 3)), np.ones((2, 4))], 4)
+
+
+@pytest.mark.parametrize("metric", [Accuracy(), F1(), Pearson(), Spearman(), Perplexity()])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_an_output_that_is_not_finite_is_no_score(metric: Metric, odd: float) -> None:
+    texts, pairs = tuple("abcdef"), np.arange(6, dtype=np.intp).reshape(-1, 2)
+    gold = np.arange(3.0) if isinstance(metric, Pearson | Spearman) else np.arange(6) % 2
+    data = Labelled(texts, gold, pairs)
+    sound = [normal(4, 2), normal(2, 2)]
+    broken = [sound[0], np.array([[0.1, 0.2], [0.3, odd]])]
+    with pytest.raises(ParityError, match=r"1 of 6 texts.*NaN or Inf, text 6"):
+        metric.score(data, broken)
+    for one, other in ((sound, broken), (broken, sound)):
+        with pytest.raises(ParityError, match="text 6"):
+            paired(metric, data, one, other, resamples=2)
+
+
+def test_a_nan_among_the_logits_of_a_text_is_no_perplexity() -> None:
+    feed = {
+        "input_ids": np.array([[1, 2, 3], [1, 2, 0]]),
+        "attention_mask": np.array([[1] * 3] * 2),
+    }
+    logits = np.zeros((2, 3, 5), np.float16)
+    logits[1, 1, 0] = np.nan
+    data = Labelled(("a", "b"), np.zeros(2), np.empty((0, 2), np.intp))
+    with pytest.raises(ParityError, match="text 2"):
+        Perplexity().score(data, [Perplexity().reduce(logits, feed)])
+    feed["attention_mask"][1, 2] = 0  # of padding, nothing is asked
+    assert Perplexity().score(data, [Perplexity().reduce(logits, feed)]) == pytest.approx(5)
+
+
+def test_a_score_that_overflows_is_told() -> None:
+    data = Labelled(("a",), np.zeros(1), np.empty((0, 2), np.intp))
+    with np.errstate(over="ignore"), pytest.raises(ParityError, match=r"perplexity.*is inf"):
+        Perplexity().score(data, [np.array([[2e3, 1.0]])])
 
 
 def test_bootstrap_tells_noise_from_a_drop(tmp_path: Path) -> None:
