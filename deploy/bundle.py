@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -245,15 +245,24 @@ def extract(archive: Path, folder: Path, check: Callable[[Path], None] | None = 
     return folder
 
 
-def differences(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Names and what is wrong with them: missing, added, changed, or not a plain file."""
+def differences(
+    folder: Path, manifest: Manifest, within: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Names and what is wrong with them: missing, added, changed, or not a plain file.
+
+    `within` are the folders in it that are looked at, all where none is named.
+    """
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    starts = tuple(f"{each}/" for each in within) or ("",)
     for name, path in there.items():
+        if not f"{name}/".startswith(starts):
+            continue
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             yield name, "is not a plain file"
         elif path.is_file() and name not in manifest.files and name not in UNLISTED:
             yield name, "was added"
-    for name, file in manifest.files.items():
+    listed = {name: file for name, file in manifest.files.items() if name.startswith(starts)}
+    for name, file in listed.items():
         path = there.get(name)
         if path is None or path.is_symlink() or not path.is_file():
             yield name, "is missing"

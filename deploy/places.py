@@ -1,13 +1,17 @@
 """Where a path's engine and its io.json lie: a bundle, an engine's folder, or a workspace."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import BundleError, ConfigError
 from .signature import FILE, Signature
+
+if TYPE_CHECKING:
+    from .bundle import Manifest
 
 BACKEND = "onnxruntime"
 #: An engine's file, by the name it is stored under.
@@ -41,15 +45,16 @@ class Places:
 def locate(path: Path, engine: Path | None = None) -> Places:
     """Find an ONNX Runtime engine at `path`; `engine` is the folder of one to take for a bundle's.
 
-    An archive is unpacked into a temporary folder, which `Places.close` removes; its digests are
-    checked on the way, its golden outputs are not.
+    An archive is unpacked into a temporary folder, which `Places.close` removes. The digests of
+    what is opened of a bundle are checked, packed or not; its golden outputs are not.
 
     Raises:
         ConfigError: there is no such engine.
-        BundleError: the archive or its manifest is not what it should be.
+        BundleError: the archive or its manifest is not what it should be, or the engine's files
+            and those beside it are not what the manifest says.
     """
     if engine is not None:
-        found = _engine(engine, path / ASSETS)
+        found = _instead(engine, path)
         if found is None:
             raise ConfigError(f"no engine in {engine} for the bundle in {path}")
         return found
@@ -65,15 +70,12 @@ def locate(path: Path, engine: Path | None = None) -> Places:
     return found
 
 
-def _candidates(path: Path) -> tuple[Places | None, ...]:
-    return (
-        _bundle(path),
-        _engine(path, path),
-        _engine(path / "engine" / BACKEND, path / "engine" / BACKEND),
-        _engine(path / BACKEND, path / BACKEND),
-        _only_archive(path),
-        _installed(path),
-    )
+def _candidates(path: Path) -> Iterator[Places | None]:
+    yield _bundle(path)
+    for folder in (path, path / "engine" / BACKEND, path / BACKEND):
+        yield _engine(folder, folder)
+    yield _only_archive(path)
+    yield _installed(path)
 
 
 def _engine(folder: Path, assets: Path) -> Places | None:
@@ -98,17 +100,27 @@ def _installed(root: Path) -> Places | None:
     if not current.is_symlink():
         return None
     folder = current.resolve()
-    return _engine(root / REBUILT / folder.name / BACKEND, folder / ASSETS) or _bundle(folder)
+    return _instead(root / REBUILT / folder.name / BACKEND, folder) or _bundle(folder)
 
 
-def _bundle(folder: Path) -> Places | None:
-    from .bundle import MANIFEST, Manifest
+def _instead(engine: Path, bundle: Path) -> Places | None:
+    """An engine that was built here, with the assets of the bundle that it was built from."""
+    found = _engine(engine, bundle / ASSETS)
+    manifest = _manifest(bundle) if found else None
+    if manifest:
+        _refuse_changed(bundle, manifest, (ASSETS,))
+    return found
 
-    if not (folder / MANIFEST).is_file():
+
+def _bundle(folder: Path, *, checked: bool = False) -> Places | None:
+    """The engine of an unpacked bundle; `checked`: its digests were, on the way here."""
+    manifest = _manifest(folder)
+    if manifest is None:
         return None
-    manifest = Manifest.load(folder)
     for engine in manifest.engines:
         if engine.backend == BACKEND:
+            if not checked:
+                _refuse_changed(folder, manifest, (engine.path, *engine.stages, ASSETS))
             root = folder / engine.path
             found = (
                 _staged(folder, root, engine.stages)
@@ -119,6 +131,26 @@ def _bundle(folder: Path) -> Places | None:
                 return found
     names = ", ".join(engine.backend for engine in manifest.engines) or "none"
     raise BundleError(f"no {BACKEND} engine in the bundle, only {names}", where=folder)
+
+
+def _manifest(folder: Path) -> "Manifest | None":
+    from .bundle import MANIFEST, Manifest
+
+    return Manifest.load(folder) if (folder / MANIFEST).is_file() else None
+
+
+def _refuse_changed(folder: Path, manifest: "Manifest", opened: Sequence[str]) -> None:
+    """Refuse what is not as the manifest says in the folders that are opened.
+
+    By their bytes at every start, about a second a gigabyte: whoever changes a file can keep its
+    size and its time.
+    """
+    from .bundle import differences
+
+    wrong = next(differences(folder, manifest, opened), None)
+    if wrong:
+        mend = "take the bundle from its archive again"
+        raise BundleError(f"{wrong[0]!r} {wrong[1]}", where=folder, mend=mend)
 
 
 def _staged(folder: Path, root: Path, stages: Sequence[str]) -> Places | None:
@@ -137,7 +169,7 @@ def _archive(path: Path) -> Places:
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmdeploy-")))
-        found = _bundle(unpack(path, folder / "bundle"))
+        found = _bundle(unpack(path, folder / "bundle"), checked=True)
         if found is None:
             raise BundleError("no manifest in the archive", where=path)
         return replace(found, stack=stack.pop_all())
