@@ -35,16 +35,16 @@ def _packages(requires: Requires) -> list[str]:
     for name, least in requires.packages.items():
         here = next(filter(None, map(_version, (name, *_INSTEAD.get(name, ())))), None)
         if here is None:
-            found.append(f"{name} {least} is not installed")
+            found.append(f"{name[:80] or repr(name)} {least[:80]} is not installed")
         elif older(here, least):
-            found.append(f"{name} {here} is older than {least}")
+            found.append(f"{name} {here} is older than {least[:80]}")
     return found
 
 
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):  # what is no name is not installed
         return None
 
 
@@ -80,7 +80,7 @@ def _gpu(requires: Requires) -> list[str]:
         here = ", ".join(capabilities)
         found.append(f"a GPU of compute capability {', '.join(wanted)} is needed, {here} is here")
     if requires.driver and older(gpus[0][1], requires.driver):
-        found.append(f"the driver {gpus[0][1]} is older than {requires.driver}")
+        found.append(f"the driver {gpus[0][1]} is older than {requires.driver[:80]}")
     return found
 
 
