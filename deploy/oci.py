@@ -10,7 +10,9 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from .. import BundleError
 from .archive import Source
@@ -32,6 +34,26 @@ SUFFIX = ".oci"
 #: A bundle's files by what they are; what is not named here configures the weights.
 _WEIGHTS = frozenset([".onnx", ".ort", ".data", ".plan", ".engine", ".bin"])
 _WORDS = ("report/", "licences/", "sbom.")
+
+
+class Descriptor(BaseModel):
+    """What is read of a descriptor; other keys are the specification's."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+    size: int = Field(ge=0)
+    annotations: dict[str, str] | None = None
+
+
+class Image(BaseModel):
+    """What is read of an image's manifest; other keys are the specification's."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    kind: Literal["application/vnd.cncf.model.manifest.v1+json"] = Field(alias="artifactType")
+    config: Descriptor
+    layers: list[Descriptor]
 
 
 def pack(contents: Contents, folder: Path) -> dict[str, Any]:
@@ -132,12 +154,11 @@ def described(descriptor: Mapping[str, Any], where: object) -> tuple[str, int]:
     Raises:
         BundleError: it has none.
     """
-    algorithm, _, sha256 = str(descriptor.get("digest")).partition(":")
-    size = descriptor.get("size")
-    hexadecimal = len(sha256) == 64 and all(letter in "0123456789abcdef" for letter in sha256)
-    if algorithm != "sha256" or not hexadecimal or type(size) is not int or size < 0:
-        raise BundleError("a descriptor without sha256 and size", where=where)
-    return sha256, size
+    try:
+        found = Descriptor.model_validate(descriptor)
+    except ValidationError as error:
+        raise BundleError("a descriptor without sha256 and size", where=where) from error
+    return found.digest.removeprefix("sha256:"), found.size
 
 
 def layers_of(image: bytes, where: object) -> dict[str, dict[str, Any]]:
@@ -147,12 +168,16 @@ def layers_of(image: bytes, where: object) -> dict[str, dict[str, Any]]:
         BundleError: it is no image of a model, or a name is not fit for a bundle.
     """
     found = read_json(image, where)
-    layers = found.get("layers")
-    if found.get("artifactType") != f"{MODEL}.manifest.v1+json" or not isinstance(layers, list):
-        raise BundleError("not an image of a model", where=where, mend="push one with `push`")
+    try:
+        Image.model_validate(found)
+    except ValidationError as error:
+        problem_ = error.errors()[0]
+        at = ".".join(map(str, problem_["loc"]))[:200]
+        what = f"not an image of a model at {at}: {problem_['msg'][:200]}"
+        raise BundleError(what, where=where, mend="push one with `push`") from error
     known, named = Names(), dict[str, dict[str, Any]]()
-    for layer in layers:
-        name = str(layer.get("annotations", {}).get(FILEPATH))
+    for layer in found["layers"]:
+        name = (layer.get("annotations") or {}).get(FILEPATH, "")
         why = problem(name)
         if why or known.add(name):
             what = f"the name {name[:120]!r} {why or 'is there twice'}"

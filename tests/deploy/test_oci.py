@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,45 @@ def test_a_harmed_layout_is_refused(layout: Path, tmp_path: Path, harm: str) -> 
         return
     with pytest.raises(BundleError, match=f"is {harm}|was {harm}"):
         oci.unlayered(layout, tmp_path / "out")
+
+
+HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a number among the layers": lambda image: image["layers"].append(1),
+    "annotations of null": lambda image: image["layers"][1].update(annotations=None),
+    "annotations in a list": lambda image: image["layers"][1].update(annotations=[1]),
+    "a name that is a number": lambda image: image["layers"][1]["annotations"].update(
+        {oci.FILEPATH: 3}
+    ),
+    "no layers": lambda image: image.pop("layers"),
+    "no config": lambda image: image.pop("config"),
+    "a number for a config": lambda image: image.update(config=3),
+    "a digest that is a number": lambda image: image["layers"][1].update(digest=5),
+    "a size that is true": lambda image: image["layers"][1].update(size=True),
+    "of something else": lambda image: image.update(artifactType="x"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_image_is_refused_in_one_line(layout: Path, tmp_path: Path, kind: str) -> None:
+    from llmdeploy.deploy.oci_registry import push
+
+    index = json.loads((layout / oci.INDEX).read_text())
+    image = json.loads(oci.image_of(layout)[1])
+    HOSTILE[kind](image)
+    text = json.dumps(image).encode()
+    sha256 = hashlib.sha256(text).hexdigest()
+    (layout / "blobs/sha256" / sha256).write_bytes(text)
+    index["manifests"][0].update(digest=f"sha256:{sha256}", size=len(text))
+    (layout / oci.INDEX).write_text(json.dumps(index))
+    reads = (
+        lambda: oci.unlayered(layout, tmp_path / "out"),
+        lambda: push(layout, "127.0.0.1:1/x:1"),
+        lambda: verify_bundle(layout),
+    )
+    for read in reads:
+        with pytest.raises(BundleError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_bundle_is_not_pushed(tmp_path: Path) -> None:
