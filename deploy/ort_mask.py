@@ -21,11 +21,9 @@ class Masks:
         """The mask with its hidden rows at -inf, a row a query along `axis` of `query`."""
         if not match.added:
             return None
-        mask = self._sum(match)
+        mask = self._seen(match, self._sum(match))
         if match.hidden is not None:
             mask = self._hiding(match, mask, match.hidden)
-        else:
-            mask = self._seen(match, mask)
         size = query.shape[axis] if query.shape is not None else None
         if static(mask, -2) != 1 or size == 1:
             return mask

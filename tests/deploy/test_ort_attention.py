@@ -115,6 +115,17 @@ def test_rows_that_are_cleared_afterwards_are_hidden_by_the_mask(hide: bool) -> 
     np.testing.assert_allclose(after[0], before[0], **TOLERANCE)
 
 
+def test_rows_of_the_lowest_number_that_are_not_cleared_stay_a_mean() -> None:
+    model = ir.passes.common.ShapeInferencePass()(parse(CLEARED)).model
+    x = feed((2, 1, 1, 5)) | {"c": np.array([True, False]).reshape(2, 1, 1, 1)}
+    x["m"] = np.full_like(x["m"], np.finfo(np.float32).min)
+    before = evaluate(model, x)
+    FuseAttention()(model)
+    after = evaluate(model, x)
+    assert after[0][1].any()
+    np.testing.assert_allclose(after[0], before[0], **TOLERANCE)
+
+
 def test_this_onnx_runtime_gives_zero_for_hidden_rows() -> None:
     assert hidden_rows_are_zero()
 
