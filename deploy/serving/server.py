@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 from ... import MissingError
+from .address import bound, refused
 from .limits import Limits
 
 
@@ -14,6 +15,7 @@ def serve(path: Path, *, host: str, port: int, limits: Limits, threads: int = 0)
         MissingError: the packages of `serve` are not installed.
         ConfigError: nothing at `path` can be run.
         BundleError: it cannot be read.
+        Error: nothing can listen on that address.
     """
     try:
         import uvicorn
@@ -25,18 +27,21 @@ def serve(path: Path, *, host: str, port: int, limits: Limits, threads: int = 0)
     from .keeper import Keeper
     from .service import Service
 
+    sockets = bound(host, port)
     service = Service(Keeper(path, threads), limits, poll=1.0)
     for kind in (signal.SIGTERM, signal.SIGINT):
         # The server has its own while it runs, and raises what it caught once more when all is
         # answered: that is a good end.
         signal.signal(kind, lambda *_: None)
-    uvicorn.run(
+    config = uvicorn.Config(
         application(service),
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
         backlog=2048,
         timeout_graceful_shutdown=int(limits.seconds) + 1,
     )
+    try:
+        uvicorn.Server(config).run(sockets)
+    except OSError as error:  # taken since it was bound
+        raise refused(host, port, error) from error

@@ -15,9 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llmdeploy import Error
 from llmdeploy.deploy.install import install, rollback
 from llmdeploy.deploy.runtime import load
 from llmdeploy.deploy.sampling import Sampling
+from llmdeploy.deploy.serving.limits import Limits
+from llmdeploy.deploy.serving.server import serve
 
 from .causal import write_causal, write_template
 from .conftest import write_engine
@@ -232,6 +235,17 @@ def test_the_current_version_is_followed(tmp_path: Path, bundle: Path, newer: Pa
         assert until(address, "1.0.0")
         with urllib.request.urlopen(f"http://{address}/metrics") as answer:
             assert b'llmdeploy_switches{result="made"} 2.0' in answer.read()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_cannot_be_had_is_one_error(tmp_path: Path, host: str) -> None:
+    folder = write_engine(tmp_path / "tiny")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(Error, match=f"cannot listen on {host}.*--host") as failure:
+            serve(folder, host=host, port=other.getsockname()[1], limits=Limits())
+    assert failure.value.exit_code == 3
 
 
 def versions(address: str) -> str:
