@@ -85,9 +85,9 @@ class Batcher:
         jobs, rows = [first], first.rows
         end = asyncio.get_running_loop().time() + self._limits.wait
         while rows < self._limits.batch:
-            left = max(end - asyncio.get_running_loop().time(), 0)
             try:
-                job = await asyncio.wait_for(self._queue.get(), left)
+                async with asyncio.timeout_at(end):
+                    job = await self._queue.get()
             except TimeoutError:
                 break
             if rows + job.rows > self._limits.batch:

@@ -67,7 +67,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started = time.perf_counter()
+        status: int | None = None
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -77,11 +78,12 @@ class Guard:
         try:
             await self._admit(scope, receive, watched)
         except RefusedError as refusal:
-            await refuse(watched, scope["path"], refusal)
+            if status is None:
+                await refuse(watched, scope["path"], refusal)
         finally:
             route = scope.get("endpoint")
             name = getattr(route, "__name__", "none")
-            self._metrics.requests.labels(name, status).inc()
+            self._metrics.requests.labels(name, status or 500).inc()
             self._metrics.seconds.labels(name).observe(time.perf_counter() - started)
 
     async def _admit(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -94,10 +96,25 @@ class Guard:
         self._metrics.inside.set(self._inside)
         try:
             body = await self._body(scope, receive)
-            await self._app(scope, _replayed(body, receive), send)
+            await self._heard(scope, body, receive, send)
         finally:
             self._inside -= 1
             self._metrics.inside.set(self._inside)
+
+    async def _heard(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+        """Run the application, but no longer than somebody waits for its answer."""
+        gone = asyncio.ensure_future(receive())  # all that comes behind a body is its client's end
+        work = asyncio.ensure_future(self._app(scope, _replayed(body, gone), send))
+        try:
+            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answered = work.done()
+            work.cancel()
+            gone.cancel()
+            await asyncio.wait({work})
+        if not answered:
+            raise RefusedError(499, "the client has gone")
+        work.result()
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -126,12 +143,12 @@ class Guard:
                 return b"".join(parts)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, and then what comes."""
+def _replayed(body: bytes, gone: "asyncio.Future[Message]") -> Receive:
+    """A `receive` that gives the body that was read, and then that its client has gone."""
     left = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        return left.pop() if left else await receive()
+        return left.pop() if left else await asyncio.shield(gone)
 
     return replay
 

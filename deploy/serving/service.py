@@ -81,7 +81,8 @@ class Service:
         Raises:
             TimeoutError: it takes longer.
         """
-        return await asyncio.wait_for(work, self.limits.seconds)
+        async with asyncio.timeout(self.limits.seconds):
+            return await work
 
 
 def _call(key: Any, items: Sequence[Any]) -> list[Any]:

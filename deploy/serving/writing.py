@@ -76,7 +76,8 @@ class Scribes:
 
 async def _next(pieces: "asyncio.Queue[Piece]", seconds: float) -> Piece:
     try:
-        return await asyncio.wait_for(pieces.get(), max(seconds, 0))
+        async with asyncio.timeout(seconds):  # wait_for may swallow who is cancelled meanwhile
+            return await pieces.get()
     except TimeoutError as error:
         raise TimeoutError("writing took too long") from error
 

@@ -1,5 +1,6 @@
 """What single requests get: the application in this process, with a real engine behind it."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -204,3 +205,45 @@ def test_what_has_no_meaning_is_refused(talker: Any, field: str, value: Any, tol
 def test_too_many_inputs_are_told_the_limit(tiny: Any) -> None:
     answer = tiny.post("/v1/embeddings", json={"model": "tiny", "input": ["a"] * 2049})
     assert "at most 2048 items" in why(answer)
+
+
+def test_who_has_gone_is_not_written_for(talker: Any) -> None:
+    """A client that hangs up frees its place and its thread; nothing is run on for it."""
+    from llmdeploy.deploy.serving.guard import Guard
+
+    body = json.dumps({"model": "talker", "prompt": "the", "max_tokens": 9}).encode()
+    ended = threading.Event()
+
+    def endless(*_: Any, **__: Any) -> Any:
+        try:
+            while True:
+                yield "the"
+        finally:
+            ended.set()
+
+    async def hang_up(guard: Guard) -> None:
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            while not pieces:
+                await asyncio.sleep(0.01)
+            return {"type": "http.disconnect"}
+
+        async def send(_: Any) -> None:
+            pass
+
+        path = "/v1/completions"
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+        await guard(scope, receive, send)
+
+    pieces: list[str] = []
+    session = talker.service.keeper.model.session
+    session.stream = lambda *_, **__: (pieces.append(each) or each for each in endless())
+    talker.portal.call(hang_up, talker.app)
+    assert ended.is_set()
+    assert talker.service.keeper.model.users == 0
+    told = talker.get("/metrics").text
+    assert 'llmdeploy_requests_total{code="499",route="complete"} 1.0' in told
+    assert "llmdeploy_requests_inside 0.0" in told
