@@ -8,10 +8,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import ConfigError
 
 _FILES = ("generation_config.json", "config.json")
+_Ids = int | list[int] | None
+
+
+class _Said(BaseModel):
+    """The settings that make rules, by transformers' names; others are not read."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: _Ids = None
+    suppress_tokens: _Ids = None
+    begin_suppress_tokens: _Ids = None
+    bad_words_ids: list[list[int]] | None = None
+    min_length: int | None = None
+    min_new_tokens: int | None = None
+    no_repeat_ngram_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,20 +52,33 @@ class Rules:
 
     @classmethod
     def load(cls, folder: Path) -> "Rules":
-        """Those of generation_config.json; of config.json where there is none, as before 2023."""
-        said = next((one for name in _FILES if (one := _read(folder / name))), {})
+        """Those of generation_config.json; of config.json where there is none, as before 2023.
+
+        Raises:
+            ConfigError: a file is not JSON, or a setting is not of its kind.
+        """
+        file, found = next(
+            ((name, one) for name in _FILES if (one := _read(folder / name))), (_FILES[0], {})
+        )
+        try:
+            said = _Said.model_validate(found)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = f"{folder / file} at {'.'.join(map(str, problem['loc']))}"
+            what = f"the generation settings do not fit: {problem['msg']}"
+            raise ConfigError(what, where=where, mend="mend it, and export again") from error
         ends = stop_ids(folder)
-        phrases = (tuple(one) for one in said.get("bad_words_ids") or ())
+        phrases = (tuple(one) for one in said.bad_words_ids or ())
         return cls(
-            first=said.get("forced_bos_token_id"),
-            last=_ids(said.get("forced_eos_token_id")),
-            never=_ids(said.get("suppress_tokens")),
-            not_first=_ids(said.get("begin_suppress_tokens")),
+            first=said.forced_bos_token_id,
+            last=_ids(said.forced_eos_token_id),
+            never=_ids(said.suppress_tokens),
+            not_first=_ids(said.begin_suppress_tokens),
             phrases=tuple(one for one in phrases if one and one not in {(end,) for end in ends}),
             ends=ends,
-            least=said.get("min_length") or 0,
-            least_new=said.get("min_new_tokens") or 0,
-            gram=said.get("no_repeat_ngram_size") or 0,
+            least=said.min_length or 0,
+            least_new=said.min_new_tokens or 0,
+            gram=said.no_repeat_ngram_size or 0,
         )
 
     def apply(
@@ -57,20 +87,28 @@ class Rules:
         """Logits [vocabulary] of the token after prompt and new, what may not come at -inf.
 
         `last`: no token may follow this one.
+
+        Raises:
+            ConfigError: a token that is forced is not in the vocabulary, or none is left to come.
         """
         text = [*prompt, *new]
         forced = self.last if last else ()
         if len(text) == 1 and self.first is not None:
             forced = (self.first,)
         if forced:
+            beyond = [one for one in forced if not 0 <= one < len(logits)]
+            if beyond:
+                raise _unfit(f"the forced token {beyond[0]} is none of the {len(logits)} there are")
             made = np.full_like(logits, -np.inf)
             made[list(forced)] = 0
             return made
-        banned = [one for one in self._banned(text, prompt, new) if one < len(logits)]
+        banned = [one for one in self._banned(text, prompt, new) if 0 <= one < len(logits)]
         if not banned:
             return logits
         made = logits.copy()
         made[banned] = -np.inf
+        if made.max() == -np.inf:
+            raise _unfit("the generation settings leave no token that may come")
         return made
 
     def _banned(self, text: list[int], prompt: Sequence[int], new: Sequence[int]) -> list[int]:
@@ -85,6 +123,10 @@ class Rules:
             places = range(len(text) - self.gram + 1)
             found += _completing(text, [tuple(text[at : at + self.gram]) for at in places])
         return found
+
+
+def _unfit(what: str) -> ConfigError:
+    return ConfigError(what, where=_FILES[0], mend="mend it, and export again")
 
 
 def _completing(text: list[int], phrases: Sequence[tuple[int, ...]]) -> list[int]:
@@ -130,7 +172,7 @@ def start_ids(folder: Path) -> tuple[int, ...]:
         return (start,)
     if not said.get("is_multilingual"):
         return (start, silent)
-    languages, tasks = (said.get(key) or {} for key in ("lang_to_id", "task_to_id"))
+    languages, tasks = (_table(said.get(key)) for key in ("lang_to_id", "task_to_id"))
     language = str(said.get("language") or "").strip("<|>")
     known = languages.get(f"<|{language}|>")
     if not isinstance(known, int):
@@ -154,9 +196,15 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(one for one in values if isinstance(one, int))
 
 
+def _table(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except OSError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("not JSON", where=path, mend="export again") from error
+    return _table(found)

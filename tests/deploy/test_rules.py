@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llmdeploy import ConfigError
-from llmdeploy.deploy.rules import Rules, start_id, stop_ids
+from llmdeploy.deploy.rules import Rules, start_id, start_ids, stop_ids
 
 SIZE, START, NEW = 12, 2, 9
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -84,3 +84,52 @@ def test_no_start(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("[]")
     with pytest.raises(ConfigError, match="no decoder_start_token_id"):
         start_id(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bad_words_ids": 5},
+        {"bad_words_ids": [[1], 5]},
+        {"forced_bos_token_id": [1]},
+        {"min_length": "3"},
+        {"no_repeat_ngram_size": 1.5},
+        {"suppress_tokens": [1, "x"]},
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    name = next(iter(settings))
+    with pytest.raises(ConfigError, match=f"do not fit.*generation_config.json at {name}"):
+        Rules.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\udcff"])
+def test_settings_that_are_no_json_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "generation_config.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(ConfigError, match="not JSON"):
+        Rules.load(tmp_path)
+
+
+def test_tokens_beyond_the_vocabulary() -> None:
+    logits = np.ones(SIZE, np.float32)
+    for rules in (Rules(first=99), Rules(last=(3, 99)), Rules(first=-1)):
+        with pytest.raises(ConfigError, match=r"none of the 12 there are, generation_config.json"):
+            rules.apply(logits, [START], [], last=bool(rules.last))
+    kept = Rules(never=(-1, 99), ends=frozenset([99]), least=9).apply(logits, [5], [], last=False)
+    assert (kept == 1).all()
+
+
+def test_a_token_must_be_left() -> None:
+    rules = Rules(never=tuple(range(SIZE)))
+    with pytest.raises(ConfigError, match="no token that may come"):
+        rules.apply(np.ones(SIZE, np.float32), [START], [], last=False)
+
+
+def test_languages_that_are_no_table(tmp_path: Path) -> None:
+    text = (
+        '{"bos_token_id": 1, "no_timestamps_token_id": 9, "is_multilingual": 1, "lang_to_id": [1]}'
+    )
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(ConfigError, match="no language is named"):
+        start_ids(tmp_path)
