@@ -180,11 +180,18 @@ def reading(archive: Path) -> Generator[Generator[Entry]]:
     Raises:
         BundleError: it is no such archive, is cut short, or holds anything but plain files.
     """
+    with _told(archive):
+        raw = archive.open("rb")
+    # no more is caught here: what fails where the entries are used is not the archive's fault
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
+    with raw, decompressor.stream_reader(raw, read_across_frames=True) as stream:
+        yield _entries(stream, archive)
+
+
+@contextmanager
+def _told(archive: Path) -> Generator[None]:
     try:
-        with archive.open("rb") as raw:
-            decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
-            with decompressor.stream_reader(raw, read_across_frames=True) as stream:
-                yield _entries(stream, archive)
+        yield
     except zstandard.ZstdError as error:
         raise BundleError(f"not a sound archive: {error}", where=archive) from error
     except OSError as error:
@@ -205,14 +212,19 @@ def _entries(stream: BinaryIO, archive: Path) -> Generator[Entry]:
         ahead = int.from_bytes(_exactly(stream, least, archive), "little")
         size = ahead if packed else info.size
         yield Entry(info.name, size, info.size, packed, stream, archive)
-    if any(_exactly(stream, BLOCK, archive)) or stream.read(1):
+    if any(_exactly(stream, BLOCK, archive)) or _read(stream, 1, archive):
         raise BundleError("data after the end of the archive", where=archive)
+
+
+def _read(stream: BinaryIO, size: int, archive: Path) -> bytes:
+    with _told(archive):
+        return stream.read(size)
 
 
 def _exactly(stream: BinaryIO, size: int, archive: Path) -> bytes:
     parts: list[bytes] = []
     while size:
-        part = stream.read(size)
+        part = _read(stream, size, archive)
         if not part:
             raise BundleError("the archive is cut short", where=archive)
         parts.append(part)

@@ -1,5 +1,6 @@
 import io
 import os
+import resource
 import tarfile
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import zstandard
 from llmdeploy import BundleError
 from llmdeploy.deploy.archive import Limits, pack, reading
+from llmdeploy.deploy.bundle import manifest_of
 from llmdeploy.deploy.unpack import unpack
 
 FILES = {"b/two.txt": b"two" * 1000, "a.txt": b"", "b/one.bin": bytes(range(256)) * 9}
@@ -176,6 +178,19 @@ def test_a_check_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no"):
         unpack(tmp_path / "x.tar.zst", tmp_path / "out", check=refuse)
     assert [path.name for path in tmp_path.iterdir()] == ["x.tar.zst"]
+
+
+def test_a_write_that_fails_is_no_fault_of_the_archive(tmp_path: Path) -> None:
+    pack({"a": b"x" * 5000}, tmp_path / "x.tar.zst")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(BundleError, match=r"cannot unpack: .*/out, free space"):
+            unpack(tmp_path / "x.tar.zst", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(BundleError, match=r"cannot read: No such file.*none\.tar\.zst"):
+        manifest_of(tmp_path / "none.tar.zst")
 
 
 def test_what_is_not_a_plain_file_is_not_packed(tmp_path: Path) -> None:
