@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import BundleError
+from .. import BundleError, MissingError
 from ..deploy.gate import Gate, failures
+from ..deploy.trial import why
 from . import checks, registry, report, scoring
 from .against import read
 from .judging import gates
@@ -159,6 +160,7 @@ def _selfcheck(run: Run, path: Path) -> dict[str, Any]:
 
     Raises:
         BundleError: it does not verify.
+        MissingError: what it needs is not where it was tried.
     """
     python = run.config.bundle.python or sys.executable
     command = [python, "-m", "llmdeploy.deploy.selfcheck", str(path), "--hide", HIDDEN]
@@ -167,11 +169,11 @@ def _selfcheck(run: Run, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(done.stdout)
     except ValueError as error:
-        why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-        raise BundleError(f"the bundle cannot verify itself: {why}", where=path) from error
+        last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        raise BundleError(f"the bundle cannot verify itself: {last}", where=path) from error
     if done.returncode or not found.get("ok"):
-        bad = [check["name"] for check in found.get("checks", ()) if check["ok"] is False]
-        raise BundleError(f"the bundle does not verify: {', '.join(bad)}", where=path)
+        kind = MissingError if found.get("kind") == MissingError.__name__ else BundleError
+        raise kind(f"the bundle does not verify: {why(found)}", where=path)
     return found
 
 
