@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from .contract import CLOSE
-from .facts import attribute_int, axes_of, ints, made_by, scalar
+from .facts import attribute_int, axes_of, input_of, ints, made_by, scalar
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
 from .sizes import Size, sizes
@@ -37,6 +37,8 @@ def _rotary(
     known = sizes(first_source(cosine))
     if known is None or known[:2] != (shape[0], shape[2]):
         return "the angles are not those of every sequence of the batch"
+    if sizes(first_source(sine)) != known:
+        return "cosine and sine differ in shape"
     return build.op("RotaryEmbedding", source, cos, sin)
 
 
@@ -98,10 +100,22 @@ def shared_heads(build: Builder, node: ir.Node) -> Outcome:
     query = first(node).shape
     if query is None or len(query) != 4 or len(node.inputs) < 3:
         return "its operands are not split into heads"
+    if input_of(node, 4) is not None or input_of(node, 5) is not None:
+        return "its past keys and values are of every head"
+    if any(made.uses() or made.is_graph_output() for made in node.outputs[1:]):
+        return "the keys and values of every head, or its scores, are read"
     key, value = _unrepeated(node.inputs[1]), _unrepeated(node.inputs[2])
     if key is None or value is None:
         return "its keys or values are not repeated"
+    if _heads(key) != _heads(value):
+        return "keys and values are of different numbers of heads"
     return build.again(node, node.inputs[0], key, value, *node.inputs[3:])
+
+
+def _heads(value: ir.Value) -> Size | None:
+    """The heads of [batch, heads, sequence, size]."""
+    shape = sizes(value)
+    return shape[1] if shape is not None else None
 
 
 def _unrepeated(value: ir.Value | None) -> ir.Value | None:

@@ -7,7 +7,7 @@ from functools import cache
 import onnx_ir as ir
 
 from .ledger import Application, Ledger
-from .rules import Builder, Rule, pairs_of
+from .rules import Builder, Pairs, Rule, pairs_of
 from .splice import Names, replace
 
 #: Rules that still find work after so many sweeps undo each other's.
@@ -79,6 +79,10 @@ class Scope:
             self.ledger.refuse(item.name, site, outcome)
             return
         pairs = pairs_of(node, outcome)
+        if _outlives(node, pairs):
+            build.discard()
+            self.ledger.refuse(item.name, site, "another of its outputs is read")
+            return
         proof = self.ledger.prove(item, build, node, pairs)
         if proof is None:
             build.discard()
@@ -89,6 +93,17 @@ class Scope:
         self.ledger.applications.append(
             Application(item.name, name, site, removed, given, proof.error, proof.reason)
         )
+
+
+def _outlives(node: ir.Node, pairs: Pairs) -> bool:
+    """Whether a node is still read when what takes its place is there: it would be there twice."""
+    replaced = {before for before, _ in pairs}
+    going = {before.producer() for before in replaced}
+    left = [value for value in node.outputs if value not in replaced]
+    return any(
+        value.is_graph_output() or any(use.node not in going for use in value.uses())
+        for value in left
+    )
 
 
 def _is_abstract(node: ir.Node) -> bool:

@@ -1,0 +1,111 @@
+"""Graphs at the limits of rules: what they leave, all passes with their proofs leave right."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from llmdeploy.passes import PassManager
+from llmdeploy.passes.clean import Clean
+from llmdeploy.passes.fold import Fold
+from llmdeploy.passes.fuse import RULES, Fuse
+
+#: name -> opset, inputs, outputs, initializers, nodes.
+GRAPHS = {
+    "shared-heads-whose-keys-are-read": (
+        23,
+        "float[1,8,3,4] q, float[1,2,3,4] k",
+        "float[1,8,3,4] y, float[1,8,3,4] pk, float[1,8,3,4] pv",
+        "int64[1] two = {2}, int64[5] wide = {1, 2, 4, 3, 4}, int64[4] r = {1, 8, 3, 4}",
+        """ku = Unsqueeze (k, two)
+        ke = Expand (ku, wide)
+        kr = Reshape (ke, r)
+        y, pk, pv = Attention (q, kr, kr)""",
+    ),
+    "shared-heads-with-a-past": (
+        23,
+        "float[1,8,3,4] q, float[1,2,3,4] k, float[1,8,2,4] past",
+        "float[1,8,3,4] y, float[1,8,5,4] pk, float[1,8,5,4] pv",
+        "int64[1] two = {2}, int64[5] wide = {1, 2, 4, 3, 4}, int64[4] r = {1, 8, 3, 4}",
+        """ku = Unsqueeze (k, two)
+        ke = Expand (ku, wide)
+        kr = Reshape (ke, r)
+        y, pk, pv = Attention (q, kr, kr, , past, past)""",
+    ),
+    "keys-and-values-of-other-heads": (
+        23,
+        "float[1,8,3,4] q, float[1,2,3,4] k, float[1,4,3,4] v",
+        "float[1,8,3,4] y",
+        "int64[1] two = {2}, int64[5] four = {1, 2, 4, 3, 4}, int64[5] twice = {1, 4, 2, 3, 4},"
+        " int64[4] r = {1, 8, 3, 4}",
+        """ku = Unsqueeze (k, two)
+        ke = Expand (ku, four)
+        kr = Reshape (ke, r)
+        vu = Unsqueeze (v, two)
+        ve = Expand (vu, twice)
+        vr = Reshape (ve, r)
+        y = Attention (q, kr, vr)""",
+    ),
+    "rotary-with-one-sine-for-all": (
+        23,
+        "float[2,3,5,8] x, float[2,5,4] ca, float[1,5,4] sa",
+        "float[2,3,5,8] y",
+        "int64[1] one = {1}, int64[2] h = {4, 4}",
+        """cc = Concat <axis = 2> (ca, ca)
+        cos = Cos (cc)
+        c = Unsqueeze (cos, one)
+        ss = Concat <axis = 2> (sa, sa)
+        sin = Sin (ss)
+        s = Unsqueeze (sin, one)
+        x1, x2 = Split <axis = 3> (x, h)
+        n = Neg (x2)
+        r = Concat <axis = 3> (n, x1)
+        a = Mul (x, c)
+        b = Mul (r, s)
+        y = Add (a, b)""",
+    ),
+}
+SIZES = {"batch": 2, "n": 2, "b": 2, "c": 3}
+#: The fusions that are tried alone, where other rules would change the graph before them.
+ALONE = {
+    "shared-heads-whose-keys-are-read": ("shared-heads",),
+}
+#: By dtype: |after - before| / max|before|.
+ALLOWED = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-3}
+
+
+def made(name: str) -> ir.Model:
+    opset, inputs, outputs, initializers, nodes = GRAPHS[name]
+    values = f"<{initializers}>" if initializers else ""
+    head = f'<ir_version: 10, opset_import: ["" : {opset}]> g ({inputs}) => ({outputs})'
+    return ir.from_proto(onnx.parser.parse_model(f"{head} {values} {{ {nodes} }}"))
+
+
+def drawn(model: ir.Model) -> dict[str, np.ndarray]:
+    rng, feed = np.random.default_rng(0), {}
+    for value in model.graph.inputs:
+        shape = [dim if isinstance(dim, int) else SIZES[str(dim.value)] for dim in value.shape]
+        if value.dtype == ir.DataType.STRING:
+            feed[value.name] = np.array(["a", "c"], object).reshape(shape)
+        elif value.dtype == ir.DataType.BOOL:
+            feed[value.name] = np.ones(shape, bool)
+        else:
+            feed[value.name] = rng.standard_normal(shape).astype(value.dtype.numpy())
+    return feed
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_what_rules_leave_is_right(name, execute):
+    fuse = Fuse(rules=ALONE.get(name, tuple(RULES)))
+    passes = [fuse] if name in ALONE else [Clean(), Fold(), fuse, Clean()]
+    before = made(name)
+    after, _ = PassManager(passes).run(made(name))
+    assert len(list(after.graph)) <= len(list(before.graph)) + len(before.graph.outputs)
+    feed = drawn(before)
+    found = execute(after, feed)
+    for key, array in execute(before, feed).items():
+        assert (found[key].dtype, found[key].shape) == (array.dtype, array.shape)
+        if array.dtype.kind != "f":
+            np.testing.assert_array_equal(found[key], array)
+            continue
+        allowed = ALLOWED[array.dtype.name] * np.abs(array).max()
+        np.testing.assert_allclose(found[key], array, rtol=0, atol=allowed)
