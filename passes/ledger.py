@@ -1,7 +1,7 @@
 """What rules did to a model, application by application, and what they may not do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Self
 
@@ -101,5 +101,5 @@ class Ledger:
         site = node.outputs[0].name or ""
         name, error = node.name or node.op_type, proof.error or 0.0
         failure = Failure.of(error, proof.allowed, rule.name, name, site)
-        self.failures[rule.name, site] = failure
+        self.failures[rule.name, site] = replace(failure, reason=proof.reason or failure.reason)
         return None

@@ -8,11 +8,13 @@ until it reaches the graph's inputs.
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
 
 from .contract import Contract, Outputs, error
 from .facts import content
@@ -88,19 +90,35 @@ class Prover:
     def _compare(self, region: Region, contract: Contract, count: int) -> Proof:
         worst = Proof(0.0)
         for scale in _SCALES[: 1 if contract.kind == "exact" else None]:
-            feed = self._draw(region, scale)
+            try:
+                feed = self._draw(region, scale)
+            except Exception as problem:  # a shape that its names do not fit
+                feed = f"its region cannot be fed: {problem}"
             if isinstance(feed, str):
                 return Proof(None, reason=feed)
             try:
                 made = list(self.run(region.model, feed).values())
-            except Exception as problem:
-                return Proof(None, reason=f"its region cannot be run: {problem}")
+            except Exception as problem:  # a runtime's errors share no narrower class
+                if _lacks(problem) or not self._runs(region.model, count, feed):
+                    return Proof(None, reason=f"its region cannot be run: {problem}")
+                return Proof(inf, reason=f"what it makes cannot be run: {problem}")
             for before, after in zip(made[:count], made[count:], strict=True):
                 found = Proof(error(before, after), contract.allowed(before.dtype))
                 if found.refuted:
                     return found
                 worst = max(worst, found, key=lambda proof: proof.error or 0.0)
         return worst
+
+    def _runs(self, model: ir.Model, count: int, feed: Feed) -> bool:
+        """Whether what makes the first `count` outputs runs alone."""
+        alone = model.clone()
+        del alone.graph.outputs[count:]
+        common.RemoveUnusedNodesPass()(alone)
+        try:
+            self.run(alone, feed)
+        except Exception:
+            return False
+        return True
 
     def _draw(self, region: Region, scale: float) -> dict[str, NDArray[np.generic]] | str:
         rng, feed, total = np.random.default_rng(0), dict[str, NDArray[np.generic]](), 0
@@ -115,7 +133,7 @@ class Prover:
                 if known is None:
                     return f"what {value.name} holds is not known"
                 array = np.array([size.at(given) for size in known], dtype.numpy())
-                feed[inner.name or ""] = array.reshape(numbers)
+                feed[inner.name or ""] = array if shape else array.reshape(())
                 continue
             total += int(np.prod(numbers, dtype=np.float64)) * 8
             if total > HEAVY:
@@ -124,6 +142,11 @@ class Prover:
         if total + sum(tensor.nbytes for tensor in region.weights.values()) > HEAVY:
             return "its region is too large"
         return feed | {name: read(tensor) for name, tensor in region.weights.items()}
+
+
+def _lacks(problem: Exception) -> bool:
+    """Whether a runtime has no such operator: that says nothing about the graph."""
+    return isinstance(problem, NotImplementedError) or type(problem).__name__ == "NotImplemented"
 
 
 class _Sizes(dict[str, int]):

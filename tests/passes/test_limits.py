@@ -63,6 +63,18 @@ GRAPHS = {
         b = Mul (r, s)
         y = Add (a, b)""",
     ),
+    "a-vector-whose-declared-length-is-a-name": (
+        20,
+        "float[c,4] x",
+        "int64[k] width, float[n] y",
+        "int64[1] zero = {0}, int64[1] one = {1}",
+        """s = Shape (x)
+        rows = Gather (s, zero)
+        width = Gather (s, one)
+        all = Mul (rows, width)
+        asked = Concat <axis = 0> (all)
+        y = Reshape (x, asked)""",
+    ),
 }
 SIZES = {"batch": 2, "n": 2, "b": 2, "c": 3}
 #: The fusions that are tried alone, where other rules would change the graph before them.

@@ -35,6 +35,10 @@ def wrong(op, x):
     return op.Tanh(x)
 
 
+def impossible(op, x):
+    return op.Reshape(x, op.Constant(value_ints=[7, 9]))
+
+
 class Own(RulePass):
     """A pass made of one pattern."""
 
@@ -59,3 +63,8 @@ def test_a_pattern_is_applied_and_proved(graph, execute, feeds):
 def test_a_wrong_pattern_is_refuted(graph):
     with pytest.raises(PassError, match=r"pass own failed: error .* rule gated"):
         PassManager([Own(wrong)]).run(graph(TEXT))
+
+
+def test_a_pattern_whose_result_cannot_be_run_is_refuted(graph):
+    with pytest.raises(PassError, match=r"what it makes cannot be run.*rule gated"):
+        PassManager([Own(impossible)]).run(graph(TEXT))
