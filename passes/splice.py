@@ -17,10 +17,14 @@ class Names:
 
     def __init__(self, model: ir.Model) -> None:
         self.taken: set[str | None] = {None, ""}
+        #: The constants that bear, or bore, a name.
+        self.constants: dict[str | None, ir.Value] = {}
         for graph in graphs(model):
             self.taken.update(value.name for value in graph.inputs)
             self.taken.update(graph.initializers)
             self.taken.update(value.name for node in graph for value in node.outputs)
+            lifted = (node.outputs[0] for node in graph if node.op_type == "Constant")
+            self.constants.update((v.name, v) for v in (*graph.initializers.values(), *lifted))
 
     def unique(self, stem: str) -> str:
         """`stem` itself, or the first of `stem_1`, `stem_2`... that is free."""
@@ -30,6 +34,14 @@ class Names:
             name = f"{stem}_{number}"
         self.taken.add(name)
         return name
+
+    def is_left(self, name: str) -> bool:
+        """Whether a name was that of a constant which is gone, or is called otherwise now."""
+        value = self.constants.get(name)
+        if value is None or value.name != name:
+            return value is not None
+        maker = value.producer()
+        return not value.is_initializer() and (maker is None or maker.graph is None)
 
 
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:
@@ -65,7 +77,7 @@ def replace(
     removed = tuple(op for maker in dict.fromkeys((*makers, node)) for op in drop(maker))
     for made in build.nodes:
         _take_over(made, build.origin.get(made, node))
-    _take_over_weights(graph, build, names)
+    _take_over_weights(build, names)
     return removed
 
 
@@ -80,17 +92,22 @@ def _take_over(made: ir.Node, origin: ir.Node) -> None:
             new.name, old.name = old.name, new.name
 
 
-def _take_over_weights(graph: ir.Graph, build: Builder, names: Names) -> None:
+def _take_over_weights(build: Builder, names: Names) -> None:
     """Let a changed weight bear the name of the one it replaced, if that one is gone."""
     for value in build.initializers:
         stem = build.stems.get(value)
-        if stem and stem != value.name and stem not in graph.initializers:
-            names.taken.add(stem)
+        if stem and stem != value.name and names.is_left(stem):
             value.name = stem
+        names.constants[value.name] = value
 
 
 def _inherit(before: ir.Value, after: ir.Value) -> None:
-    """Let the new value know what is known of the old one's type and shape."""
+    """Let the new value know what is known of the old one's type and shape.
+
+    What an input or output of the graph is declared as stays.
+    """
+    if after.is_graph_input() or after.is_graph_output():
+        return
     if after.type is None:
         after.type = before.type
     if before.shape is None or not isinstance(after.type, ir.TensorType):

@@ -63,6 +63,29 @@ GRAPHS = {
         b = Mul (r, s)
         y = Add (a, b)""",
     ),
+    "an-input-and-an-output-of-other-names": (
+        20,
+        "float[batch,4] x",
+        "float[n,4] y",
+        "",
+        "y = Dropout (x)",
+    ),
+    "an-input-that-a-value-knows-better": (
+        20,
+        "float[n,4] x",
+        "float[n,4] y",
+        "float[2,4] h",
+        """h = Cast <to = 1> (x)
+        y = Neg (h)""",
+    ),
+    "equal-outputs-of-other-names": (
+        20,
+        "float[b,4] x",
+        "float[m,4] y, float[n,4] z",
+        "",
+        """y = Neg (x)
+        z = Neg (x)""",
+    ),
     "a-vector-whose-declared-length-is-a-name": (
         20,
         "float[c,4] x",
@@ -75,11 +98,24 @@ GRAPHS = {
         asked = Concat <axis = 0> (all)
         y = Reshape (x, asked)""",
     ),
+    "a-shared-bias-that-is-a-node": (
+        20,
+        "float[2,4] x",
+        "float[2,2] y, float[2,2] z",
+        "float[4,2] w = {1, 2, 3, 4, 5, 6, 7, 8}",
+        """b = Constant <value = float[2] {1.0, 2.0}> ()
+        s = Constant <value_float = 2.0> ()
+        m = MatMul (x, w)
+        a = Add (m, b)
+        y = Mul (a, s)
+        z = Add (y, b)""",
+    ),
 }
 SIZES = {"batch": 2, "n": 2, "b": 2, "c": 3}
 #: The fusions that are tried alone, where other rules would change the graph before them.
 ALONE = {
     "shared-heads-whose-keys-are-read": ("shared-heads",),
+    "a-shared-bias-that-is-a-node": ("attention-scale",),
 }
 #: By dtype: |after - before| / max|before|.
 ALLOWED = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-3}
