@@ -13,10 +13,10 @@ from math import inf
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 from .contract import Contract, Outputs, error
+from .evaluator import evaluator
 from .facts import content
 from .region import Region, cut
 from .rules import Builder, Pairs, Rule
@@ -52,7 +52,7 @@ class Proof:
 
 def reference(model: ir.Model, feed: Feed) -> Outputs:
     """Run a small model with ONNX's own reference."""
-    session = ReferenceEvaluator(ir.to_proto(model))
+    session = evaluator(ir.to_proto(model))
     with np.errstate(all="ignore"):
         made = session.run(None, dict(feed))
     names = [value.name or "" for value in model.graph.outputs]

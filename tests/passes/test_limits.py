@@ -110,6 +110,34 @@ GRAPHS = {
         y = Mul (a, s)
         z = Add (y, b)""",
     ),
+    "softmax-as-it-was": (
+        11,
+        "float[2,2,2] x",
+        "float[2,2,2] y",
+        "float[2,2,2] w = {1, 2, 3, 4, 5, 6, 7, 8}",
+        """s = Softmax (w)
+        y = Add (x, s)""",
+    ),
+    "a-norm-of-order-one": (
+        18,
+        "float[1,4] x",
+        "float[1,4] y",
+        "float[1,4] w = {1, -2, 3, 4}",
+        """s = LpNormalization <axis = -1, p = 1> (w)
+        y = Add (x, s)""",
+    ),
+    "a-wide-table-of-half-floats": (
+        23,
+        "float16[2,4] x",
+        "float16[2,4] y, float16[2,4] z",
+        "float[2,4] w = {900, -800, 700, -600, 500, -400, 300, 200}, float[4] s = {1, 1, 1, 1}",
+        """w16 = Cast <to = 10> (w)
+        s16 = Cast <to = 10> (s)
+        l = LayerNormalization <axis = -1> (w16, s16)
+        r = RMSNormalization <axis = -1> (w16, s16)
+        y = Add (x, l)
+        z = Add (x, r)""",
+    ),
 }
 SIZES = {"batch": 2, "n": 2, "b": 2, "c": 3}
 #: The fusions that are tried alone, where other rules would change the graph before them.
@@ -157,3 +185,14 @@ def test_what_rules_leave_is_right(name, execute):
             continue
         allowed = ALLOWED[array.dtype.name] * np.abs(array).max()
         np.testing.assert_allclose(found[key], array, rtol=0, atol=allowed)
+
+
+def test_a_constant_output_is_folded_once():
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+        g (float[2] x) => (float[2] y, float[2] z) <float[2] a = {1, 2}, float[2] b = {3, 4}>
+        {
+            z = Add (a, b)
+            y = Neg (x)
+        }"""
+    _, (step,) = PassManager([Fold()]).run(ir.from_proto(onnx.parser.parse_model(text)))
+    assert step.applications == {"constant-result": 1}
