@@ -17,17 +17,39 @@ def slices_as_split(build: Builder, node: ir.Node) -> Outcome:
     if cut in (0, size):
         return "it takes nothing or all"
     source, pair = first(node), (cut, size - cut)
+    known = _earlier(node, source, axis, pair, 0 if is_head else 1)
+    if known is not None:
+        return known
     for use in source.uses():
         made = use.node
-        if made.op_type == "Split" and _sizes(made) == (axis, pair):
-            return made.outputs[0 if is_head else 1]
-        other = _part(made) if made.op_type == "Slice" and made is not node else None
-        if other == (axis, size, cut, not is_head) and made.inputs[0] is source:
+        if made.op_type != "Slice" or made is node or made.graph is not node.graph:
+            continue
+        if _part(made) == (axis, size, cut, not is_head) and made.inputs[0] is source:
             head = build.op("Split", source, build.ints(*pair), outputs=2, axis=axis)
             split = head.producer()
             assert split is not None
             return split.outputs[0 if is_head else 1]
     return "the other part is not cut out"
+
+
+def _earlier(
+    node: ir.Node, source: ir.Value, axis: int, pieces: tuple[int, ...], index: int
+) -> ir.Value | None:
+    """A piece of a Split that is there already, in the node's graph and before it."""
+    for use in source.uses():
+        made = use.node
+        if made.op_type != "Split" or _sizes(made) != (axis, pieces):
+            continue
+        if made.outputs[index].name != "" and _precedes(made, node):
+            return made.outputs[index]
+    return None
+
+
+def _precedes(one: ir.Node, two: ir.Node) -> bool:
+    """Whether two nodes are of one graph, and in this order."""
+    if one.graph is None or one.graph is not two.graph:
+        return False
+    return next(node for node in one.graph if node is one or node is two) is one
 
 
 def _part(node: ir.Node) -> tuple[int, int, int, bool] | None:
@@ -69,9 +91,9 @@ def part_of_sequence(build: Builder, node: ir.Node) -> Outcome:
     if not -len(pieces) <= index[0] < len(pieces):
         return "there is no such part"
     axis %= len(source.shape)
-    for use in source.uses():
-        if use.node.op_type == "Split" and _sizes(use.node) == (axis, pieces):
-            return use.node.outputs[index[0]]
+    known = _earlier(node, source, axis, pieces, index[0])
+    if known is not None:
+        return known
     head = build.op("Split", source, build.ints(*pieces), outputs=len(pieces), axis=axis)
     split = head.producer()
     assert split is not None

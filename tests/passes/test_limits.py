@@ -98,6 +98,35 @@ GRAPHS = {
         asked = Concat <axis = 0> (all)
         y = Reshape (x, asked)""",
     ),
+    "a-split-after-the-slice": (
+        20,
+        "float[2,8] x",
+        "float[2,4] h, float[2,4] b, float[2,4] c",
+        "int64[1] z = {0}, int64[1] k = {4}, int64[1] one = {1}, int64[2] s = {4, 4}",
+        """h0 = Slice (x, z, k, one)
+        h = Neg (h0)
+        a, b0 = Split <axis = 1> (x, s)
+        b = Exp (b0)
+        c = Abs (a)""",
+    ),
+    "a-split-in-a-branch": (
+        20,
+        "bool c, float[2,8] x",
+        "float[2,4] y, float[2,4] h",
+        "int64[1] z = {0}, int64[1] k = {4}, int64[1] e = {8}, int64[1] one = {1},"
+        " int64[2] s = {4, 4}",
+        """y = If (c) <
+            then_branch = th () => (float[2,4] ty) {
+                ta, tb = Split <axis = 1> (x, s)
+                ty = Add (ta, tb)
+            },
+            else_branch = el () => (float[2,4] ey) {
+                ea = Slice (x, k, e, one)
+                ey = Exp (ea)
+            }>
+        h0 = Slice (x, z, k, one)
+        h = Neg (h0)""",
+    ),
     "a-shared-bias-that-is-a-node": (
         20,
         "float[2,4] x",
@@ -185,6 +214,22 @@ def test_what_rules_leave_is_right(name, execute):
             continue
         allowed = ALLOWED[array.dtype.name] * np.abs(array).max()
         np.testing.assert_allclose(found[key], array, rtol=0, atol=allowed)
+
+
+def test_a_piece_of_a_split_without_a_name_is_not_read():
+    proto = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[2,8] x) => (float[2,4] y, float[2,4] z)
+        <int64[1] zero = {0}, int64[1] four = {4}, int64[1] one = {1}, int64[2] s = {4, 4}>
+        {
+            a, b = Split <axis = 1> (x, s)
+            y = Exp (b)
+            c = Slice (x, zero, four, one)
+            z = Neg (c)
+        }""")
+    proto.graph.node[0].output[0] = ""
+    model, _ = PassManager([Clean(), Fuse()]).run(ir.from_proto(proto))
+    assert [node.op_type for node in model.graph] == ["Split", "Exp", "Slice", "Neg"]
 
 
 def test_a_constant_output_is_folded_once():
