@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .contract import CLOSE
-from .facts import is_constant, made_by, only_use
+from .facts import attribute_int, input_of, ints, is_constant, made_by, only_use
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
 from .weights import Array, read
@@ -43,7 +43,8 @@ class _Product:
 def _group(node: ir.Node) -> list[_Product] | None:
     """The products with weights of one value, if this is the first of them in order."""
     source = first(node)
-    found = [made for use in source.uses() if (made := _product(use.node, source)) is not None]
+    beside = [use.node for use in source.uses() if use.node.graph is node.graph]
+    found = [made for each in beside if (made := _product(each, source)) is not None]
     nodes = {made.node for made in found}
     if not _FEWEST <= len(found) <= _MOST or node not in nodes or node.graph is None:
         return None
@@ -87,7 +88,10 @@ def merged_bias(build: Builder, node: ir.Node) -> Outcome:
     product = made_by(node.inputs[0], "MatMul")
     if product is None or not is_constant(product.inputs[1]) or not only_use(first(node)):
         return "it does not split a product with a weight"
-    pairs = [_bias(value) for value in node.outputs]
+    widths = ints(input_of(node, 1))
+    if widths is None or not _splits_last(node):
+        return "it does not split the last axis by known sizes"
+    pairs = [_bias(*part) for part in zip(node.outputs, widths, strict=True)]
     known = [pair for pair in pairs if pair is not None]
     if len(known) != len(pairs):
         return "not every part gets a bias, and nothing else"
@@ -99,8 +103,13 @@ def merged_bias(build: Builder, node: ir.Node) -> Outcome:
     return {add.outputs[0]: part for (add, _), part in made}
 
 
-def _bias(part: ir.Value) -> tuple[ir.Node, ir.Value] | None:
-    """The Add that alone reads a part, and the bias it adds."""
+def _splits_last(node: ir.Node) -> bool:
+    axis, shape = attribute_int(node, "axis", 0), first(node).shape
+    return axis == -1 or (shape is not None and axis == len(shape) - 1)
+
+
+def _bias(part: ir.Value, width: int) -> tuple[ir.Node, ir.Value] | None:
+    """The Add that alone reads a part in the same graph, and the bias it adds, as wide."""
     if not only_use(part):
         return None
     add = next(iter(part.uses())).node
@@ -108,7 +117,8 @@ def _bias(part: ir.Value) -> tuple[ir.Node, ir.Value] | None:
     shape = other.shape if other is not None else None
     if add.op_type != "Add" or other is None or not is_constant(other) or shape is None:
         return None
-    return (add, other) if len(shape) == 1 else None
+    same = add.graph is not None and add.graph is part.graph
+    return (add, other) if same and shape == (width,) else None
 
 
 MERGED: tuple[Rule, ...] = (merged_linear, merged_bias)

@@ -127,6 +127,27 @@ GRAPHS = {
         h0 = Slice (x, z, k, one)
         h = Neg (h0)""",
     ),
+    "products-in-a-branch": (
+        20,
+        "bool c, float[2,2] x",
+        "float[2,2] a, float[2,2] y",
+        "float[2,2] w = {1, 2, 3, 4}, float[2,2] v = {1, 1, 3, 5}",
+        """a = MatMul (x, w)
+        y = If (c) <
+            then_branch = th () => (float[2,2] ty) { ty = MatMul (x, v) },
+            else_branch = el () => (float[2,2] ey) { ey = Exp (x) }>""",
+    ),
+    "a-bias-of-one": (
+        20,
+        "float[2,2] x",
+        "float[2,2] a, float[2,2] b",
+        "float[2,2] w = {1, 2, 3, 4}, float[2,2] v = {1, 1, 3, 5}, float[2] p = {1, 2},"
+        " float[1] q = {3}",
+        """a0 = MatMul (x, w)
+        b0 = MatMul (x, v)
+        a = Add (a0, p)
+        b = Add (b0, q)""",
+    ),
     "a-shared-bias-that-is-a-node": (
         20,
         "float[2,4] x",
