@@ -131,8 +131,12 @@ def and_true(build: Builder, node: ir.Node) -> Outcome:
     for index in (0, 1):
         expand = made_by(node.inputs[index], "Expand")
         known = constant(input_of(expand, 0)) if expand is not None else None
-        if expand is not None and known is not None and known.size == 1 and bool(known.all()):
-            return build.op("Expand", node.inputs[1 - index], expand.inputs[1])
+        if expand is None or known is None or known.size != 1 or not bool(known.all()):
+            continue
+        other = node.inputs[1 - index]
+        if other is None or other.shape is None or known.ndim > len(other.shape):
+            return "what is true may add dimensions"
+        return build.op("Expand", other, expand.inputs[1])
     return "no operand is known to be true everywhere"
 
 
@@ -144,6 +148,8 @@ def index_not_negative(build: Builder, node: ir.Node) -> Outcome:
         return "its left side does not count up from 0, or its right side is no constant"
     if float(bound.reshape(()).astype(np.float64)) > 0 or node.inputs[0] is None:
         return "it is compared with more than 0"
+    if bound.ndim > len(counted.shape):
+        return "its right side adds dimensions"
     shape = build.op("Shape", node.inputs[0])
     shape.dtype = ir.DataType.INT64
     shape.shape = ir.Shape([len(counted.shape)])

@@ -94,6 +94,11 @@ def only_use(value: ir.Value) -> bool:
     return len(value.uses()) == 1 and not value.is_graph_output()
 
 
+def same_rank(one: ir.Value, two: ir.Value) -> bool:
+    """Whether two values are known to have as many dimensions: a constant may add some."""
+    return one.shape is not None and two.shape is not None and len(one.shape) == len(two.shape)
+
+
 def content(value: ir.Value | None) -> Content | None:
     """The elements of an integer value of rank 0 or 1, as sizes: what shape arithmetic computes."""
     return _content(value, {}, DEPTH) if value is not None else None

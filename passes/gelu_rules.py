@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from .contract import CLOSE
-from .facts import made_by, only_use, scalar
+from .facts import made_by, only_use, same_rank, scalar
 from .rules import Builder, Outcome, Rule, rule
 
 #: Exporters write these constants with seven digits or fewer.
@@ -24,10 +24,12 @@ def gelu(build: Builder, node: ir.Node) -> Outcome:
     if build.opset < 20:
         return "Gelu needs opset 20"
     for source, gate in (parts, parts[::-1]):
-        if _is_erf_gate(gate, source):
-            return build.op("Gelu", source)
-        if _is_tanh_gate(gate, source):
-            return build.op("Gelu", source, approximate="tanh")
+        tanh = _is_tanh_gate(gate, source)
+        if not (tanh or _is_erf_gate(gate, source)):
+            continue
+        if not same_rank(source, node.outputs[0]):
+            return "a constant adds dimensions"
+        return build.op("Gelu", source, approximate="tanh") if tanh else build.op("Gelu", source)
     return "neither factor is 1 + erf(x / sqrt(2)) or 1 + tanh(...) of the other"
 
 

@@ -4,7 +4,16 @@ import numpy as np
 import onnx_ir as ir
 
 from .contract import CLOSE
-from .facts import attribute_int, axes_of, constant, is_constant, made_by, only_use, scalar
+from .facts import (
+    attribute_int,
+    axes_of,
+    constant,
+    is_constant,
+    made_by,
+    only_use,
+    same_rank,
+    scalar,
+)
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
 
@@ -29,7 +38,7 @@ def layer_normalization(build: Builder, node: ir.Node) -> Outcome:
         return "the mean is over other axes"
     if build.opset < 17:
         return "LayerNormalization needs opset 17"
-    return _normalised(build, "LayerNormalization", source, epsilon, axes)
+    return _normalised(build, "LayerNormalization", source, node.outputs[0], epsilon, axes)
 
 
 @rule("Div", "Mul", contract=CLOSE)
@@ -41,16 +50,25 @@ def rms_normalization(build: Builder, node: ir.Node) -> Outcome:
     if build.opset < 23:
         return "RMSNormalization needs opset 23"
     source, epsilon, axes = parts
-    return _normalised(build, "RMSNormalization", source, epsilon, axes)
+    return _normalised(build, "RMSNormalization", source, node.outputs[0], epsilon, axes)
 
 
 def _normalised(
-    build: Builder, op_type: str, source: ir.Value, epsilon: float, axes: tuple[int, ...]
+    build: Builder,
+    op_type: str,
+    source: ir.Value,
+    output: ir.Value,
+    epsilon: float,
+    axes: tuple[int, ...],
 ) -> Outcome:
     shape = source.shape
     dtype = source.dtype
     if dtype is None or dtype not in _FLOATS or shape is None:
         return "its type is not float or double, or its shape is not known"
+    if dtype == ir.DataType.DOUBLE and float(np.float32(epsilon)) != epsilon:
+        return "the attribute that holds epsilon is a float, which is not enough for a double"
+    if not same_rank(source, output):
+        return "a constant adds dimensions"
     sizes = [shape[axis] for axis in axes]
     numbers = [size for size in sizes if isinstance(size, int)]
     if len(numbers) != len(sizes):
@@ -115,7 +133,7 @@ def _trailing(node: ir.Node) -> tuple[int, ...] | None:
 def scale_of_normalization(build: Builder, node: ir.Node) -> Outcome:
     """LayerNormalization(x, 1) * scale = LayerNormalization(x, scale), RMSNormalization too."""
     for index in (0, 1):
-        norm = made_by(node.inputs[index], "LayerNormalization", "RMSNormalization")
+        norm = _norm(node.inputs[index], "LayerNormalization", "RMSNormalization")
         scale = node.inputs[1 - index]
         if norm is None or len(norm.inputs) > 2 or scale is None:
             continue
@@ -125,6 +143,12 @@ def scale_of_normalization(build: Builder, node: ir.Node) -> Outcome:
             return "the scale is no weight of the normalised shape"
         return build.again(norm, norm.inputs[0], scale)
     return "no operand is a normalisation"
+
+
+def _norm(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The normalisation whose result a value is: its mean and deviation are outputs too."""
+    norm = made_by(value, *op_types)
+    return norm if norm is not None and norm.outputs[0] is value else None
 
 
 def _is_ones(value: ir.Value | None) -> bool:
@@ -140,7 +164,7 @@ def _same_shape(one: ir.Value, two: ir.Value | None) -> bool:
 def bias_of_normalization(build: Builder, node: ir.Node) -> Outcome:
     """LayerNormalization(x, scale) + bias = LayerNormalization(x, scale, bias)."""
     for index in (0, 1):
-        norm, bias = made_by(node.inputs[index], "LayerNormalization"), node.inputs[1 - index]
+        norm, bias = _norm(node.inputs[index], "LayerNormalization"), node.inputs[1 - index]
         if norm is None or len(norm.inputs) > 2 or bias is None:
             continue
         if not only_use(norm.outputs[0]):

@@ -148,6 +148,82 @@ GRAPHS = {
         a = Add (a0, p)
         b = Add (b0, q)""",
     ),
+    "an-epsilon-of-more-dimensions": (
+        23,
+        "float[2,8] x",
+        "float[1,2,8] y, float[1,2,8] z",
+        "float[1,1,1] e = {0.001}, int64[1] last = {-1}",
+        """m = ReduceMean (x, last)
+        d = Sub (x, m)
+        q = Mul (d, d)
+        v = ReduceMean (q, last)
+        ve = Add (v, e)
+        s = Sqrt (ve)
+        y = Div (d, s)
+        xq = Mul (x, x)
+        xm = ReduceMean (xq, last)
+        xe = Add (xm, e)
+        xs = Sqrt (xe)
+        z = Div (x, xs)""",
+    ),
+    "a-half-of-more-dimensions": (
+        20,
+        "float[4] x",
+        "float[1,1,4] y",
+        "float[1,1,1] half = {0.5}, float root = {1.4142135}, float one = {1}",
+        """a = Div (x, root)
+        b = Erf (a)
+        c = Add (b, one)
+        d = Mul (x, c)
+        y = Mul (d, half)""",
+    ),
+    "a-bound-of-more-dimensions": (
+        20,
+        "float[n] x",
+        "bool[1,m] y",
+        "int64[1,1] bound = {0}, int64 zero = {0}, int64 one = {1}",
+        """s = Shape (x)
+        n = Squeeze (s)
+        r = Range (zero, n, one)
+        y = GreaterOrEqual (r, bound)""",
+    ),
+    "a-truth-of-more-dimensions": (
+        20,
+        "bool[n] x, float[b] z",
+        "bool[1,1,m] y",
+        "bool[1,1,1] yes = {1}",
+        """s = Shape (z)
+        e = Expand (yes, s)
+        y = And (x, e)""",
+    ),
+    "norms-of-doubles": (
+        23,
+        "double[2,8] x",
+        "double[2,8] y, double[2,8] z",
+        "double e = {0.00001}, int64[1] last = {-1}",
+        """m = ReduceMean (x, last)
+        d = Sub (x, m)
+        q = Mul (d, d)
+        v = ReduceMean (q, last)
+        ve = Add (v, e)
+        s = Sqrt (ve)
+        y = Div (d, s)
+        xq = Mul (x, x)
+        xm = ReduceMean (xq, last)
+        xe = Add (xm, e)
+        xs = Sqrt (xe)
+        z = Div (x, xs)""",
+    ),
+    "the-mean-of-a-norm": (
+        20,
+        "float[2,4] x",
+        "float[2,4] y, float[2,4] scaled, float[2,4] shifted",
+        "float[4] w = {1, 1, 1, 1}, float[4] s = {2, 3, 4, 5}",
+        """n, m, i = LayerNormalization <axis = 1> (x, w)
+        y = Neg (n)
+        scaled = Mul (m, s)
+        shifted = Add (m, s)""",
+    ),
     "a-shared-bias-that-is-a-node": (
         20,
         "float[2,4] x",
