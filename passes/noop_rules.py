@@ -110,6 +110,8 @@ def cast_of_cast(build: Builder, node: ir.Node) -> Outcome:
         return "a type is not known"
     if between.name not in _WIDER.get(source.dtype.name, ()):
         return f"{between} cannot hold every {source.dtype}"
+    if _target(node) == ir.DataType.STRING:
+        return "how a number is written depends on its type"
     made = build.op("Cast", source, to=attribute_int(node, "to", 0))
     return carry(node, made, "saturate", "round_mode")
 

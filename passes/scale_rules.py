@@ -79,7 +79,7 @@ def linear(value: ir.Value | None) -> Linear | None:
     if add is not None:
         if bias is None:
             return None
-        product = next(v for v in add.inputs if v is not bias)
+        product = next((v for v in add.inputs if v is not bias), None)
     matmul = made_by(product, "MatMul")
     if matmul is None or product is None or not only_use(product):
         return None

@@ -54,6 +54,8 @@ def transposed_weight(build: Builder, node: ir.Node) -> Outcome:
     tensor = ir.convenience.get_const_tensor(weight)
     if tensor is None or weight.is_graph_input() or perm is None:
         return "its input is no weight"
+    if tensor.dtype == ir.DataType.STRING:
+        return "it holds strings"
     others = [use.node for use in weight.uses() if use.node is not node]
     if any(
         made_by(other.outputs[0], "Transpose") is None or perm_of(other) != perm for other in others

@@ -224,6 +224,16 @@ GRAPHS = {
         scaled = Mul (m, s)
         shifted = Add (m, s)""",
     ),
+    "numbers-as-text": (
+        20,
+        "float[2] x, bool[2] c",
+        "string[2] y, string[2] z",
+        "",
+        """wide = Cast <to = 11> (x)
+        y = Cast <to = 8> (wide)
+        number = Cast <to = 7> (c)
+        z = Cast <to = 8> (number)""",
+    ),
     "a-shared-bias-that-is-a-node": (
         20,
         "float[2,4] x",
@@ -235,6 +245,24 @@ GRAPHS = {
         a = Add (m, b)
         y = Mul (a, s)
         z = Add (y, b)""",
+    ),
+    "strings-that-are-transposed": (
+        20,
+        "string[2,1] x",
+        "bool[1,2] y",
+        'string[2,1] w = {"a", "b"}',
+        """a = Transpose (w)
+        z = Transpose (x)
+        y = Equal (a, z)""",
+    ),
+    "a-weight-added-to-itself": (
+        20,
+        "float[2,4] x",
+        "float[2,4] y",
+        "float[4] w = {1, 2, 3, 4}, float s = {2}",
+        """a = Add (w, w)
+        b = Mul (a, s)
+        y = Add (x, b)""",
     ),
     "softmax-as-it-was": (
         11,
@@ -270,6 +298,8 @@ SIZES = {"batch": 2, "n": 2, "b": 2, "c": 3}
 ALONE = {
     "shared-heads-whose-keys-are-read": ("shared-heads",),
     "a-shared-bias-that-is-a-node": ("attention-scale",),
+    "a-weight-added-to-itself": ("attention-scale",),
+    "strings-that-are-transposed": ("transposed-weight",),
 }
 #: By dtype: |after - before| / max|before|.
 ALLOWED = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-3}
