@@ -6,7 +6,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from .facts import attribute_int, input_of, is_constant, made_by, only_use, perm_of, scalar
+from .facts import input_of, is_constant, made_by, only_use, perm_of, scalar
+from .linear import columns, ending, has_bias
 
 #: `norm`: into the gamma and beta of the norm that makes it; `twin`: into those of a second norm
 #: beside it, since others read the first; `gain`: into a constant that it is multiplied by;
@@ -23,17 +24,19 @@ class Fold:
 
     `node` names the norm, the Mul or the weight MatMul. `repeat` heads of `width` channels share
     each of that MatMul's heads (grouped-query attention), so that they must share their scales.
+    `beta` is whether the norm can have one: an RMSNormalization cannot.
     """
 
     kind: Kind
     node: str = ""
     repeat: int = 1
     width: int = 0
+    beta: bool = False
 
     @property
     def shifts(self) -> Literal["channel", "scalar", "none"]:
         """Whether x - c can be had beside x / s: a c a channel, one for all, or none."""
-        if self.kind in ("norm", "twin"):
+        if self.beta:
             return "channel"
         return "scalar" if self.kind == "node" else "none"
 
@@ -43,11 +46,18 @@ def fold_of(value: ir.Value, layers: Sequence[ir.Node]) -> Fold:
     alone = not value.is_graph_output() and set(value.consumers()) <= set(layers)
     source = _reshaped(value) if alone else value
     norm = made_by(source, *NORMS)
-    if norm is not None and norm.outputs[0] is source and is_constant(input_of(norm, 1)):
-        return Fold("norm" if alone else "twin", norm.name or "")
+    if norm is not None and norm.outputs[0] is source and _constant(norm):
+        beta = norm.op_type == "LayerNormalization"
+        return Fold("norm" if alone else "twin", norm.name or "", beta=beta)
     if not alone:
         return Fold("node")
     return _gain(source) or _earlier(source) or Fold("node")
+
+
+def _constant(norm: ir.Node) -> bool:
+    """Whether a norm's gamma, and its beta where it has one, are constants."""
+    beta = input_of(norm, 2)
+    return is_constant(input_of(norm, 1)) and (beta is None or is_constant(beta))
 
 
 def _reshaped(value: ir.Value) -> ir.Value:
@@ -86,31 +96,18 @@ def _earlier(value: ir.Value) -> Fold | None:
 
 def _linear(value: ir.Value | None, width: int | None) -> Fold | None:
     """`x @ w [+ b]`, read by nobody else, whose columns are `width` channels."""
-    if value is None or value.is_graph_output() or not only_use(value):
+    if value is None or not only_use(value):
         return None
-    node = value.producer()
     added = made_by(value, "Add")
-    if added is not None:
-        constant = [item for item in added.inputs if is_constant(item)]
-        other = next((item for item in added.inputs if not is_constant(item)), None)
-        node = other.producer() if len(constant) == 1 and other is not None else None
-        if other is None or not only_use(other):
-            return None
-    if node is None or node.op_type not in ("MatMul", "Gemm") or node.domain:
+    terms = [item for item in added.inputs if not is_constant(item)] if added else [value]
+    node = made_by(terms[0], "MatMul", "Gemm") if len(terms) == 1 else None
+    if node is None or not node.name or ending(node).outputs[0] is not value:
         return None
-    weight = input_of(node, 1)
-    if not is_constant(weight) or weight is None or len(weight.uses()) != 1:
+    weight, bias = input_of(node, 1), input_of(node, 2)
+    if weight is None or not is_constant(weight) or len(weight.uses()) != 1:
         return None
-    return Fold("weight", node.name or "") if _columns(node) == width and node.name else None
-
-
-def _columns(node: ir.Node) -> int | None:
-    weight = node.inputs[1]
-    if weight is None or weight.shape is None or len(weight.shape) != 2:
-        return None
-    axis = 0 if node.op_type == "Gemm" and attribute_int(node, "transB", 0) else 1
-    size = weight.shape[axis]
-    return size if isinstance(size, int) else None
+    whole = bias is None or has_bias(node)
+    return Fold("weight", node.name) if whole and columns(node) == width else None
 
 
 def _last(value: ir.Value | None) -> int | None:
@@ -135,7 +132,7 @@ def _values(value: ir.Value) -> Fold | None:
     mixed = made_by(product, "MatMul")
     if mixed is None or not _own(merged.inputs[0], turned.inputs[0], product):
         return None
-    return _projection(mixed.inputs[1], width)
+    return _projection(mixed.inputs[1], width, _last(value))
 
 
 def _through_where(value: ir.Value | None) -> ir.Value | None:
@@ -147,7 +144,7 @@ def _through_where(value: ir.Value | None) -> ir.Value | None:
     return kept[0] if len(kept) == 1 else value
 
 
-def _projection(value: ir.Value | None, width: int) -> Fold | None:
+def _projection(value: ir.Value | None, width: int, merged: int | None) -> Fold | None:
     repeat = 1
     for _ in range(STEPS):
         if value is None or not _own(value):
@@ -159,8 +156,7 @@ def _projection(value: ir.Value | None, width: int) -> Fold | None:
             split = made_by(node.inputs[0], "Reshape")
             if split is None or not _own(node.inputs[0]) or _last(node.inputs[0]) != width:
                 return None
-            fold = _linear(split.inputs[0], _last(split.inputs[0]))
-            return Fold("weight", fold.node, repeat, width) if fold is not None else None
+            return _shared(split.inputs[0], repeat, width, merged)
         if node.op_type == "Transpose" or _last(node.outputs[0]) != width:
             return None
         repeat *= _repeated(node)
@@ -168,10 +164,24 @@ def _projection(value: ir.Value | None, width: int) -> Fold | None:
     return None
 
 
+def _shared(value: ir.Value | None, repeat: int, width: int, merged: int | None) -> Fold | None:
+    """The MatMul that makes heads of `width` channels, each `repeat` times in `merged` of them."""
+    channels = _last(value)
+    if channels is None or merged is None:
+        return None
+    if channels == width:  # one head for all: MatMul broadcasts it without an Expand
+        repeat = merged // width
+    fold = _linear(value, channels)
+    whole = fold is not None and repeat * channels == merged
+    return Fold("weight", fold.node, repeat, width) if fold is not None and whole else None
+
+
 def _repeated(node: ir.Node) -> int:
     """How often an Expand repeats each head: [b, kv, 1, s, d] -> [b, kv, g, s, d]."""
-    shape = node.outputs[0].shape
-    if node.op_type != "Expand" or shape is None or len(shape) != 5:
+    before, shape = node.inputs[0].shape if node.inputs[0] else None, node.outputs[0].shape
+    if node.op_type != "Expand" or before is None or shape is None or len(shape) != 5:
+        return 1
+    if len(before) != 5 or before[2] != 1:
         return 1
     size = shape[2]
     return size if isinstance(size, int) else 1

@@ -47,7 +47,7 @@ def change_weight(node: ir.Node, change: Callable[[Array], Array], suffix: str) 
     assert weight is not None
     tensor = ir.convenience.get_const_tensor(weight)
     assert tensor is not None
-    turned = node.op_type == "Gemm" and attribute_int(node, "transB", 0) == 1
+    turned = _turned(node)
 
     def changed_array(array: Array) -> Array:
         wide = change((array.T if turned else array).astype(np.float32))
@@ -62,7 +62,7 @@ def change_weight(node: ir.Node, change: Callable[[Array], Array], suffix: str) 
 def change_bias(node: ir.Node, change: Callable[[Array], Array], columns: int, suffix: str) -> None:
     """Give a weighted node the bias `change(b)`, b [n] (zeros where it has none).
 
-    Where a MatMul has no bias an Add is put after it.
+    A node that holds none gets it: a Gemm as its C where that is free, else in an Add after it.
     """
     graph = node.graph
     assert isinstance(graph, ir.Graph)
@@ -70,12 +70,12 @@ def change_bias(node: ir.Node, change: Callable[[Array], Array], columns: int, s
     old = holder.inputs[index] if holder is not None else None
     out = node.outputs[0]
     array = _array(old) if old is not None else like(out, np.zeros(columns))
-    made = like(out, change(np.broadcast_to(array, (columns,)).astype(np.float32)))
+    made = like(out, change(np.broadcast_to(array.reshape(-1), (columns,)).astype(np.float32)))
     name = f"{old.name}.{suffix}" if old is not None else f"{node.name}.bias"
     new = array_of(graph, made, name)
     if holder is not None:
         holder.replace_input_with(index, new)
-    elif node.op_type == "Gemm":
+    elif node.op_type == "Gemm" and input_of(node, 2) is None:
         node.resize_inputs(3)
         node.replace_input_with(2, new)
     else:
@@ -83,7 +83,7 @@ def change_bias(node: ir.Node, change: Callable[[Array], Array], columns: int, s
 
 
 def has_bias(node: ir.Node) -> bool:
-    """Whether a constant bias is in a weighted node, or in an Add after it."""
+    """Whether a constant bias, a number a column, is in a weighted node or in an Add after it."""
     return _bias(node)[0] is not None
 
 
@@ -98,18 +98,38 @@ def drop_unused(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
 
 
+def columns(node: ir.Node) -> int | None:
+    """How many outputs a weighted node has, by its weight."""
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None or len(weight.shape) != 2:
+        return None
+    size = weight.shape[0 if _turned(node) else 1]
+    return size if isinstance(size, int) else None
+
+
+def _turned(node: ir.Node) -> bool:
+    return node.op_type == "Gemm" and attribute_int(node, "transB", 0) == 1
+
+
 def _bias(node: ir.Node) -> tuple[ir.Node | None, int]:
-    """The node that holds a layer's bias and the input it is at."""
-    if node.op_type == "Gemm":
-        return (node, 2) if input_of(node, 2) is not None else (None, 0)
+    """The node that holds a layer's bias and the input it is at: a Gemm, or the Add after it."""
+    if input_of(node, 2) is not None:
+        return (node, 2) if _is_row(node, node.inputs[2]) else (None, 0)
     out = node.outputs[0]
     reader = out.consumers()[0] if only_use(out) else None
     if reader is None or reader.domain or reader.op_type != "Add":
         return None, 0
     index = 1 if reader.inputs[0] is out else 0
-    value = reader.inputs[index]
-    flat = value is not None and value.shape is not None and len(value.shape) <= 1
-    return (reader, index) if flat and is_constant(value) else (None, 0)
+    return (reader, index) if _is_row(node, reader.inputs[index]) else (None, 0)
+
+
+def _is_row(node: ir.Node, value: ir.Value | None) -> bool:
+    """Whether a value is a constant number a column, or one for all: [n], [1, n], [1], []."""
+    if value is None or value.shape is None or not is_constant(value):
+        return False
+    out, (*others, last) = node.outputs[0].shape, (1, *value.shape)
+    rank = 1 if out is None else max(1, len(out))
+    return len(value.shape) <= rank and last in (1, columns(node)) and all(n == 1 for n in others)
 
 
 def _array(value: ir.Value) -> Array:

@@ -18,7 +18,7 @@ from .contract import Contract
 from .facts import is_constant
 from .kinds import Pass
 from .linear import array_of, change_bias, change_weight, drop_unused, has_bias, like
-from .sites import Site, by_name, find, weight_of
+from .sites import Site, by_name, find, layer_of, weight_of
 
 Vector = NDArray[np.float32]
 Vectors = Mapping[str, Vector]
@@ -44,7 +44,8 @@ class Smooth(Pass):
         """Scale every activation that is named.
 
         Raises:
-            PassError: a named activation is not there, or its vector is of another width.
+            PassError: a named activation is not there, its vector is of another width, or what
+                makes it cannot be shifted.
         """
         found = {site.tensor: site for site in find(model)}
         for name, scale in self.scales.items():
@@ -53,8 +54,11 @@ class Smooth(Pass):
                     f"no activation {name!r} of {len(scale)} channels to smooth",
                     mend="calibrate this model again",
                 )
-        for name, scale in self.scales.items():
-            smooth_site(model, found[name], scale, self.shifts.get(name))
+            if name in self.shifts and found[name].fold.shifts == "none":
+                raise PassError(f"{name!r} cannot be shifted", mend="calibrate this model again")
+        for name, site in found.items():
+            if name in self.scales:
+                smooth_site(model, site, self.scales[name], self.shifts.get(name))
         drop_unused(model)
         return ir.passes.PassResult(model, modified=bool(self.scales))
 
@@ -65,8 +69,9 @@ def smooth_site(model: ir.Model, site: Site, scale: Vector, shift: Vector | None
     layers = [nodes[layer.node] for layer in site.eligible]
     if shift is not None:
         for layer in site.eligible:
-            moved = shift.astype(np.float64) @ weight_of(model, layer)
-            change_bias(nodes[layer.node], lambda b, m=moved: b + m, layer.n, "shifted")
+            node = nodes[layer.node]  # its weight may be another by now: an earlier site's columns
+            moved = shift.astype(np.float64) @ weight_of(model, layer_of(node))
+            change_bias(node, lambda b, m=moved: b + m, layer.n, "shifted")
     if (scale != 1).any():
         for node in layers:
             change_weight(node, lambda w: w * scale[:, None], "smoothed")

@@ -107,13 +107,51 @@ agraph (float[2,3,16] x, float[2,4,3,3] p) => (float[2,3,32] y)
 }
 """,
 }
+GRAPHS["gemm"] = GRAPHS["relu"].replace("p = MatMul(x, u)\n  q = Add(p, d)", "q = Gemm(f, u, d)")
+GRAPHS["gemm"] = GRAPHS["gemm"].replace("batch,sequence,", "6,").replace("(f,", "(x,")
+#: A row of a bias broadcast over all tokens is one number a channel, whatever its rank.
+GRAPHS["row"] = GRAPHS["relu"].replace("float[24] d", "float[1,1,24] d")
+GRAPHS["gemm-row"] = GRAPHS["gemm"].replace("float[24] d", "float[1,24] d")
+#: What differs from token to token is none: it cannot be divided with the columns.
+GRAPHS["rows"] = GRAPHS["relu"].replace("float[24] d", "float[3,24] d")
+GRAPHS["gemm-rows"] = GRAPHS["gemm"].replace("float[24] d", "float[6,24] d")
+GRAPHS["gemm-twice"] = (
+    GRAPHS["gemm"]
+    .replace("float[24] d", "float[6,24] t, float[24] d")
+    .replace("q = Gemm(x, u, d)", "p = Gemm(x, u, t)\n  q = Add(p, d)")
+)
+GRAPHS["rms"] = """
+agraph (float[batch,sequence,16] x) => (float[batch,sequence,32] y)
+<float[16] g, float[16,32] w>
+{
+  h = RMSNormalization <axis = -1> (x, g)
+  y = MatMul(h, w)
+}
+"""
+GRAPHS["beta"] = """
+agraph (float[batch,sequence,16] x, float[16] b) => (float[batch,sequence,32] y)
+<float[16] g, float[16,32] w>
+{
+  h = LayerNormalization <axis = -1> (x, g, b)
+  y = MatMul(h, w)
+}
+"""
+#: One head of values for all queries' heads, which MatMul broadcasts.
+GRAPHS["broadcast"] = (
+    GRAPHS["values"]
+    .replace("float[16,16] u, float[16] d", "float[16,4] u, float[4] d")
+    .replace("split = {2, 3, 4, 4}", "split = {2, 3, 1, 4}")
+)
 KINDS = {"reshaped": "norm", "relu": "weight", "product": "weight", "values": "weight"}
 KINDS |= {"grouped": "weight", "norm": "norm", "twin": "twin", "gain": "gain", "node": "node"}
+KINDS |= dict.fromkeys(("gemm", "row", "gemm-row", "broadcast"), "weight")
+KINDS |= dict.fromkeys(("rows", "gemm-rows", "gemm-twice", "beta"), "node") | {"rms": "norm"}
 
 
 def weighted(text: str) -> ir.Model:
     """A model from text, its weights random."""
-    proto, random = onnx.parser.parse_model(HEAD + text), np.random.default_rng(0)
+    head = HEAD.replace("20", "23") if "RMSNorm" in text else HEAD
+    proto, random = onnx.parser.parse_model(head + text), np.random.default_rng(0)
     for info in proto.graph.value_info:
         shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
         array = random.normal(size=shape).astype(np.float32)
@@ -190,6 +228,35 @@ def test_heads_that_share_their_values_share_their_scales(made):
     model = made("grouped")
     with pytest.raises(PassError, match="different scales"):
         Smooth(scales={"h": np.arange(1, 33, dtype=np.float32)}, shifts={})(model)
+
+
+@pytest.mark.parametrize("names", [("h", "r"), ("r", "h")])
+def test_the_order_in_which_they_are_named_is_nothing(names: tuple[str, str], execute, feeds):
+    text = """
+agraph (float[batch,sequence,16] x) => (float[batch,sequence,32] y)
+<float[16] g, float[16,24] u, float[24] d, float[24,32] w>
+{
+  h = LayerNormalization <axis = -1> (x, g)
+  p = MatMul(h, u)
+  q = Add(p, d)
+  r = Relu(q)
+  y = MatMul(r, w)
+}
+"""
+    model, random = weighted(text), np.random.default_rng(1)
+    scales = {"h": np.exp(random.normal(size=16)), "r": np.exp(random.normal(size=24))}
+    shift = random.normal(size=16).astype(np.float32)
+    feed = feeds(model, {"batch": 2, "sequence": 3}, 4)
+    before = execute(model, feed)["y"]
+    Smooth(scales={n: scales[n].astype(np.float32) for n in names}, shifts={"h": shift})(model)
+    np.testing.assert_allclose(execute(model, feed)["y"], before, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["rms", "gain"])
+def test_what_cannot_be_shifted_is_not(name: str, made):
+    vector = np.full(16, 2, np.float32)
+    with pytest.raises(PassError, match="'h' cannot be shifted"):
+        Smooth(scales={"h": vector}, shifts={"h": vector})(made(name))
 
 
 def test_an_unknown_activation_is_an_error(made):
