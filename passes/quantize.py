@@ -6,7 +6,7 @@ directly; outputs and biases stay float. ONNX reads a missing zero point as uint
 written out. FP8 is E4M3 in the place of int8; int16 activations no TensorRT takes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass as record
 from typing import Any, ClassVar
 
@@ -21,7 +21,13 @@ from .contract import Contract
 from .kinds import Pass
 from .linear import array_of, change_bias, drop_unused, initializer
 from .sites import by_name, is_weighted, layer_of
+from .splice import Names
 from .weight_only import lift
+
+#: Which layers share a Q/DQ pair: of one activation, by its scale and what it becomes.
+Key = tuple[ir.Value, float, ir.DataType]
+#: What Q and DQ take since opset 10; other floats and FP8 since 19, INT16 since 21.
+_FIRST = {None, ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8}
 
 
 @record(frozen=True)
@@ -53,20 +59,32 @@ class Quantize(Pass):
         Raises:
             PassError: no weight MatMul or Gemm has that name, or a scale is not positive.
         """
-        nodes, pairs = by_name(model), dict[tuple[str, float], ir.Value]()
-        for name, layer in self.layers.items():
-            node = nodes.get(name)
-            if node is None or not is_weighted(node):
+        nodes = {name: node for name, node in by_name(model).items() if is_weighted(node)}
+        for name in self.layers:
+            if name not in nodes:
                 raise PassError(f"no weight MatMul called {name!r}", mend="calibrate again")
-            _quantize(model.graph, node, layer, pairs)
-        if any(layer.kind == ir.DataType.INT16 for layer in self.layers.values()):
+        named = {name: node for name, node in nodes.items() if name in self.layers}
+        opset = _opset(named.values(), self.layers.values())
+        names, pairs = Names(model), dict[Key, ir.Value]()
+        for name, node in named.items():  # in order: the first that reads x makes its pair
+            _quantize(model.graph, node, self.layers[name], pairs, names)
+        if model.opset_imports.get("", opset) < opset:
             lift(model)
         drop_unused(model)
         return ir.passes.PassResult(model, modified=bool(self.layers))
 
 
+def _opset(nodes: Iterable[ir.Node], layers: Iterable[Int8]) -> int:
+    """The first opset whose Q and DQ take what the layers read and become."""
+    kinds = {value.dtype for node in nodes for value in node.inputs[:2] if value is not None}
+    kinds |= {kind for each in layers for kind in (each.kind, each.weight.dtype)}
+    if ir.DataType.INT16 in kinds:
+        return 21
+    return 19 if kinds - _FIRST else 10
+
+
 def _quantize(
-    graph: ir.Graph, node: ir.Node, layer: Int8, pairs: dict[tuple[str, float], ir.Value]
+    graph: ir.Graph, node: ir.Node, layer: Int8, pairs: dict[Key, ir.Value], names: Names
 ) -> None:
     if not (layer.scale > 0 and (layer.steps > 0).all()):
         raise PassError(f"a scale of {node.name} is not positive", mend="calibrate again")
@@ -74,47 +92,54 @@ def _quantize(
     if layer.offset is not None:
         offset = layer.offset
         change_bias(node, lambda b: b + offset, shape.n, "corrected")
-    _dequantized_weight(graph, node, layer, turned=shape.transposed)
+    _dequantized_weight(graph, node, layer, names, turned=shape.transposed)
     source = node.inputs[0]
     assert source is not None
-    key = (source.name or "", layer.scale)
+    key = (source, layer.scale, layer.kind)
     if key not in pairs:
-        pairs[key] = _pair(graph, node, source, layer)
+        pairs[key] = _pair(graph, node, source, layer, names)
     node.replace_input_with(0, pairs[key])
 
 
-def _pair(graph: ir.Graph, node: ir.Node, source: ir.Value, layer: Int8) -> ir.Value:
+def _pair(graph: ir.Graph, node: ir.Node, source: ir.Value, layer: Int8, names: Names) -> ir.Value:
+    def called(part: str) -> str:
+        return names.unique(f"{source.name}.{part}")
+
     kind = (source.dtype or ir.DataType.FLOAT).numpy()
-    step = array_of(graph, np.asarray(layer.scale).astype(kind), f"{source.name}.scale")
-    zero = array_of(graph, np.zeros((), layer.kind.numpy()), f"{source.name}.zero_point")
+    step = array_of(graph, np.asarray(layer.scale).astype(kind), called("scale"))
+    zero = array_of(graph, np.zeros((), layer.kind.numpy()), called("zero_point"))
     there = ir.node("QuantizeLinear", [source, step, zero], name=f"{node.name}.quantize")
     back = ir.node(
         "DequantizeLinear", [there.outputs[0], step, zero], name=f"{node.name}.dequantize"
     )
     made, out = there.outputs[0], back.outputs[0]
-    made.name, made.shape = f"{source.name}.quantized", source.shape
+    made.name, made.shape = called("quantized"), source.shape
     made.type = ir.TensorType(layer.kind)
-    out.name, out.shape, out.type = f"{source.name}.dequantized", source.shape, source.type
+    out.name, out.shape, out.type = called("dequantized"), source.shape, source.type
     graph.insert_before(node, [there, back])
     return out
 
 
-def _dequantized_weight(graph: ir.Graph, node: ir.Node, layer: Int8, turned: bool) -> None:
+def _dequantized_weight(
+    graph: ir.Graph, node: ir.Node, layer: Int8, names: Names, *, turned: bool
+) -> None:
+    def called(part: str) -> str:
+        return names.unique(f"{node.name}.weight.{part}")
+
     old = node.inputs[1]
     assert old is not None
     axis, kind = (0 if turned else 1), (old.dtype or ir.DataType.FLOAT).numpy()
-    name = f"{node.name}.weight"
     dtype = layer.weight.dtype
-    values = initializer(graph, layer.weight, f"{name}.{dtype.name.lower()}")
-    steps = array_of(graph, layer.steps.astype(kind), f"{name}.scale")
-    zeros = array_of(graph, np.zeros(layer.steps.shape, dtype.numpy()), f"{name}.zero_point")
+    values = initializer(graph, layer.weight, called(dtype.name.lower()))
+    steps = array_of(graph, layer.steps.astype(kind), called("scale"))
+    zeros = array_of(graph, np.zeros(layer.steps.shape, dtype.numpy()), called("zero_point"))
     back = ir.node(
         "DequantizeLinear",
         [values, steps, zeros],
         {"axis": axis},
-        name=f"{name}.dequantize",
+        name=f"{node.name}.weight.dequantize",
     )
     out = back.outputs[0]
-    out.name, out.shape, out.type = f"{name}.dequantized", old.shape, old.type
+    out.name, out.shape, out.type = called("dequantized"), old.shape, old.type
     graph.insert_before(node, back)
     node.replace_input_with(1, out)

@@ -38,7 +38,7 @@ def test_the_numbers_stay(name: str, channels: tuple[int, ...], execute, feeds, 
     feed = feeds(made, {"b": 2, "s": 3, "r": 6}, 4)
     before, facts = execute(model(name), feed), Facts.of(made)
     layers = [layer for site in find(made) for layer in site.layers]
-    Outliers(channels={layer.node: channels for layer in layers})(made)
+    Outliers(channels={layer.node: channels for layer in reversed(layers)})(made)
     check(made, facts)
     for key, array in execute(made, feed).items():
         np.testing.assert_allclose(array, before[key], rtol=0, atol=1e-5)
@@ -48,6 +48,17 @@ def test_the_numbers_stay(name: str, channels: tuple[int, ...], execute, feeds, 
             weight = weight_of(made, layer)
             assert not weight[list(channels)].any()
             assert np.delete(weight, channels, axis=0).any(axis=1).all()
+
+
+def test_each_layer_may_have_channels_of_its_own(execute, feeds):
+    made = model("biased")
+    feed = feeds(made, {"b": 2, "s": 3}, 4)
+    before = execute(made, feed)
+    (site,) = find(made)
+    Outliers(channels={layer.node: (at,) for at, layer in enumerate(site.layers)})(made)
+    check(made)
+    for key, array in execute(made, feed).items():
+        np.testing.assert_allclose(array, before[key], rtol=0, atol=1e-5)
 
 
 def test_what_is_not_there_is_an_error():

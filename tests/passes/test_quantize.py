@@ -1,5 +1,7 @@
 """Q/DQ where TensorRT wants it, and nothing else changed."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -129,6 +131,41 @@ def test_an_offset_goes_into_the_bias_or_makes_one(execute):
         made.graph.outputs.append(next(v for n in made.graph for v in n.outputs if v.name == "s"))
     difference = execute(moved, feed)["s"] - execute(plain, feed)["s"]
     np.testing.assert_allclose(difference, 0.75, rtol=0, atol=1e-5)
+
+
+def test_in_whatever_order_layers_are_named(execute):
+    made, again, x = model(), model(), np.random.default_rng(1).normal(size=(2, 3, 16))
+    Quantize(layers=layers(made))(made)
+    Quantize(layers=dict(reversed(layers(again).items())))(again)
+    check(again)
+    feed = {"x": x.astype(np.float32)}
+    np.testing.assert_array_equal(execute(again, feed)["y"], execute(made, feed)["y"])
+
+
+def test_two_scales_of_one_activation_and_names_that_are_taken(count):
+    made = model()
+    named = layers(made)
+    found = {layer.weight: layer.node for site in find(made) for layer in site.layers}
+    named[found["v"]] = replace(named[found["v"]], scale=0.03)
+    next(node for node in made.graph if node.op_type == "Add").outputs[0].name = "x.scale"
+    Quantize(layers=named)(made)
+    check(made)
+    assert count(made)["QuantizeLinear"] == 3
+
+
+@pytest.mark.parametrize("kind", [ir.DataType.FLOAT16, ir.DataType.FLOAT8E4M3FN])
+def test_opset_18_is_left_for_what_it_has_no_q_and_dq_for(kind: ir.DataType):
+    half = kind == ir.DataType.FLOAT16
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (T[2,16] x) => (T[2,16] y) '
+        "<T[16,16] w = {W}> { [mm] y = MatMul(x, w) }".replace(
+            "T", "float16" if half else "float"
+        ).replace("W", ",".join(["1"] * 256))
+    )
+    made = ir.from_proto(proto)
+    layer = int8(np.ones((16, 16), np.float32), 0.02)
+    Quantize(layers={"mm": layer if half else replace(layer, kind=kind)})(made)
+    check(made)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
