@@ -20,9 +20,9 @@ from .. import PassError
 from .contract import Contract
 from .kinds import Pass
 from .linear import array_of, change_bias, drop_unused, initializer
+from .opset import lift
 from .sites import by_name, is_weighted, layer_of
 from .splice import Names
-from .weight_only import lift
 
 #: Which layers share a Q/DQ pair: of one activation, by its scale and what it becomes.
 Key = tuple[ir.Value, float, ir.DataType]
@@ -57,30 +57,33 @@ class Quantize(Pass):
         """Quantise every named layer.
 
         Raises:
-            PassError: no weight MatMul or Gemm has that name, or a scale is not positive.
+            PassError: no weight MatMul or Gemm has that name, a scale is not positive, or the
+                opset would have to be another in which an operator means something else.
         """
         nodes = {name: node for name, node in by_name(model).items() if is_weighted(node)}
         for name in self.layers:
             if name not in nodes:
                 raise PassError(f"no weight MatMul called {name!r}", mend="calibrate again")
         named = {name: node for name, node in nodes.items() if name in self.layers}
-        opset = _opset(named.values(), self.layers.values())
+        lift_for(model, named.values(), self.layers.values())
         names, pairs = Names(model), dict[Key, ir.Value]()
         for name, node in named.items():  # in order: the first that reads x makes its pair
             _quantize(model.graph, node, self.layers[name], pairs, names)
-        if model.opset_imports.get("", opset) < opset:
-            lift(model)
         drop_unused(model)
         return ir.passes.PassResult(model, modified=bool(self.layers))
 
 
-def _opset(nodes: Iterable[ir.Node], layers: Iterable[Int8]) -> int:
-    """The first opset whose Q and DQ take what the layers read and become."""
+def lift_for(model: ir.Model, nodes: Iterable[ir.Node], layers: Iterable[Int8]) -> None:
+    """Let a model be of an opset whose Q and DQ take what `nodes` read and `layers` are.
+
+    Raises:
+        PassError: an operator means something else there.
+    """
     kinds = {value.dtype for node in nodes for value in node.inputs[:2] if value is not None}
     kinds |= {kind for each in layers for kind in (each.kind, each.weight.dtype)}
-    if ir.DataType.INT16 in kinds:
-        return 21
-    return 19 if kinds - _FIRST else 10
+    opset = 21 if ir.DataType.INT16 in kinds else 19 if kinds - _FIRST else 10
+    if model.opset_imports.get("", opset) < opset:
+        lift(model)
 
 
 def _quantize(

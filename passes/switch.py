@@ -11,9 +11,8 @@ from pydantic.dataclasses import dataclass
 from .contract import Contract
 from .kinds import Pass
 from .linear import array_of, initializer, move
-from .quantize import Int8
+from .quantize import Int8, lift_for
 from .sites import by_name, layer_of
-from .weight_only import lift
 
 PREFIX = "int8."
 
@@ -32,10 +31,9 @@ class Switch(Pass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Make every named layer switchable."""
         nodes = by_name(model)
+        lift_for(model, [nodes[name] for name in self.layers], self.layers.values())
         for name, layer in self.layers.items():
             _switch(model.graph, nodes[name], layer)
-        if any(layer.kind == ir.DataType.INT16 for layer in self.layers.values()):
-            lift(model)
         return ir.passes.PassResult(model, modified=bool(self.layers))
 
 

@@ -17,9 +17,10 @@ from .contract import Contract
 from .facts import is_constant
 from .kinds import Pass
 from .linear import array_of, drop_unused, initializer
+from .opset import lift
 from .sites import ends_the_graph, is_weighted, layer_of
 from .vocabulary import readers
-from .weight_only import Blocks, lift
+from .weight_only import Blocks
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _LEFT = "its head multiplies all tokens of a text: faster in float"

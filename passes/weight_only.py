@@ -20,13 +20,9 @@ from .contract import Contract
 from .facts import made_by
 from .kinds import Pass
 from .linear import array_of, initializer
+from .opset import lift
 from .sites import Layer, by_name, is_weighted, layer_of
 from .weights import apply
-
-#: The first opset, and version of the IR, with blocks and 4-bit integers.
-OPSET, IR_VERSION = 21, 10
-#: Operators of which opset 21 means something else than an earlier one, and since when.
-CHANGED = {"GroupNormalization": 21, "DFT": 20, "AveragePool": 19}
 
 Matrix = NDArray[np.float32]
 
@@ -106,25 +102,6 @@ def _lying(array: NDArray[Any], blocks: Blocks, turned: bool) -> NDArray[Any]:
     """What is [k / block, n] as it lies beside a weight."""
     rows = array if blocks.block else array[0]
     return rows.T if turned else rows
-
-
-def lift(model: ir.Model) -> None:
-    """Let a model be of opset 21 at least, without a change to any of its operators.
-
-    Raises:
-        PassError: an operator means something else there.
-    """
-    opset = model.opset_imports.get("", OPSET)
-    if opset < OPSET:
-        for node in model.graph.all_nodes():
-            if not node.domain and CHANGED.get(node.op_type, 0) > opset:
-                raise PassError(
-                    f"{node.op_type} is not the same in opset {OPSET}, which blocks need",
-                    where=f"node {node.name}",
-                    mend=f"export with --opset {OPSET}",
-                )
-        model.opset_imports[""] = OPSET
-    model.ir_version = max(model.ir_version, IR_VERSION)
 
 
 def matrix(node: ir.Node) -> Matrix:

@@ -7,6 +7,7 @@ import pytest
 from llmdeploy import PassError
 from llmdeploy.passes import check
 from llmdeploy.passes.check import Facts
+from llmdeploy.passes.opset import lift
 from llmdeploy.passes.sites import find
 from llmdeploy.passes.weight_only import Blocks, WeightOnly, matrix, stored
 
@@ -91,23 +92,36 @@ def test_a_step_of_zero_is_refused():
         WeightOnly(layers={layer.node: bad})(made)
 
 
-def test_an_operator_that_opset_21_changed_is_not_lifted():
-    text = """<ir_version: 9, opset_import: ["" : 20]>
-    agraph (float[2,64] x) => (float[2,32] y) {
-      n = GroupNormalization <num_groups = 2> (x, g, g)
-      a = MatMul(n, w)
-      f = Relu(a)
-      y = Gemm <transB = 1> (f, u, d)
-    }"""
-    proto = onnx.parser.parse_model(text)
-    for name, shape in {**SHAPES, "g": (2,)}.items():
-        array = np.ones(shape, "f4")
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    made = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    layer = next(layer for site in find(made) for layer in site.layers if layer.weight == "w")
-    given, _ = blocks(made.graph.initializers["w"].const_value.numpy(), layer, 4, 32)
-    with pytest.raises(PassError, match="GroupNormalization is not the same in opset 21"):
-        WeightOnly(layers={layer.node: given})(made)
+@pytest.mark.parametrize(
+    ("opset", "node", "op"),
+    [
+        (20, "n = GroupNormalization <num_groups = 2> (x, g, g)", "GroupNormalization"),
+        (12, "n = Softmax(x)", "Softmax"),
+        (17, "n = ReduceMean <axes = [0]> (x)", "ReduceMean"),
+        (17, "n, m = Split(x)", "Split"),
+        (9, "n = Upsample(x, g)", "Upsample"),
+    ],
+)
+def test_an_operator_that_opset_21_changed_is_not_lifted(opset: int, node: str, op: str, graph):
+    made = graph(
+        f"""<ir_version: 9, opset_import: ["" : {opset}]>
+        g (float[2,64] x) => (float[2,64] n) <float[2] g = {{1, 1}}> {{ {node} }}"""
+    )
+    with pytest.raises(PassError, match=rf"{op} is not the same in opset 21.*--opset 21"):
+        lift(made)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+def test_an_operator_that_has_other_names_for_the_same_is(mode: str, graph, execute, feeds):
+    made = graph(
+        f"""<ir_version: 9, opset_import: ["" : 18]>
+        g (float[1,1,4,4] x, float[1,3,3,2] at) => (float[1,1,3,3] y)
+        {{ y = GridSample <mode = "{mode}"> (x, at) }}"""
+    )
+    feed = feeds(made, {}, 1)
+    before = execute(made, feed)["y"]
+    lift(made)
+    np.testing.assert_array_equal(execute(made, feed)["y"], before)
 
 
 @pytest.mark.parametrize("block", [0, 32])
