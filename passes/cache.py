@@ -87,7 +87,8 @@ def _narrow(graph: ir.Graph, cache: Joined, steps: Steps) -> None:
     graph.insert_before(concat, [divide, there])
     back = ir.node("DequantizeLinear", [made, one, zero], name=f"{name}.dequantize")
     levels = _called(back, f"{name}.dequantized", made, cache.new.dtype)
-    _instead(made, levels, [back, cache.present.producer()])
+    cast = cache.present.producer()
+    _instead(made, levels, [back] if _is_read(cache.present) else [back, cast])
     graph.insert_after(concat, back)
     concat.replace_input_with(0, cache.past)
     concat.replace_input_with(1, there.outputs[0])
@@ -126,6 +127,11 @@ def _times(graph: ir.Graph, value: ir.Value, factors: Steps, name: str) -> ir.No
     node = ir.node("Mul", [value, factor], name=f"{name}.multiply")
     _called(node, name, value, value.dtype)
     return node
+
+
+def _is_read(value: ir.Value) -> bool:
+    """Whether nodes read the numbers of a value, not its shape alone."""
+    return any(use.node.op_type != "Shape" for use in value.uses())
 
 
 def _called(node: ir.Node, name: str, like: ir.Value, kind: ir.DataType | None) -> ir.Value:

@@ -167,7 +167,8 @@ def test_a_step_is_positive() -> None:
         )
 
 
-def test_sixteen_bits_between_casts() -> None:
+def halves(read: str) -> str:
+    """Keys and values of 16 bits, cast when they come and when they go; attention reads `read`."""
     text = OPERATOR.replace("float[b,4,s,4] q", "float16[b,4,s,4] q")
     text = text.replace("float[b,2,s,4] n", "float16[b,2,s,4] n").replace(
         "float[b,4,s,4] y", "float16[b,4,s,4] y"
@@ -179,11 +180,22 @@ def test_sixteen_bits_between_casts() -> None:
         ).replace(
             f"n{kind[0]})\n", f"n{kind[0]})\n  present_{kind} = Cast <to = 1> (kept_{kind})\n", 1
         )
-    text = text.replace("(q, present_key, present_value)", "(q, kept_key, kept_value)")
-    made = model(text)
+    return text.replace("(q, present_key, present_value)", f"(q, {read}_key, {read}_value)")
+
+
+def test_sixteen_bits_between_casts() -> None:
+    made = model(halves("kept"))
     step = held(made.graph, "past_key", "present_key", np.full((2, 4), 0.1, np.float32))
     assert step[0, 0] == np.float32(np.float16(0.1))
     changed, fed, sizes = narrowed(made, draw(made, DIMS, below=9))
     assert [value.name for value in changed.graph.outputs] == ["y", *sizes]
     assert "Cast" not in ops(changed)
     assert run(changed, fed)["present_key"].dtype == np.int8
+
+
+def test_attention_that_reads_the_cast_which_is_kept() -> None:
+    text = halves("present").replace("float16[b,4,s,4]", "float[b,4,s,4]")
+    changed, fed, sizes = narrowed(model(text), feed := draw(model(text), DIMS, below=9))
+    assert {name: run(changed, fed)[name].dtype for name in sizes} == dict.fromkeys(sizes, np.int8)
+    near = run(model(text), feed)["y"]
+    np.testing.assert_allclose(run(changed, fed)["y"], near, atol=0.05 * np.abs(near).max())
