@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
@@ -28,7 +29,7 @@ def load(path: Path, weights: Path | None = None) -> ir.Model:
     Raises:
         ConfigError: there is no such file.
         PassError: it is not a whole ONNX model, or its external data leaves its folder, is
-            missing or is too short.
+            missing or is too short, or a tensor of it is sparse.
     """
     path = path / MODEL if path.is_dir() else path
     if not path.is_file():
@@ -52,13 +53,47 @@ def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
 
 def _read(path: Path) -> ir.Model:
     try:
-        return ir.load(path)
-    except (DecodeError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        proto = onnx.load(path, load_external_data=False)
+        for name in _sparse(proto.graph):
+            raise PassError(f"{name} is a sparse tensor", where=path, mend="store it dense")
+        return ir.from_proto(proto)
+    except _UNREADABLE as error:
+        cause = _cause(error)
         raise PassError(
-            f"not a whole ONNX model ({type(error).__name__}: {error})",
+            f"not a whole ONNX model ({type(cause).__name__}: {cause})",
             where=path,
             mend="cut off, nested or larger than protobuf reads, or not ONNX: export it again",
         ) from error
+
+
+_UNREADABLE = (
+    DecodeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    ir.serde.SerdeError,
+)
+_SPARSE = (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS)
+
+
+def _sparse(graph: onnx.GraphProto) -> Iterator[str]:
+    """The sparse weights and constants of a graph and its bodies: onnx_ir has none."""
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type in _SPARSE:
+                yield node.output[0]
+            for body in (attribute.g, *attribute.graphs):
+                yield from _sparse(body)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What was wrong: onnx_ir wraps it once for each part that holds the part that is."""
+    while isinstance(error, ir.serde.SerdeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -140,8 +175,8 @@ def save(model: ir.Model, folder: Path) -> None:
             alignment=ALIGNMENT,
             align_threshold=INLINE,
         )
-    except (ValueError, FileNotFoundError) as error:
-        raise PassError(f"cannot be saved: {error}", where=folder / MODEL) from error
+    except (ValueError, FileNotFoundError, ir.serde.SerdeError) as error:
+        raise PassError(f"cannot be saved: {_cause(error)}", where=folder / MODEL) from error
 
 
 def with_inline_attributes(model: ir.Model) -> None:

@@ -217,3 +217,30 @@ def test_external_data_in_an_attribute(tmp_path, execute):
     shutil.rmtree(tmp_path / "one")
     made = execute(load(tmp_path / "two"), {"x": np.zeros(1024, np.float32)})
     np.testing.assert_array_equal(made["y"], weight)
+
+
+@pytest.mark.parametrize("kind", ["weight", "constant"])
+def test_sparse_tensors_are_named(kind: str, tmp_path):
+    values = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [2], [5.0, 7.0])
+    places = onnx.helper.make_tensor("i", onnx.TensorProto.INT64, [2], [1, 6])
+    sparse = onnx.helper.make_sparse_tensor(values, places, [2, 4])
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2,4] x) => (float[2,4] y) { y = Add(x, w) }'
+    proto = onnx.parser.parse_model(text)
+    if kind == "weight":
+        proto.graph.sparse_initializer.append(sparse)
+    else:
+        made = onnx.helper.make_node("Constant", [], ["w"], sparse_value=sparse)
+        proto.graph.node.insert(0, made)
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(PassError, match=r"^w is a sparse tensor"):
+        load(tmp_path)
+
+
+def test_a_weight_whose_numbers_cannot_be_made_is_one_line(model, tmp_path):
+    def fail() -> ir.TensorProtocol:
+        raise ValueError("operands could not be broadcast")
+
+    weight = model.graph.initializers["w"]
+    weight.const_value = ir.LazyTensor(fail, ir.DataType.FLOAT, ir.Shape([3]), name="w")
+    with pytest.raises(PassError, match=r"^cannot be saved: operands could not be broadcast"):
+        save(model, tmp_path)
