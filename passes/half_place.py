@@ -57,6 +57,8 @@ MOVES = frozenset(
         "Unsqueeze",
     }
 )
+#: Operators whose attribute says what they make, and that `half_cast` gives another one.
+_RETYPED = frozenset({"Cast", "ConstantOfShape"})
 _QUANTISED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 
 
@@ -130,8 +132,11 @@ def _type_reason(node: ir.Node, limits: Limits) -> str:
         return "it counts"
     if any(isinstance(value.type, ir.SequenceType) for value in _values(node)):
         return "it reads or makes a sequence"
-    if not _takes(node, limits.dtype):
+    schema = _schema(node)
+    if schema is None or not _takes(node, schema, limits.dtype):
         return f"{node.op_type} takes no {limits.dtype.name.lower()}"
+    if node.op_type not in _RETYPED and not _follows_inputs(node, schema):
+        return f"{node.op_type} has its type from no input"
     return ""
 
 
@@ -155,14 +160,31 @@ def _largest(array: np.ndarray) -> float:
     return float(np.max(np.abs(array), initial=0.0))
 
 
-def _takes(node: ir.Node, dtype: ir.DataType) -> bool:
-    """Whether the operator's schema lets its float operands be of this type."""
+def _schema(node: ir.Node) -> onnx.defs.OpSchema | None:
     graph = node.graph
     version = graph.opset_imports.get("", 0) if graph is not None else 0
     try:
-        schema = onnx.defs.get_schema(node.op_type, version, "")
+        return onnx.defs.get_schema(node.op_type, version, "")
     except onnx.defs.SchemaError:
-        return False
+        return None
+
+
+def _follows_inputs(node: ir.Node, schema: onnx.defs.OpSchema) -> bool:
+    """Whether each float that a node makes is of the type of one that it reads.
+
+    Else an attribute says it: Constant's, EyeLike's, what a LayerNormalization keeps its mean as.
+    """
+    read = {str(formal.type_str) for formal in schema.inputs}
+    last = len(schema.outputs) - 1
+    return all(
+        str(schema.outputs[min(index, last)].type_str) in read
+        for index, value in enumerate(node.outputs)
+        if _is_float(value)
+    )
+
+
+def _takes(node: ir.Node, schema: onnx.defs.OpSchema, dtype: ir.DataType) -> bool:
+    """Whether the operator's schema lets its float operands be of this type."""
     wanted = f"tensor({dtype.name.lower()})"
     variables = {str(output.type_str) for output in schema.outputs[: len(node.outputs)]}
     found = [rule for rule in schema.type_constraints if rule.type_param_str in variables]

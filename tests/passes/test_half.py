@@ -189,3 +189,24 @@ def test_what_is_in_16_bits_already_is_left(graph, execute):
     made, _ = PassManager([Half()]).run(model)
     (exponential,) = [node for node in made.graph if node.op_type == "Exp"]
     assert exponential.inputs[0].name == "h"
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "c = Constant <value_floats = [1.0, 2.0, 3.0, 4.0]> ()",
+        "c = EyeLike <dtype = 1> (x)",
+        "c = RandomUniformLike <dtype = 1, seed = 1.0> (x)",
+        "n, c = LayerNormalization (x, w)",
+        "o = Optional (d) c = OptionalGetElement (o)",
+    ],
+)
+def test_what_has_its_type_from_no_input_is_kept(node: str, graph):
+    model = graph(
+        f"""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[4,4] x) => (float[4,4] y) <float[4] w = {{1, 1, 1, 1}}>
+        {{ d = Add (x, x) {node} a = Mul (d, c) y = Add (a, a) }}"""
+    )
+    made, _ = PassManager([Half(to="bfloat16")]).run(model)
+    assert types(made)["c"] == ir.DataType.FLOAT
+    assert types(made)["a"] == ir.DataType.BFLOAT16
