@@ -152,7 +152,9 @@ def _stage(
 ) -> Stage:
     graph = model.graph
     read = dict.fromkeys(value for node in nodes for value in _reads(node))
-    inputs = [value for value in graph.inputs if value in read]
+    # What no node makes, an input or a weight, the last stage gives out.
+    loose = [value for value in graph.outputs if value.producer() is None and index + 1 == count]
+    inputs = [value for value in graph.inputs if value in read or value in loose]
     sources = {
         value: place[maker]
         for value in read
@@ -164,7 +166,7 @@ def _stage(
         for value in node.outputs
         if value.is_graph_output() or any(place[user] > index for user in readers(value))
     ]
-    part = ir.convenience.extract(graph, [*inputs, *sources], given)
+    part = ir.convenience.extract(graph, [*inputs, *sources], [*given, *loose])
     part.name = f"{graph.name or 'graph'}.{index}"
     _in_order(part, graph)
     named = {value.name or "": source for value, source in sources.items()}

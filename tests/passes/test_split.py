@@ -110,6 +110,20 @@ def test_the_place_of_a_stage_is_in_its_metadata(graph):
     assert json.loads(first.model.metadata_props[KEY])["sources"] == {}
 
 
+def test_outputs_that_no_node_makes_are_given_out(graph, execute, feeds):
+    model = graph(
+        """<ir_version: 10, opset_import: ["" : 20]>
+        g (float[2,4] x) => (float[2,4] y, float[4] w, float[2,4] x) <float[4] w = {1, 2, 3, 4}>
+        { a = Neg (x) b = Exp (a) c = Add (b, w) y = Sqrt (c) }"""
+    )
+    feed = feeds(model, {}, 1)
+    whole = execute(model, feed)
+    given = chain(split(model, 2), feed, execute)
+    for name, array in whole.items():
+        np.testing.assert_array_equal(given[name], array)
+    assert [value.name for value in split(model, 2)[-1].model.graph.outputs] == ["y", "w", "x"]
+
+
 def test_the_model_itself_is_left_as_it_was(graph):
     model = decoder(graph, 2)
     before = [node.op_type for node in model.graph], list(model.graph.initializers)
