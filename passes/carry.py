@@ -78,8 +78,10 @@ def gemm(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
 
 def along_others(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
     """Softmax and norms: each index of the axis for itself, where it is not what is normed."""
-    first = attribute_int(node, "axis", -1) % rank(place[0])
-    one = node.op_type in ("Softmax", "LogSoftmax", "CumSum")
+    softmax = node.op_type in ("Softmax", "LogSoftmax")
+    flat = softmax and _opset(node) < 13  # all axes from this one on are one
+    first = attribute_int(node, "axis", 1 if flat else -1) % rank(place[0])
+    one = softmax and not flat
     value, axis = place
     source = node.inputs[0]
     if value not in (source, *node.outputs):
@@ -89,6 +91,10 @@ def along_others(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carrie
     assert source is not None
     for each in (source, node.outputs[0]):
         yield Carried((each, axis), labels)
+
+
+def _opset(node: ir.Node) -> int:
+    return node.graph.opset_imports.get("", 13) if node.graph is not None else 13
 
 
 def reduce(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:

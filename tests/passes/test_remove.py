@@ -234,6 +234,17 @@ def test_what_cannot_be_followed_is_named_and_left_alone() -> None:
     assert any("shared by 2 nodes" in each.reason for each in left)
 
 
+@pytest.mark.parametrize(("opset", "followed"), [(12, False), (13, True)])
+def test_softmax_over_all_axes_at_once_is_not_followed(opset: int, followed: bool) -> None:
+    text = """agraph (float[2,3,16] x) => (float[2,3,16] y)
+    { h = MatMul(x, up) s = Softmax <axis = 1> (h) y = MatMul(s, down) }"""
+    made = model(text)
+    made.graph.opset_imports[""] = opset
+    found, left = groups(made)
+    assert bool(found) == followed
+    assert followed or any("Softmax" in each.reason for each in left)
+
+
 @pytest.mark.parametrize("kept", [(24,), (-1,), (3, 1), (1, 1)])
 def test_units_that_are_not_there(kept: tuple[int, ...]) -> None:
     with pytest.raises(PassError, match="units 0 to 23"):
