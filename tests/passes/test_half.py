@@ -191,6 +191,7 @@ def test_what_is_in_16_bits_already_is_left(graph, execute):
     assert exponential.inputs[0].name == "h"
 
 
+@pytest.mark.parametrize("to", ["float16", "bfloat16"])
 @pytest.mark.parametrize(
     "node",
     [
@@ -201,12 +202,12 @@ def test_what_is_in_16_bits_already_is_left(graph, execute):
         "o = Optional (d) c = OptionalGetElement (o)",
     ],
 )
-def test_what_has_its_type_from_no_input_is_kept(node: str, graph):
+def test_what_has_its_type_from_no_input_is_kept(node: str, to: str, graph):
     model = graph(
         f"""<ir_version: 10, opset_import: ["" : 20]>
         g (float[4,4] x) => (float[4,4] y) <float[4] w = {{1, 1, 1, 1}}>
         {{ d = Add (x, x) {node} a = Mul (d, c) y = Add (a, a) }}"""
     )
-    made, _ = PassManager([Half(to="bfloat16")]).run(model)
+    made, _ = PassManager([Half(to=to)]).run(model)
     assert types(made)["c"] == ir.DataType.FLOAT
-    assert types(made)["a"] == ir.DataType.BFLOAT16
+    assert types(made)["a"] == ir.DataType[to.upper()]
