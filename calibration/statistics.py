@@ -4,7 +4,7 @@ Streamed: memory depends on the model and the size of the sample, not on how muc
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,30 +146,33 @@ class _Moments:
     def covariance(self) -> Matrix:
         """The weighed covariance [k, k], or the variances [k]."""
         self._multiply()
-        mean = self._second_first / self._second_weight
+        weight = self._second_weight or 1.0
+        mean = self._second_first / weight
         square = np.outer(mean, mean) if self._full else mean * mean
-        return (self._second / self._second_weight - square).astype(np.float32)
+        return (self._second / weight - square).astype(np.float32)
 
 
 class _Tally:
-    """Statistics of one activation [..., k], growing."""
+    """Statistics of one activation [..., k], growing.
 
-    def __init__(self, watched: Watched, size: Size, k: int) -> None:
-        self.watched, self.size, self.rows = watched, size.sample, 0
+    Each draws its own rows: the same ones as all activations of as many rows a batch, since the
+    draw is of the same seed, and none of another's, whose places here nobody would fill.
+    """
+
+    def __init__(self, size: Size, k: int, seed: int) -> None:
+        self.size, self.rows = size.sample, 0
+        self.reservoir = Reservoir(size.sample, seed)
         self.low, self.high = np.full(k, np.inf, np.float32), np.full(k, -np.inf, np.float32)
         self.moments, self.histogram = _Moments(k, size), Histogram.of(np.zeros(0, np.float32))
         self.sample = np.zeros((size.sample, k), np.float32)
         self.importance = np.ones(size.sample, np.float32)
 
-    def add(self, x: Matrix, ends: Matrix, importance: Vector, places: Places) -> None:
-        """Count rows [r, k] weighed by [r], their `ends` [2, k] the least and the greatest.
-
-        `places` are the rows that are kept, and where.
-        """
+    def add(self, x: Matrix, ends: Matrix, importance: Vector) -> None:
+        """Count rows [r, k] weighed by [r], their `ends` [2, k] the least and the greatest."""
         self.low, self.high = np.minimum(self.low, ends[0]), np.maximum(self.high, ends[1])
         self.histogram = self.histogram + Histogram.of(x)
         self.moments.add(x, importance)
-        rows, free = places
+        rows, free = self.reservoir.offer(len(x))
         self.sample[free], self.importance[free] = x[rows], importance[rows]
         self.rows += len(x)
 
@@ -197,16 +200,15 @@ def collect(
 ) -> Mapping[str, Seen]:
     """Statistics of every watched activation over runs: its arrays, and which tokens are real.
 
-    The rows that are kept are the same tokens of all activations that have tokens for rows.
+    The rows that are kept are the same tokens of all activations that have tokens for rows. That
+    so many rows are expected is of tokens: moments of others come from their first rows.
 
     Raises:
         CalibrationError: an activation is not a number; tensor and sample are named. Or nothing
             was seen.
     """
     tallies: dict[str, _Tally] = {}
-    reservoirs: dict[str, Reservoir] = {}
     for index, (arrays, real) in enumerate(runs):
-        offers: dict[tuple[str, int], Places] = {}
         for each in watched:
             mask = real if each.tokens else None
             x = rows_of(arrays[each.tensor], mask)
@@ -214,14 +216,11 @@ def collect(
                 continue
             ends = np.stack([x.min(axis=0), x.max(axis=0)])
             _check_finite(ends, each, arrays[each.tensor], index)
-            space = "tokens" if each.tokens else each.tensor
-            if (space, len(x)) not in offers:
-                reservoir = reservoirs.setdefault(space, Reservoir(size.sample, seed))
-                offers[space, len(x)] = reservoir.offer(len(x))
             if each.tensor not in tallies:
-                tallies[each.tensor] = _Tally(each, size, x.shape[1])
+                own = size if _are_tokens(x, each, real) else replace(size, expected=0)
+                tallies[each.tensor] = _Tally(own, x.shape[1], seed)
             importance = _importance(arrays.get(each.stream or ""), mask, len(x))
-            tallies[each.tensor].add(x, ends, importance, offers[space, len(x)])
+            tallies[each.tensor].add(x, ends, importance)
     if any(each.tensor not in tallies for each in watched):
         raise CalibrationError("no sample has a single token", mend="give samples with text")
     return {name: tally.seen() for name, tally in tallies.items()}
@@ -237,6 +236,11 @@ def rows_of(array: NDArray[np.generic], real: NDArray[np.bool_] | None) -> Matri
     if real is not None and array.shape[:-1] in shapes and not real.all():
         rows = rows[real.reshape(-1)]
     return rows.astype(np.float32, copy=False)
+
+
+def _are_tokens(x: Matrix, each: Watched, real: NDArray[np.bool_] | None) -> bool:
+    """Whether an activation's rows of real tokens turn out to be that, as far as one knows."""
+    return each.tokens and (real is None or len(x) == np.count_nonzero(real))
 
 
 def _importance(

@@ -52,6 +52,35 @@ def test_a_sample_that_is_not_full_holds_every_row():
     np.testing.assert_array_equal(np.sort(found.sample[:, 0]), np.arange(1, 41))
 
 
+def test_activations_with_rows_of_their_own_are_sampled_from_those():
+    """A text and an image tower, and their pooled rows: none is given another's places."""
+    random = np.random.default_rng(0)
+    rows = {"text": 20, "queries": 20, "image": 50, "pooled": 4}
+    runs = [
+        ({name: random.normal(size=(r, 3)).astype(np.float32) for name, r in rows.items()}, None)
+        for _ in range(30)
+    ]
+    for arrays, _ in runs:
+        arrays["queries"] = arrays["text"]
+    found = collect(runs, [Watched(name) for name in rows], size=Size(256), seed=0)
+    for name, each in found.items():
+        offered = {row.tobytes() for arrays, _ in runs for row in arrays[name]}
+        kept = {row.tobytes() for row in each.sample}
+        assert len(kept) == len(each.sample) == min(256, 30 * rows[name])
+        assert kept <= offered
+    np.testing.assert_array_equal(found["text"].sample, found["queries"].sample)
+
+
+def test_moments_of_pooled_rows_come_from_all_of_them():
+    """They are fewer than the tokens that are expected, whose share says nothing of them."""
+    random, mask = np.random.default_rng(0), np.ones((2, 300), bool)
+    runs = [({"x": random.normal(size=(2, 4)).astype(np.float32)}, mask) for _ in range(8)]
+    size = Size(64, moment_rows=10, expected=8 * mask.size)
+    found = collect(runs, [Watched("x")], size=size, seed=0)["x"]
+    every = np.concatenate([arrays["x"] for arrays, _ in runs])[:10]
+    np.testing.assert_allclose(found.variance, every.var(axis=0), rtol=1e-4)
+
+
 def test_rows_that_are_no_tokens_are_all_counted():
     runs = [({"x": np.ones((2, 4), np.float32)}, np.array([[1, 0, 0]] * 2, bool))]
     found = collect(runs, [Watched("x", tokens=False)], size=Size(8), seed=0)["x"]

@@ -89,10 +89,14 @@ def _collect(
 
 
 def real_tokens(feeds: Sequence[Feed], mask: str | None) -> Iterator[NDArray[np.bool_] | None]:
-    """Which tokens of each feed are real, a row a text: the mask, less what covers a cache."""
+    """Which tokens of each feed are real, a row a text: the mask, less what covers a cache.
+
+    All ids are where there is no mask; None of a feed without ids.
+    """
     for feed in feeds:
         if mask is None or mask not in feed:
-            yield None
+            ids = feed.get("input_ids")
+            yield None if ids is None else np.ones((ids.size // ids.shape[-1], ids.shape[-1]), bool)
             continue
         real = np.asarray(feed[mask]).astype(bool)
         width = feed["input_ids"].shape[-1] if "input_ids" in feed else real.shape[-1]
