@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
-Levels = NDArray[np.int8]
+Levels = NDArray[np.int8 | np.int16]
 #: A scale is never 0: TensorRT refuses it, and a block of zeros needs none.
 LEAST = 1e-12
 
@@ -27,6 +27,11 @@ class Grid:
     def top(self) -> int:
         """The greatest level; the least is one further from zero."""
         return (1 << (self.bits - 1)) - 1
+
+    @property
+    def kind(self) -> type[np.int8 | np.int16]:
+        """What holds levels: those of 8 bits reach further than int8, counted from a zero point."""
+        return np.int16 if self.moved and self.bits == 8 else np.int8
 
     def blocks(self, weight: Matrix) -> Matrix:
         """A weight [k, n] as a view [k / block, block, n]."""
@@ -77,7 +82,7 @@ def nearest(weight: Matrix, steps: Matrix, grid: Grid, zeros: Matrix | None = No
     """The nearest levels [k, n]."""
     low, high = grid.ends(zeros)
     scaled = np.rint(grid.blocks(weight) / steps[:, None])
-    return np.clip(scaled, low[:, None], high[:, None]).astype(np.int8).reshape(weight.shape)
+    return np.clip(scaled, low[:, None], high[:, None]).astype(grid.kind).reshape(weight.shape)
 
 
 def restored(levels: Levels, steps: Matrix, grid: Grid) -> Matrix:

@@ -85,7 +85,7 @@ def rounded(
     `stored` makes of steps what their dtype in the graph holds. Zero points stay what they are,
     and so does a step of a whole output: that is compensated once.
     """
-    levels, steps = np.empty(weight.shape, np.int8), steps.copy()
+    levels, steps = np.empty(weight.shape, grid.kind), steps.copy()
     blocks = np.arange(len(weight)) // (grid.block or len(weight))
     fitted = (grid.block, stored) if grid.block else None
     for (start, moments), part in zip(shared.moments.places(), shared.parts, strict=True):

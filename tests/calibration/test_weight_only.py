@@ -56,6 +56,22 @@ def test_a_wide_activation_is_cut_into_aligned_parts(monkeypatch):
     assert len(found.diagonal) == 384
 
 
+@pytest.mark.parametrize("way", ["nearest", "compensated"])
+@pytest.mark.parametrize("middle", [0.0, 0.5, -3.0])
+def test_eight_bits_with_zero_points_stand_for_the_weight(way: str, middle: float):
+    """Levels counted from a zero point of 8 bits reach to 255 either way."""
+    grid, w = Grid(8, 32, moved=True), weight() + np.float32(middle)
+    steps, zeros = shifted(w, grid, np.ones(len(w), np.float32))
+    levels = nearest(w, steps, grid, zeros)
+    if way == "compensated":
+        shared = Compensations.of(moments(rows(600, len(w))), 0.01, ordered=True)
+        levels, steps = rounded(w, steps, grid, shared, zeros=zeros)
+    assert np.abs(restored(levels, steps, grid) - w).max() < 0.1
+    there = levels.reshape(len(zeros), 32, -1) + zeros[:, None]
+    assert there.min() >= -128
+    assert there.max() <= 127
+
+
 @pytest.mark.parametrize(("k", "block", "fits"), [(576, 128, 64), (1536, 128, 128), (100, 32, 0)])
 def test_blocks_divide_the_inputs(k: int, block: int, fits: int):
     assert fitting(k, block) == fits

@@ -125,7 +125,7 @@ class Rounds:
         if zeros is not None:
             zeros = zeros.astype(np.int8)
             levels = levels.reshape(len(zeros), -1, layer.n) + zeros[:, None]
-            levels = levels.reshape(layer.k, layer.n)
+            levels = levels.reshape(layer.k, layer.n).astype(np.int8, copy=False)
         kept = self._scratch.write(stored(layer, levels), layer.node)
         return Blocks(kept, rounding.steps, grid.block, zeros)
 
