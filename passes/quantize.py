@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass as record
 from typing import Any, ClassVar
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -86,6 +87,21 @@ def lift_for(model: ir.Model, nodes: Iterable[ir.Node], layers: Iterable[Int8]) 
         lift(model)
 
 
+def scale_of(layer: Int8, kind: np.dtype[Any]) -> NDArray[Any]:
+    """An activation's scale [] in the graph's dtype; where that holds none so small its least
+    normal one, whose inverse it holds as well.
+    """
+    scale = np.asarray(layer.scale).astype(kind)
+    return scale if scale > 0 else np.asarray(ml_dtypes.finfo(kind).tiny, kind)
+
+
+def steps_of(layer: Int8, kind: np.dtype[Any]) -> NDArray[Any]:
+    """A weight's steps [n] in the graph's dtype; where that holds none so small its very least:
+    the levels are made, and any other would stand for more.
+    """
+    return np.maximum(layer.steps.astype(kind), ml_dtypes.finfo(kind).smallest_subnormal)
+
+
 def _quantize(
     graph: ir.Graph, node: ir.Node, layer: Int8, pairs: dict[Key, ir.Value], names: Names
 ) -> None:
@@ -109,7 +125,7 @@ def _pair(graph: ir.Graph, node: ir.Node, source: ir.Value, layer: Int8, names: 
         return names.unique(f"{source.name}.{part}")
 
     kind = (source.dtype or ir.DataType.FLOAT).numpy()
-    step = array_of(graph, np.asarray(layer.scale).astype(kind), called("scale"))
+    step = array_of(graph, scale_of(layer, kind), called("scale"))
     zero = array_of(graph, np.zeros((), layer.kind.numpy()), called("zero_point"))
     there = ir.node("QuantizeLinear", [source, step, zero], name=f"{node.name}.quantize")
     back = ir.node(
@@ -134,7 +150,7 @@ def _dequantized_weight(
     axis, kind = (0 if turned else 1), (old.dtype or ir.DataType.FLOAT).numpy()
     dtype = layer.weight.dtype
     values = initializer(graph, layer.weight, called(dtype.name.lower()))
-    steps = array_of(graph, layer.steps.astype(kind), called("scale"))
+    steps = array_of(graph, steps_of(layer, kind), called("scale"))
     zeros = array_of(graph, np.zeros(layer.steps.shape, dtype.numpy()), called("zero_point"))
     back = ir.node(
         "DequantizeLinear",

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from .contract import Contract
 from .kinds import Pass
 from .linear import array_of, initializer, move
-from .quantize import Int8, lift_for
+from .quantize import Int8, lift_for, scale_of, steps_of
 from .sites import by_name, layer_of
 
 PREFIX = "int8."
@@ -60,19 +60,26 @@ def _float(node: ir.Node) -> ir.Graph:
 
 def _int8(graph: ir.Graph, node: ir.Node, layer: Int8) -> ir.Graph:
     name, shape, axis = node.name, layer_of(node), 0 if layer_of(node).transposed else 1
-    step = array_of(graph, np.asarray(layer.scale, np.float32), f"{name}.scale")
+    kind = _kind(node)
+    step = array_of(graph, scale_of(layer, kind), f"{name}.scale")
     zero = array_of(graph, np.zeros((), layer.kind.numpy()), f"{name}.zero_point")
     values = initializer(graph, layer.weight, f"{name}.narrow")
-    steps = array_of(graph, layer.steps, f"{name}.steps")
+    steps = array_of(graph, steps_of(layer, kind), f"{name}.steps")
     there = ir.node("QuantizeLinear", [node.inputs[0], step, zero])
     back = ir.node("DequantizeLinear", [there.outputs[0], step, zero])
     weight = ir.node("DequantizeLinear", [values, steps], {"axis": axis})
     inputs = [back.outputs[0], weight.outputs[0], *node.inputs[2:]]
     nodes = [there, back, weight, _copy(node, inputs, "int8")]
     if layer.offset is not None:
-        offset = array_of(graph, layer.offset.reshape(shape.n), f"{name}.offset")
+        offset = array_of(graph, layer.offset.reshape(shape.n).astype(kind), f"{name}.offset")
         nodes.append(ir.node("Add", [nodes[-1].outputs[0], offset]))
     return _branch(nodes, f"{name}.int8")
+
+
+def _kind(node: ir.Node) -> np.dtype[Any]:
+    """The dtype of a layer, its weight's: what it reads and gives is of the same."""
+    weight = node.inputs[1]
+    return ((weight.dtype if weight is not None else None) or ir.DataType.FLOAT).numpy()
 
 
 def _copy(node: ir.Node, inputs: Any, suffix: str) -> ir.Node:

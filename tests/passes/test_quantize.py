@@ -178,3 +178,20 @@ def test_a_scale_that_is_not_positive_is_refused(scale: float):
 def test_an_unknown_layer_is_an_error():
     with pytest.raises(PassError, match="no weight MatMul called 'nope'"):
         Quantize(layers={"nope": int8(np.ones((16, 32)), 1.0)})(model())
+
+
+def test_scales_that_float16_cannot_hold_are_not_zero(execute):
+    """Of a dead activation and a dead column: 0 / 0 would be NaN."""
+    proto = onnx.parser.parse_model("""
+    <ir_version: 10, opset_import: ["" : 20]>
+    agraph (float16[rows,16] x) => (float16[rows,16] y) { y = MatMul(x, w) }
+    """)
+    weight = np.random.default_rng(0).normal(size=(16, 16)).astype("f2")
+    weight[:, 3] = 0
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    made = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    steps = np.maximum(np.abs(weight).max(axis=0).astype("f4") / 127, np.float32(1e-12))
+    layer = Int8(1e-12, ir.tensor(np.rint(weight / steps).astype(np.int8)), steps)
+    Quantize(layers={site.layers[0].node: layer for site in find(made)})(made)
+    y = execute(made, {"x": np.zeros((2, 16), "f2")})["y"]
+    np.testing.assert_array_equal(y, 0)

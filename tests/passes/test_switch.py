@@ -18,10 +18,11 @@ agraph (float[rows,16] x) => (float[rows,16] y)
 """
 
 
-def model() -> ir.Model:
-    proto, random = onnx.parser.parse_model(TEXT), np.random.default_rng(0)
+def model(kind: str = "float") -> ir.Model:
+    text = TEXT.replace("float", kind)
+    proto, random = onnx.parser.parse_model(text), np.random.default_rng(0)
     for name, shape in {"w": (16, 32), "c": (32,), "u": (16, 32), "d": (16,)}.items():
-        array = random.normal(size=shape).astype("f4")
+        array = random.normal(size=shape).astype("f2" if kind == "float16" else "f4")
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
@@ -29,7 +30,7 @@ def model() -> ir.Model:
 def layers(made: ir.Model) -> dict[str, Int8]:
     found: dict[str, Int8] = {}
     for layer in (layer for site in find(made) for layer in site.layers):
-        weight = made.graph.initializers[layer.weight].const_value.numpy()
+        weight = made.graph.initializers[layer.weight].const_value.numpy().astype("f4")
         axis = 1 if layer.transposed else 0
         steps = np.abs(weight).max(axis=axis).astype("f4") / np.float32(127)
         levels = np.rint(weight / np.expand_dims(steps, axis)).astype(np.int8)
@@ -38,10 +39,12 @@ def layers(made: ir.Model) -> dict[str, Int8]:
     return found
 
 
+@pytest.mark.parametrize(("kind", "tolerance"), [("float", 1e-5), ("float16", 0.1)])
 @pytest.mark.parametrize("mixture", list(itertools.product([False, True], repeat=2)))
-def test_every_mixture(mixture: tuple[bool, bool], execute):
-    feed = {"x": np.random.default_rng(1).normal(size=(5, 16)).astype("f4")}
-    switched, fixed = model(), model()
+def test_every_mixture(mixture: tuple[bool, bool], kind: str, tolerance: float, execute):
+    x = np.random.default_rng(1).normal(size=(5, 16))
+    feed = {"x": x.astype("f2" if kind == "float16" else "f4")}
+    switched, fixed = model(kind), model(kind)
     chosen = layers(fixed)
     Switch(layers=layers(switched))(switched)
     check(switched)
@@ -49,4 +52,4 @@ def test_every_mixture(mixture: tuple[bool, bool], execute):
     int8 = {name: each for (name, each), on in zip(chosen.items(), mixture, strict=True) if on}
     Quantize(layers=int8)(fixed)
     one, two = execute(switched, {**feed, **switches})["y"], execute(fixed, feed)["y"]
-    np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(one, two, rtol=0, atol=tolerance)

@@ -20,7 +20,7 @@ from llmdeploy.toolchain.run import Run
 from llmdeploy.toolchain.verbs import one_precision
 from llmdeploy.toolchain.weight_only.making import quantize
 from llmdeploy.toolchain.weight_only.packed import packed
-from llmdeploy.toolchain.weight_only.recipe import Recipe
+from llmdeploy.toolchain.weight_only.recipe import Case, Recipe
 from llmdeploy.toolchain.weight_only.rounds import Samples
 from llmdeploy.toolchain.weight_only.stage import recipe_of
 from llmdeploy.toolchain.workspace import Workspace
@@ -111,6 +111,13 @@ def test_a_layer_that_is_kept_stays_in_float(tmp_path: Path) -> None:
     assert kept == {names[0]: "kept by name"}
     with pytest.raises(ConfigError, match="no weight MatMul called 'gone'"):
         made(tmp_path / "bad", "rtn", keep=["gone"])
+
+
+def test_steps_that_float16_cannot_hold_are_not_zero() -> None:
+    steps = np.array([[1e-12, 2e-6, 0.1]], np.float32)
+    found = Case((), (), np.dtype(np.float16)).stored(steps)
+    assert (found > 0).all()
+    np.testing.assert_allclose(found[0, 1:], steps[0, 1:], rtol=0.02)
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,5 +82,6 @@ class Case:
         return (read() for read in self.reads)
 
     def stored(self, steps: Matrix) -> Matrix:
-        """Steps as the graph's dtype holds them."""
-        return steps.astype(self.kind).astype(np.float32)
+        """Steps as the graph's dtype holds them; where that is 0, its least normal number."""
+        held = steps.astype(self.kind).astype(np.float32)
+        return np.where(held > 0, held, np.float32(ml_dtypes.finfo(self.kind).tiny))
