@@ -35,7 +35,8 @@ class Layer:
     """A MatMul or Gemm with a constant weight of k inputs and n outputs.
 
     `refused` says why the rules keep it in float, empty where INT8 is allowed. `transposed` is
-    whether the weight is stored [n, k], `head` whether its outputs are a vocabulary's.
+    whether the weight is stored [n, k], `head` whether its outputs are a vocabulary's, `count` how
+    many matrices the weight is (of experts, in a stack).
     """
 
     node: str
@@ -45,6 +46,12 @@ class Layer:
     transposed: bool = False
     refused: str = ""
     head: bool = False
+    count: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds a row."""
+        return self.count * self.k * self.n
 
 
 @dataclass(frozen=True)

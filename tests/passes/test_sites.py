@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from llmdeploy.passes.experts import experts
 from llmdeploy.passes.sites import find
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
@@ -82,3 +83,27 @@ def test_the_stream_is_what_a_norm_divides():
         "x": "t",
         "y": "o",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "weight", "macs"),
+    [
+        ("y = MatMul(x, w)", (1, 32, 32), 32 * 32),
+        ("y = MatMul(x, w)", (4, 32, 32), 4 * 32 * 32),
+        ("o = Split <axis = 0, num_outputs = 1> (w) e = Squeeze(o, i) y = MatMul(x, e)",
+         (1, 32, 32), 32 * 32),
+        ("g = Gather(w, i) y = MatMul(x, g)", (4, 32, 32), 32 * 32),
+        ("t = Transpose <perm = [0, 2, 1]> (w) y = MatMul(x, t)", (4, 32, 32), 4 * 32 * 32),
+        ("g = Slice(w, i, j) y = MatMul(x, g)", (40, 32), 32 * 32),
+        ("y = MatMul(x, w)", (4, 32, 1), 0),
+        ("y = MatMul(x, w)", (32, 32), 0),
+        ("t = Transpose(w) y = MatMul(x, t)", (32, 32), 0),
+        ("s = Softmax(w) y = MatMul(x, s)", (4, 32, 32), 0),
+    ],
+)  # fmt: skip
+def test_weights_of_experts_are_counted_and_refused(text: str, weight: tuple, macs: int):
+    graph = f"""agraph (float[4,s,32] x) => (float[4,s,n] y)
+    <int64[1] i = {{0}}, int64[1] j = {{32}}> {{ {text} }}"""
+    found = experts(model(graph, w=weight))
+    assert sum(each.macs for each in found) == macs
+    assert all("experts" in each.refused for each in found)

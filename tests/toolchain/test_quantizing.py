@@ -191,6 +191,19 @@ def test_a_budget_is_held_with_what_costs_least(float_model: Path, tmp_path: Pat
     assert len(made["sensitivity"]) == 2
 
 
+def test_weights_of_experts_are_in_the_table_and_the_share(float_model: Path, tmp_path: Path):
+    proto = onnx.load(float_model)
+    stack = np.random.default_rng(0).normal(size=(1, 32, 96)).astype("f4") / 6
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(stack, "stack"))
+    proto.graph.node[2].input[1] = "stack"  # the first MatMul
+    onnx.save(proto, float_model)
+    _, made = chain(float_model, tmp_path / "a")
+    assert made["int8_share"] == 0.5
+    (refused,) = (layer for layer in made["layers"] if not layer["int8"])
+    assert (refused["k"], refused["n"], refused["snr_db"]) == (32, 96, None)
+    assert "experts" in refused["reason"]
+
+
 def test_ranges_of_another_model_are_refused(float_model: Path, tmp_path: Path):
     chain(float_model, tmp_path / "a")
     other = write(tmp_path / "other", seed=1)

@@ -10,6 +10,7 @@ from typing import Any
 from ... import ConfigError
 from ...calibration import FORMATS, Feed, ranges
 from ...passes import load
+from ...passes.experts import experts
 from ...passes.sites import find
 from .calibrating import calibrate, digest_model
 from .layers import round_layers
@@ -47,8 +48,10 @@ def quantize(
         mend = f"use {', '.join(FORMATS)}"
         raise ConfigError(f"precision {precision} is not made by quantising", mend=mend)
     found = ranges.load(calibrated, digest_model(model))
-    all_sites = find(load(model))
+    graph = load(model)
+    all_sites, apart = find(graph), experts(graph)
     names = {layer.node for site in all_sites for layer in site.layers}
+    names.update(layer.node for layer in apart)
     unknown = [name for name in keep if name not in names]
     if unknown:
         raise ConfigError(
@@ -62,4 +65,4 @@ def quantize(
         result = search.run(folder, frozenset(keep), max_drop)
     finally:
         (folder / ".weights").unlink(missing_ok=True)
-    return table(all_sites, found, rounded, result, frozenset(keep), precision)
+    return table(all_sites, found, rounded, result, frozenset(keep), precision, apart)

@@ -30,29 +30,35 @@ def table(
     result: Result,
     keep: frozenset[str],
     precision: str = "int8",
+    apart: Sequence[Layer] = (),
 ) -> dict[str, Any]:
-    """Every weight MatMul: INT8 or why not, and its error; the share of multiply-adds in INT8."""
-    layers: list[dict[str, Any]] = []
+    """Every weight MatMul: INT8 or why not, and its error; the share of multiply-adds in INT8.
+
+    Those of no site, the experts' `apart`, are in float: their multiply-adds count as well.
+    """
     errors = {name: each.error for name, each in rounded.items()}
     total = sum(errors.values()) or 1.0
-    for site in places:
-        each = calibrated.ranges.get(site.tensor)
-        for layer in site.layers:
-            int8 = layer.node in rounded and layer.node not in result.kept
-            layers.append(
-                {
-                    "node": layer.node,
-                    "k": layer.k,
-                    "n": layer.n,
-                    "macs": layer.k * layer.n,
-                    "int8": int8,
-                    "format": WORDS[precision],
-                    "reason": _reason(layer, int8, keep),
-                    **_measured(each, errors.get(layer.node), total),
-                    "fold": site.fold.kind,
-                    "rounding": _rounding(rounded.get(layer.node)),
-                }
-            )
+
+    def row(layer: Layer, each: Range | None, fold: str) -> dict[str, Any]:
+        int8 = layer.node in rounded and layer.node not in result.kept
+        return {
+            "node": layer.node,
+            "k": layer.k,
+            "n": layer.n,
+            "macs": layer.macs,
+            "int8": int8,
+            "format": WORDS[precision],
+            "reason": _reason(layer, int8, keep),
+            **_measured(each, errors.get(layer.node), total),
+            "fold": fold,
+            "rounding": _rounding(rounded.get(layer.node)),
+        }
+
+    layers = [
+        row(layer, calibrated.ranges.get(site.tensor), site.fold.kind)
+        for site in places
+        for layer in site.layers
+    ] + [row(layer, None, "none") for layer in apart]
     return {
         "int8_share": _share(layers),
         "layers": layers,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ... import ConfigError
 from ...passes import PassManager, Step, load, save
+from ...passes.experts import experts
 from ...passes.sites import MIN_DIM, Layer, Site, find
 from ...passes.smooth import Smooth
 from ...passes.weight_only import Blocks, WeightOnly
@@ -42,8 +43,8 @@ def quantize(
         CalibrationError: the model gives NaN or Inf on the samples.
     """
     graph = load(model)
-    sites = find(graph)
-    taken = _taken(sites, keep, head)
+    sites, apart = find(graph), experts(graph)
+    taken = _taken(sites, keep, head, apart)
     if not taken:
         raise ConfigError("the model has no weight MatMul that could be rounded", where=model)
     scratch = Scratch(folder / ".weights", recipe.bits)
@@ -56,14 +57,17 @@ def quantize(
     finally:
         scratch.close()
     return {
-        **table(sites, made.roundings, made.choices, recipe, keep, drop),
+        **table(sites, made.roundings, made.choices, recipe, keep, drop, apart),
         "steps": [asdict(step) for step in steps],
     }
 
 
-def _taken(sites: Sequence[Site], keep: Sequence[str], head: bool) -> tuple[Site, ...]:
+def _taken(
+    sites: Sequence[Site], keep: Sequence[str], head: bool, apart: Sequence[Layer]
+) -> tuple[Site, ...]:
     """The sites, each with those of its layers that are rounded."""
     names = {layer.node for site in sites for layer in site.layers}
+    names.update(layer.node for layer in apart)
     unknown = [name for name in keep if name not in names]
     if unknown:
         raise ConfigError(

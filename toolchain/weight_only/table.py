@@ -52,26 +52,30 @@ def table(
     recipe: Recipe,
     keep: Collection[str],
     drop: float | None,
+    apart: Sequence[Layer] = (),
 ) -> dict[str, Any]:
-    """Every weight MatMul: how its weight was rounded or why not, and its error."""
+    """Every weight MatMul: how its weight was rounded or why not, and its error.
+
+    Those of no site, the experts' `apart`, are in float.
+    """
     errors = [each.error or 0.0 for each in roundings.values()]
     total = sum(errors) or 1.0
-    layers: list[dict[str, Any]] = []
-    for site in sites:
-        choice = choices.get(site.tensor)
-        for layer in site.layers:
-            made = roundings.get(layer.node)
-            layers.append(
-                {
-                    "node": layer.node,
-                    "k": layer.k,
-                    "n": layer.n,
-                    "macs": layer.k * layer.n,
-                    "int8": made is not None,
-                    "reason": _reason(layer, keep) if made is None else "",
-                    **_told(layer, made, choice, recipe, total),
-                }
-            )
+
+    def row(layer: Layer, choice: Choice | None) -> dict[str, Any]:
+        made = roundings.get(layer.node)
+        return {
+            "node": layer.node,
+            "k": layer.k,
+            "n": layer.n,
+            "macs": layer.macs,
+            "int8": made is not None,
+            "reason": _reason(layer, keep) if made is None else "",
+            **_told(layer, made, choice, recipe, total),
+        }
+
+    layers = [row(layer, choices.get(site.tensor)) for site in sites for layer in site.layers] + [
+        row(layer, None) for layer in apart
+    ]
     macs = sum(layer["macs"] for layer in layers) or 1
     share = sum(layer["macs"] for layer in layers if layer["int8"]) / macs
     return {

@@ -1,0 +1,57 @@
+"""MatMuls whose weight is no constant matrix: experts', in a stack or taken out of one."""
+
+from collections.abc import Iterator
+from math import prod
+
+import onnx_ir as ir
+
+from .facts import attribute_int, input_of, is_constant, made_by
+from .sites import MIN_DIM, Layer, is_weighted
+
+#: What only moves elements of its first input.
+MOVES = (
+    "Cast", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "Slice", "Split",
+    "Squeeze", "Transpose", "Unsqueeze",
+)  # fmt: skip
+REASON = "its weight is no matrix of its own: weights of experts stay in float"
+
+
+def experts(model: ir.Model) -> tuple[Layer, ...]:
+    """Every MatMul and Gemm of the main graph with a constant weight that `sites.find` does not
+    take for a layer; each refused.
+
+    A stack of weights is as many as it is deep; one that each token picks is one. What is thinner
+    than a tile (the frequencies of rotary positions) is none.
+    """
+    return tuple(_layers(model))
+
+
+def _layers(model: ir.Model) -> Iterator[Layer]:
+    for node in model.graph:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
+            continue
+        weight = input_of(node, 1)
+        stack = None if is_weighted(node) or is_constant(node.inputs[0]) else _stack(weight)
+        if weight is None or stack is None:
+            continue
+        count, k, n = _sizes(weight) or _sizes(stack) or (0, 0, 0)
+        if min(k, n) >= MIN_DIM:
+            turned = attribute_int(node, "transB", 0) == 1
+            k, n = (n, k) if turned else (k, n)
+            yield Layer(node.name or "", weight.name or "", k, n, turned, REASON, count=count)
+
+
+def _stack(weight: ir.Value | None) -> ir.Value | None:
+    """The constant that a weight is, or is part of; None where the graph computes it."""
+    while weight is not None and not is_constant(weight):
+        moved = made_by(weight, *MOVES)
+        weight = moved.inputs[0] if moved is not None else None
+    return weight
+
+
+def _sizes(value: ir.Value) -> tuple[int, int, int] | None:
+    """How many matrices a value is and their k and n, None where the graph does not say."""
+    sizes = [each if isinstance(each, int) else 0 for each in value.shape or ()]
+    if len(sizes) < 2 or 0 in sizes[-2:]:
+        return None
+    return prod(sizes[:-2]) or 1, sizes[-2], sizes[-1]
