@@ -140,7 +140,8 @@ class _Routes:
         with self._service.keeper.lease() as served:
             _known(served, asked.model)
             rows, tokens = await self._service.embed(served, asked.texts)
-            return JSONResponse(oai.embedded(asked, served.name, rows, tokens))
+            made = await asyncio.to_thread(oai.embedded, asked, served.name, rows, tokens)
+            return Response(made, media_type="application/json")
 
     async def complete(self, request: Request) -> Response:
         asked = oai.parse(oai.Completion, await request.body())

@@ -3,6 +3,7 @@
 https://platform.openai.com/docs/api-reference. What is not done here is refused, not ignored.
 """
 
+import json
 import time
 import uuid
 from base64 import b64encode
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails
 from ... import ConfigError
 from ..sampling import Sampling
 from ..writing import Written
+from .tensors import joined
 
 #: Every token is searched for every one of them: a text has few ends, and short ones.
 End = Annotated[str, Field(max_length=1000)]
@@ -193,18 +195,17 @@ def used(prompt: int, new: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
 
 
-def embedded(
-    asked: Embeddings, model: str, rows: NDArray[np.float32], tokens: int
-) -> dict[str, Any]:
-    """The answer of embeddings [texts, width]."""
+def embedded(asked: Embeddings, model: str, rows: NDArray[np.float32], tokens: int) -> str:
+    """The answer of embeddings [texts, width], as JSON."""
     coded = asked.encoding_format == "base64"
-    data = [
+    data = (
         {
             "object": "embedding",
             "index": index,
             "embedding": b64encode(row.astype("<f4").tobytes()).decode() if coded else row.tolist(),
         }
         for index, row in enumerate(rows)
-    ]
+    )
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "model": model, "data": data, "usage": usage}
+    about = {"object": "list", "model": model, "usage": usage}
+    return joined(about, "data", map(json.dumps, data))

@@ -5,7 +5,7 @@ https://github.com/kserve/open-inference-protocol and Triton's extension_binary_
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from ... import ConfigError
 from ..signature import Signature, Tensor
 
 HEADER = "inference-header-content-length"
+#: Numbers that are made JSON in one go.
+_PART = 4096
 Arrays = dict[str, NDArray[Any]]
 
 _NAMES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"} | {
@@ -67,7 +69,7 @@ def written(
             f"no output {sorted(unknown)[0]!r}", mend=f"there are {', '.join(arrays)}"
         )
     default = bool(_parameters(request).get("binary_data_output"))
-    outputs: list[dict[str, Any]] = []
+    outputs: list[str] = []
     parts: list[bytes] = []
     for name, array in arrays.items():
         if asked and name not in asked:
@@ -80,10 +82,10 @@ def written(
         if _parameters(asked.get(name, {})).get("binary_data", default):
             parts.append(np.ascontiguousarray(array).tobytes())
             made["parameters"] = {"binary_data_size": len(parts[-1])}
+            outputs.append(json.dumps(made))
         else:
-            made["data"] = [_json(value) for value in array.ravel().tolist()]
-        outputs.append(made)
-    head = json.dumps({**about, "outputs": outputs}).encode()
+            outputs.append(joined(made, "data", _numbers(array.ravel())))
+    head = joined(about, "outputs", outputs).encode()
     return b"".join([head, *parts]), len(head) if parts else None
 
 
@@ -95,6 +97,19 @@ def rows_of(signature: Signature, arrays: Arrays) -> int | None:
         return None
     (dim,), (size,) = first, sizes
     return size[0] if dim and isinstance(dim[0], str) and size and size[0] else None
+
+
+def joined(about: Mapping[str, Any], key: str, items: Iterable[str]) -> str:
+    """An object as JSON, with a list of what is JSON already as its last value.
+
+    A long list is so made in parts, between which other threads run: `json.dumps` lets none.
+    """
+    return f'{json.dumps(about)[:-1]}, "{key}": [{", ".join(items)}]}}'
+
+
+def _numbers(values: NDArray[Any]) -> Iterator[str]:
+    for start in range(0, len(values), _PART):
+        yield json.dumps([_json(value) for value in values[start : start + _PART].tolist()])[1:-1]
 
 
 def _json(value: Any) -> Any:

@@ -247,3 +247,16 @@ def test_who_has_gone_is_not_written_for(talker: Any) -> None:
     told = talker.get("/metrics").text
     assert 'llmdeploy_requests_total{code="499",route="complete"} 1.0' in told
     assert "llmdeploy_requests_inside 0.0" in told
+
+
+def test_a_long_answer_is_the_json_of_all_its_numbers() -> None:
+    from llmdeploy.deploy.serving import tensors
+
+    values = np.arange(10_000, dtype=np.float32).reshape(100, 100) / 3
+    values[0, :3] = np.nan, np.inf, -np.inf
+    content, size = tensors.written({}, {"x": values, "none": values[:0]}, {"id": "é"})
+    assert size is None
+    found = json.loads(content)
+    assert found["id"] == "é"
+    wanted = [None, None, None, *values.ravel()[3:].tolist()]
+    assert [each["data"] for each in found["outputs"]] == [wanted, []]
