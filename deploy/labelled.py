@@ -1,8 +1,6 @@
 """Labelled evaluation data, read from the plain files people keep it in."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ConfigError
+from . import rows
+from .rows import Row
+
+#: A CSV of answers starts with a heading that holds one of these.
+_HEADINGS = frozenset(
+    ["text", "sentence", "question", "query", "prompt", "input", "source", "document"]
+)
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,12 @@ def pairs(samples: Path, encoding: str) -> Labelled:
     """Read `gold<TAB>a<TAB>b` lines; a pair without gold is unlabelled and left out."""
     texts: list[str] = []
     gold: list[float] = []
-    for number, line in enumerate(_lines(samples, encoding), 1):
+    for line, _, where in rows.lines(samples, encoding):
         parts = line.split("\t")
         if len(parts) < 3:
-            raise ConfigError(
-                "not a pair", where=f"{samples}:{number}", mend="write gold<TAB>text<TAB>text"
-            )
+            raise ConfigError("not a pair", where=where, mend="write gold<TAB>text<TAB>text")
         if parts[0].strip():
-            gold.append(_number(parts[0], f"{samples}:{number}"))
+            gold.append(_number(parts[0], where))
             texts += parts[1:3]
     if len(gold) < 3:
         raise ConfigError(f"{len(gold)} labelled pairs are too few", where=samples)
@@ -51,36 +54,38 @@ def pairs(samples: Path, encoding: str) -> Labelled:
 
 def matrix(samples: Path, labels: Path, encoding: str) -> Labelled:
     """Read a text a line and the upper triangle of a square matrix of judgements."""
-    texts = tuple(line for line in _lines(samples, encoding) if line.strip())
-    rows = [line.split() for line in _lines(labels, "utf-8") if line.strip()]
-    if len(rows) != len(texts) or any(len(row) != len(texts) for row in rows):
+    texts = tuple(row.text for row in rows.lines(samples, encoding))
+    cells = [row.text.split() for row in rows.lines(labels, "utf-8")]
+    if len(cells) != len(texts) or any(len(row) != len(texts) for row in cells):
         raise ConfigError(
-            f"judgements of {len(rows)} texts for {len(texts)}",
+            f"judgements of {len(cells)} texts for {len(texts)}",
             where=labels,
             mend="give a square matrix, a row and a column a text",
         )
     left, right = np.triu_indices(len(texts), k=1)
-    table = np.array([[_number(cell, labels) for cell in row] for row in rows])
+    table = np.array([[_number(cell, labels) for cell in row] for row in cells])
     index = np.stack([left, right], axis=1).astype(np.intp)
     return Labelled(texts, table[left, right], index, shared=True)
 
 
 def classes(samples: Path, labels: Path | None, encoding: str, names: Sequence[str]) -> Labelled:
-    """Read a text and a class an item: by columns, or by a second file with a class a line."""
+    """Read a text and a class an item: by columns, or by a second file with a class a line.
+
+    A CSV's first row is a heading, unless its class is one of the model's.
+    """
     if labels is None:
-        rows = _table(samples, encoding)
-        texts, given = tuple(row[0] for row in rows), [row[1] for row in rows]
+        found = rows.table(samples, encoding)
+        headed = samples.suffix == ".csv" and _index(found[0].gold, names) is None
+        found = _without_heading(found, samples) if headed else found
     else:
-        texts, given = tuple(_lines(samples, encoding)), _lines(labels, "utf-8")
-    if len(texts) != len(given):
-        raise ConfigError(f"{len(given)} classes for {len(texts)} texts", where=labels or samples)
-    gold = np.array([_class(label.strip(), names, labels or samples) for label in given])
-    return Labelled(texts, gold, np.empty((0, 2), dtype=np.intp))
+        found = rows.beside(samples, encoding, labels, "utf-8")
+    gold = np.array([_class(row, names) for row in found])
+    return Labelled(tuple(row.text for row in found), gold, np.empty((0, 2), dtype=np.intp))
 
 
 def texts(samples: Path, encoding: str) -> Labelled:
     """Read a text a line that is its own gold."""
-    found = tuple(_lines(samples, encoding))
+    found = tuple(row.text for row in rows.lines(samples, encoding))
     return Labelled(found, np.zeros(len(found)), np.empty((0, 2), dtype=np.intp))
 
 
@@ -88,17 +93,17 @@ def answers(samples: Path, labels: Path | None, encoding: str) -> Labelled:
     """Read a text and its answer an item: by columns, or by a second file with an answer a line.
 
     The samples may be the .npz of an encoder's arrays, a sample a row, beside such a second file.
+    A CSV must have a heading.
     """
     if samples.suffix == ".npz":
         return _written_of(samples, labels, encoding)
-    if labels is None:
-        rows = _table(samples, encoding)
-        asked, gold = tuple(row[0] for row in rows), [row[1] for row in rows]
+    if labels is not None:
+        found = rows.beside(samples, encoding, labels, encoding)
     else:
-        asked, gold = tuple(_lines(samples, encoding)), _lines(labels, encoding)
-    if len(asked) != len(gold):
-        raise ConfigError(f"{len(gold)} answers for {len(asked)} texts", where=labels or samples)
-    return Labelled(asked, np.array(gold, dtype=object), np.empty((0, 2), dtype=np.intp))
+        found = rows.table(samples, encoding)
+        found = _without_heading(found, samples, _HEADINGS) if samples.suffix == ".csv" else found
+    gold = np.array([row.gold for row in found], dtype=object)
+    return Labelled(tuple(row.text for row in found), gold, np.empty((0, 2), dtype=np.intp))
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -125,7 +130,7 @@ def _written_of(samples: Path, labels: Path | None, encoding: str) -> Labelled:
         mend = "name a file with a text a line, `labels`"
         raise ConfigError("arrays without the texts they stand for", where=samples, mend=mend)
     arrays = read_arrays(samples)
-    gold = _lines(labels, encoding)
+    gold = rows.filled(labels, encoding)
     if not arrays or any(array.ndim == 0 or len(array) != len(gold) for array in arrays.values()):
         sizes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         what = f"{len(gold)} texts for {sizes or 'no arrays'}"
@@ -135,29 +140,33 @@ def _written_of(samples: Path, labels: Path | None, encoding: str) -> Labelled:
     return Labelled(numbers, np.array(gold, dtype=object), none, arrays=arrays)
 
 
-def _table(path: Path, encoding: str) -> list[list[str]]:
-    """Rows of text and class of a TSV (no quoting) or a CSV with a header."""
-    lines = _lines(path, encoding)
-    if path.suffix == ".csv":
-        rows = list(csv.reader(io.StringIO("\n".join(lines))))[1:]
-    else:
-        rows = [line.rsplit("\t", 1) for line in lines]
-    bad = next((number for number, row in enumerate(rows, 1) if len(row) != 2), None)
-    if bad is not None:
-        raise ConfigError("not a text and its class", where=f"{path}, row {bad}")
-    return rows
+def _without_heading(found: list[Row], path: Path, known: Collection[str] = ()) -> list[Row]:
+    """The rows after the heading, one of whose columns has a known name where some are given."""
+    heading = {cell.strip().lower() for cell in found[0][:2]}
+    if known and not heading & set(known):
+        mend = "start it with a line that names its columns: text,answer"
+        raise ConfigError("a CSV without a heading", where=path, mend=mend)
+    if len(found) == 1:
+        raise ConfigError("evaluation data is empty but for its heading", where=path)
+    return found[1:]
 
 
-def _class(label: str, names: Sequence[str], where: Path) -> int:
+def _class(row: Row, names: Sequence[str]) -> int:
+    index = _index(row.gold, names)
+    if index is None:
+        some = ", ".join(names[:8])
+        mend = f"write one of {some}, or its index" if names else "write the class's index"
+        raise ConfigError(f"{row.gold[:40]!r} is no class of the model", where=row.where, mend=mend)
+    return index
+
+
+def _index(label: str, names: Sequence[str]) -> int | None:
+    """A class's index by its name or its number, None where the model has no such class."""
+    label = label.strip()
     if label in names:
         return list(names).index(label)
-    if label.isdecimal():
-        return int(label)
-    raise ConfigError(
-        f"{label!r} is no class of the model",
-        where=where,
-        mend=f"write one of {', '.join(names[:8])}" if names else "write the class's index",
-    )
+    index = int(label) if label.isdecimal() and len(label) < 10 else None
+    return None if index is None or (names and index >= len(names)) else index
 
 
 def _number(text: str, where: object) -> float:
@@ -168,18 +177,3 @@ def _number(text: str, where: object) -> float:
     if not np.isfinite(value):
         raise ConfigError(f"{text} is not finite", where=where)
     return value
-
-
-def _lines(path: Path, encoding: str) -> list[str]:
-    try:
-        text = path.read_text(encoding=encoding)
-    except OSError as error:
-        raise ConfigError(f"cannot read evaluation data: {error.strerror}", where=path) from error
-    except (UnicodeDecodeError, LookupError) as error:
-        raise ConfigError(
-            f"evaluation data is not {encoding} text", where=path, mend="set its encoding"
-        ) from error
-    lines = text.splitlines()
-    if not any(line.strip() for line in lines):
-        raise ConfigError("evaluation data is empty", where=path)
-    return [line for line in lines if line.strip()]

@@ -68,7 +68,7 @@ class Generated(Metric):
         encoding: str = "utf-8",
         names: Sequence[str] = (),
     ) -> Labelled:
-        """Read `text<TAB>answer` lines, or texts beside an answer a line."""
+        """Read `text<TAB>answer` lines (or a CSV with a heading), or texts and answers by lines."""
         return labelled.answers(samples, labels, encoding)
 
 

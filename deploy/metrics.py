@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import ParityError
+from .. import ConfigError, ParityError
 from . import labelled
 from .labelled import Labelled
 
@@ -119,12 +119,23 @@ class Classification(Metric):
         encoding: str = "utf-8",
         names: Sequence[str] = (),
     ) -> Labelled:
-        """Read `text<TAB>class` lines (or a CSV of them), or texts beside a class a line."""
+        """Read `text<TAB>class` lines (or a CSV of them), or texts beside a class a line.
+
+        A CSV's first row is its heading, unless what stands there for a class is one.
+        """
         return labelled.classes(samples, labels, encoding, names)
 
     def predictions(self, data: Labelled, outputs: Sequence[Array]) -> Array:
-        """Argmax over the last axis of logits [rows, classes]."""
-        return stack(outputs, len(data.texts)).argmax(axis=-1)
+        """Argmax over the last axis of logits [rows, classes].
+
+        Raises:
+            ConfigError: the gold has a class that the model has not.
+        """
+        rows = stack(outputs, len(data.texts))
+        if data.gold.max(initial=0) >= rows.shape[-1]:
+            what = f"class {data.gold.max()} of the evaluation, and the model has {rows.shape[-1]}"
+            raise ConfigError(what, mend="count classes from 0")
+        return rows.argmax(axis=-1)
 
 
 class Accuracy(Classification):

@@ -96,7 +96,9 @@ EVALUATION: Mapping[str, Meaning] = {
         "Labelled inputs, not calibrated on; a .npz where the model takes no text.",
         "evaluation.txt",
     ),
-    "labels": Meaning("Their labels, where they are in a file of their own.", "labels.txt"),
+    "labels": Meaning(
+        "Their labels, where they are in a file of their own, by lines.", "labels.txt"
+    ),
     "encoding": Meaning("The encoding of both files."),
     "max-length": Meaning("Longer inputs are cut to this many tokens."),
     "batch": Meaning("How many inputs are run at a time."),
@@ -106,7 +108,9 @@ TUNE: Mapping[str, Meaning] = {
     "samples": Meaning(
         "Labelled like [evaluation]'s, never the same; else agreement with float.", "tuning.txt"
     ),
-    "labels": Meaning("Their labels, where they are in a file of their own.", "labels.txt"),
+    "labels": Meaning(
+        "Their labels, where they are in a file of their own, by lines.", "labels.txt"
+    ),
     "encoding": Meaning("The encoding of both files."),
 }
 GATE: Mapping[str, Meaning] = {

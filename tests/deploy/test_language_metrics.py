@@ -67,5 +67,5 @@ def test_exact_match_and_word_errors(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="1 answers for 2 texts"):
         WordErrorRate().score(data, outputs[:1])
     (tmp_path / "answers.txt").write_text("only one\n")
-    with pytest.raises(ConfigError, match="1 answers for 2 texts"):
+    with pytest.raises(ConfigError, match="1 labels for 2 texts"):
         WordErrorRate().read(path, tmp_path / "answers.txt")
