@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,13 +31,9 @@ def test_the_reason_of_a_failed_selfcheck_is_said(
     text = json.dumps({"ok": False, **record})
     python.write_text(f"#!/bin/sh\ncat <<'E'\n{text}\nE\nexit {code}\n")
     python.chmod(0o755)
-
-    @contextlib.contextmanager
-    def watch(_: str) -> Iterator[None]:
-        yield
-
     run: Any = SimpleNamespace(
-        config=SimpleNamespace(bundle=SimpleNamespace(python=str(python))), watch=watch
+        config=SimpleNamespace(bundle=SimpleNamespace(python=str(python))),
+        watch=lambda _: contextlib.nullcontext(),
     )
     with pytest.raises(kind, match=f"does not verify: {says}"):
         release._selfcheck(run, tmp_path / "x.tar.zst")
