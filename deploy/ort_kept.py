@@ -35,10 +35,11 @@ class KeepLogits(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Slice what the head reads."""
         graph = model.graph
-        cached = any((value.name or "").startswith(_CACHE) for value in graph.inputs)
+        inputs = {value.name or "" for value in graph.inputs}
+        cached = any(name.startswith(_CACHE) for name in inputs)
         logits = next((value for value in graph.outputs if value.name == _LOGITS), None)
         between: list[ir.Value] = []
-        free = cached and KEEP not in graph.initializers
+        free = cached and KEEP not in inputs | graph.initializers.keys()
         head = _head(logits, between) if free and logits and not logits.uses() else None
         if head is None:
             return ir.passes.PassResult(model, modified=False)

@@ -71,6 +71,14 @@ def test_logits_that_look_at_other_places_are_left(body: str) -> None:
     assert not KeepLogits()(causal(body)).modified
 
 
+def test_a_graph_that_takes_such_an_input_already_is_left() -> None:
+    model = causal("logits = MatMul(x, w)")
+    model.graph.inputs.append(
+        ir.Value(name=KEEP, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.INT64))
+    )
+    assert not KeepLogits()(model).modified
+
+
 def test_a_graph_without_a_cache_is_left() -> None:
     model = causal("logits = MatMul(x, w)", past="other")
     assert not KeepLogits()(model).modified
