@@ -252,14 +252,15 @@ def _build(run: Run, name: str, source: Stage, stage: str, precision: str) -> St
     profiles = {graph: profile_of(run, graph) for graph in run.graphs}
 
     def work(graph: str, out: Path) -> dict[str, Any]:
-        from .lowering import lower
+        from .lowering import left_out, lower
 
         with tempfile.TemporaryDirectory(dir=out, prefix=".lowered-") as aside:
             lowered, steps = lower(run, source.name, graph, backend, precision, Path(aside))
             given = options_of(run, name, backend)
             built = backend.build(lowered, out, profiles[graph], given)
         _copy(home(run, source.name, graph), out)
-        return {"files": built.files, "facts": built.facts, "steps": steps}
+        facts = {**built.facts, **left_out(steps)}
+        return {"files": built.files, "facts": facts, "steps": steps}
 
     def whole(out: Path) -> dict[str, Any]:
         found = over(run.graphs, out, work)
