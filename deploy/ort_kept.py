@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .backend import EXACT, Promise
-from .graph import array, constant, insert, integer, only_use
+from .graph import array, constant, insert, integer, made_by, only_use, scalar
 from .ort_int8 import MICROSOFT
 from .ort_session import KEEP
 
@@ -43,7 +43,7 @@ class KeepLogits(ir.passes.InPlacePass):
         head = _head(logits, between) if free and logits and not logits.uses() else None
         if head is None:
             return ir.passes.PassResult(model, modified=False)
-        _read_last(graph, head)
+        _read_last(graph, _before_rounding(head, between))
         for value in between:
             _unknown(value)
         return ir.passes.PassResult(model, modified=True)
@@ -72,6 +72,24 @@ def _is_head(node: ir.Node) -> bool:
         return False
     others = [constant(each) for each in node.inputs[1:] if each is not None]
     return all(each is not None and (each.ndim < 3 or _packed(node)) for each in others)
+
+
+def _before_rounding(head: ir.Node, between: list[ir.Value]) -> ir.Node:
+    """The node whose input is sliced: what rounds all of the head's input by one step is behind it.
+
+    ONNX Runtime writes no valid graph of a Slice after DequantizeLinear from opset 21 on.
+    """
+    node, value = head, head.inputs[0]
+    while value is not None and only_use(value) is not None:
+        made = made_by(value, "DequantizeLinear", "QuantizeLinear")
+        source = made.inputs[0] if made is not None else None
+        if made is None or source is None or source.shape is None:
+            break
+        if any(scalar(each) is None for each in made.inputs[1:] if each is not None):
+            break
+        between.append(value)
+        node, value = made, source
+    return node
 
 
 def _packed(node: ir.Node) -> bool:

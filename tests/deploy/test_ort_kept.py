@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from llmdeploy.deploy.ort_kept import KeepLogits
 from llmdeploy.deploy.ort_session import KEEP
@@ -69,6 +70,24 @@ def test_the_last_places_are_those_of_the_whole(body: str) -> None:
 )
 def test_logits_that_look_at_other_places_are_left(body: str) -> None:
     assert not KeepLogits()(causal(body)).modified
+
+
+def test_what_rounds_the_head_s_input_reads_the_last_places_too() -> None:
+    """ONNX Runtime fails on a Slice after DequantizeLinear where it optimises."""
+    rounded = "q = QuantizeLinear(x, step, zero) d = DequantizeLinear(q, step, zero)"
+    text = f"""{HEAD.replace("20", "21")}g (float[b,s,8] x, float[b,1,4] past_value, float[8,30] w) =>
+        (float[b,s,30] logits, float[b,1,4] present_value) <float step = {{0.1}}, int8 zero = {{0}}> {{
+        present_value = Neg(past_value)
+        {rounded}
+        logits = MatMul(d, w)
+    }}"""
+    model = ir.passes.common.ShapeInferencePass()(parse(text, {"w": WEIGHTS["w"]})).model
+    whole = evaluate(model, FEED)[0]
+    assert KeepLogits()(model).modified
+    assert ops(model)[-4:] == ["Slice", "QuantizeLinear", "DequantizeLinear", "MatMul"]
+    ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    logits = evaluate(model, {**FEED, KEEP: np.array([2])})[0]
+    np.testing.assert_allclose(logits, whole[:, -2:], rtol=1e-6, atol=1e-6)
 
 
 def test_a_graph_that_takes_such_an_input_already_is_left() -> None:
