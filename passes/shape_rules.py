@@ -60,7 +60,9 @@ def constant_shape(build: Builder, node: ir.Node) -> Outcome:
 def reshape_to(before: Sequence[Size], after: Sequence[Size]) -> tuple[int, ...] | None:
     """Reshape's constant input for these shapes: numbers, 0 for the input's own, at most one -1.
 
-    None where that cannot say it, or where a dimension is 0 and would be read as a copy.
+    None where that cannot say it, or where a dimension is 0 and would be read as a copy. Where a
+    dimension that is copied is empty, as a cache is at first, -1 has no meaning: only that of the
+    batch stands beside it.
     """
     if product([*before]) != product([*after]) or Size.of(0) in after:
         return None
@@ -70,9 +72,9 @@ def reshape_to(before: Sequence[Size], after: Sequence[Size]) -> tuple[int, ...]
         else (0 if axis < len(before) and before[axis] == size else -1)
         for axis, size in enumerate(after)
     ]
-    return (
-        tuple(shape) if shape.count(-1) <= 1 and product([*before]) == product([*after]) else None
-    )
+    if shape.count(-1) > 1 or (-1 in shape and 0 in shape[1:]):
+        return None
+    return tuple(shape)
 
 
 @rule("Reshape", "Squeeze", "Unsqueeze", "Flatten")
@@ -133,7 +135,7 @@ def transpose_as_reshape(build: Builder, node: ir.Node) -> Outcome:
     if wide != sorted(wide):
         return "it moves dimensions that may be wider than 1"
     shape = reshape_to(before, [before[axis] for axis in perm])
-    if shape is None:
+    if shape is None or {0, -1} <= {*shape}:  # a Transpose takes what is empty
         return "more than one dimension is neither a number nor the input's own"
     return build.op("Reshape", source, build.ints(*shape))
 
