@@ -1,7 +1,7 @@
 """What rules did to a model, application by application, and what they may not do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from typing import Self
 
@@ -94,12 +94,18 @@ class Ledger:
             self.reasons[rule, site] = reason
 
     def prove(self, rule: Rule, build: Builder, node: ir.Node, pairs: Pairs) -> Proof | None:
-        """The proof of an application, None when it is refuted: that is written down."""
+        """The proof of an application, None when it is refuted: that is written down.
+
+        What cannot be run is refused only: it may be that sizes were drawn which never come.
+        """
         proof = self.judge(rule, build, pairs) if self.judge else Proof(None, reason="")
         if not proof.refuted:
             return proof
         site = node.outputs[0].name or ""
+        if proof.reason:
+            self.refuse(rule.name, site, proof.reason)
+            return None
         name, error = node.name or node.op_type, proof.error or 0.0
         failure = Failure.of(error, proof.allowed, rule.name, name, site)
-        self.failures[rule.name, site] = replace(failure, reason=proof.reason or failure.reason)
+        self.failures[rule.name, site] = failure
         return None

@@ -46,7 +46,7 @@ class Proof:
 
     @property
     def refuted(self) -> bool:
-        """Whether the rewrite gives other numbers than its contract allows."""
+        """Whether the rewrite gives other numbers than its contract allows, or none."""
         return self.error is not None and not self.error <= self.allowed
 
 

@@ -65,6 +65,10 @@ def test_a_wrong_pattern_is_refuted(graph):
         PassManager([Own(wrong)]).run(graph(TEXT))
 
 
-def test_a_pattern_whose_result_cannot_be_run_is_refuted(graph):
-    with pytest.raises(PassError, match=r"what it makes cannot be run.*rule gated"):
-        PassManager([Own(impossible)]).run(graph(TEXT))
+def test_a_pattern_whose_result_cannot_be_run_is_refused(graph):
+    told = []
+    manager = PassManager([Own(impossible)], watch=lambda *step: told.append(step), explain=True)
+    manager.run(graph(TEXT))
+    ((step, _, ledger),) = told
+    assert (step.modified, step.applications) == (False, {})
+    assert ledger.reasons["gated", "a"].startswith("what it makes cannot be run")
