@@ -40,8 +40,9 @@ def needless_expand(build: Builder, node: ir.Node) -> Outcome:
     inputs, expanded = _without_expand(node)
     if not expanded:
         return "no operand is an Expand"
-    if broadcast([_sizes(value) for value in inputs]) != sizes(node.outputs[0]):
-        return "the result would be smaller"
+    reached = broadcast([_sizes(value) for value in inputs])
+    if reached is None or reached != sizes(node.outputs[0]):
+        return "the result would be smaller, or a shape is not known"
     return build.again(node, *inputs)
 
 

@@ -211,9 +211,16 @@ def neutral(build: Builder, node: ir.Node) -> Outcome:
         source, second = node.inputs[index], node.inputs[other]
         if source is None or second is None or not _all_equal(second, element):
             continue
+        if second.shape is not None and len(second.shape) == 0:
+            return source
         shapes = sizes(source), sizes(second)
-        return source if broadcast(shapes) == shapes[0] else "it broadcasts"
+        return source if _stays(shapes) else "it broadcasts, or a shape is not known"
     return "neither operand is neutral"
+
+
+def _stays(shapes: Sequence[tuple[Size, ...] | None]) -> bool:
+    """Whether the first of these shapes is known to be what all broadcast to."""
+    return shapes[0] is not None and broadcast(shapes) == shapes[0]
 
 
 def _all_equal(value: ir.Value, element: float) -> bool:
@@ -254,7 +261,7 @@ def where_known(build: Builder, node: ir.Node) -> Outcome:
     if picked is None or other is None:
         return "an operand is left out"
     shapes = [sizes(value) for value in (picked, other, first(node))]
-    return picked if broadcast(shapes) == shapes[0] else "it broadcasts"
+    return picked if _stays(shapes) else "it broadcasts, or a shape is not known"
 
 
 NOOP: tuple[Rule, ...] = (

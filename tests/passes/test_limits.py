@@ -292,6 +292,25 @@ GRAPHS = {
         y = Add (x, l)
         z = Add (x, r)""",
     ),
+    "a-branch-whose-shapes-are-not-known": (
+        20,
+        "bool c, float[2] x",
+        "float[6,2] y",
+        "float[1,1] one = {1}, bool[1,1] yes = {1}, int64[2] s = {3, 2}",
+        """y = If (c) <
+            then_branch = th () => (float[6,2] ty) {
+                a = Neg (x)
+                b = Mul (a, one)
+                e = Expand (b, s)
+                f = Mul (e, e)
+                ty = Concat <axis = 0> (b, b, b, f)
+            },
+            else_branch = el () => (float[6,2] ey) {
+                d = Exp (x)
+                w = Where (yes, d, d)
+                ey = Concat <axis = 0> (w, w, w, w, w, w)
+            }>""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
