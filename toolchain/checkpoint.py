@@ -32,12 +32,19 @@ def locate(checkpoint: str, revision: str | None = None, *, wanted: Sequence[str
     Of a hub's repository only the files that fit `wanted` are fetched.
 
     Raises:
-        ConfigError: no such folder, no such model or revision, or no config.json in it.
+        ConfigError: no such folder, no such model or revision, no config.json in it, or a revision
+            of a folder.
         MissingError: the hub cannot be reached and the model is not in its cache.
     """
     path = Path(checkpoint).expanduser()
     if not checkpoint:
         raise ConfigError("no checkpoint", mend="name a hub id or a folder")
+    if revision and path.exists():
+        raise ConfigError(
+            f"{checkpoint} is on this disk, where there is no revision {revision!r}",
+            where="[model] revision",
+            mend="leave it out, or name the hub's repository",
+        )
     if path.suffix == ".gguf" and path.is_file():
         return path
     if path.is_file():
@@ -109,16 +116,32 @@ def digest(folder: Path) -> str:
     found = hashlib.sha256()
     for path in sorted(_relevant(folder)):
         found.update(path.relative_to(folder).as_posix().encode())
-        found.update(_weights(path) if path.suffix in WEIGHTS else path.read_bytes())
+        if path.suffix in WEIGHTS:
+            found.update(_weights(path))
+            continue
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)  # goes on with it, in blocks
     return found.hexdigest()
 
 
 def _relevant(folder: Path) -> list[Path]:
-    """What an export depends on: no pickle, no picture, and no graph that was written beside."""
+    """What an export depends on: no pickle, no picture, and no graph that was written beside.
+
+    Nor what is hidden (.git), nor a workspace, which the export itself fills.
+    """
     if folder.is_file():
         return [folder]
     kinds = (*WEIGHTS, ".json", ".txt", ".model", ".jinja", ".py", ".md", "")
-    return [path for path in folder.rglob("*") if path.is_file() and path.suffix in kinds]
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    inner = [path for path in found if path.is_dir() and not path.is_symlink()]
+    files = [path for path in found if path.is_file() and path.suffix in kinds]
+    below = (_relevant(path) for path in inner if not _staged(path))
+    return [*files, *(path for each in below for path in each)]
+
+
+def _staged(folder: Path) -> bool:
+    """Whether it is a workspace, or a stage of one."""
+    return (folder / "stage.json").is_file() or any(folder.glob("*/stage.json"))
 
 
 def _weights(path: Path) -> bytes:

@@ -44,7 +44,7 @@ def export(run: Run) -> Stage:
     def work(out: Path) -> dict[str, Any]:
         from .exporter import apart
 
-        results = apart.export(str(folder), out, **asked)
+        results = apart.export(str(folder), out, **{**asked, "revision": None})  # it is of it
         return {**results, "checkpoint_sha256": _content(folder)}
 
     asked = model.model_dump(exclude={"checkpoint"})

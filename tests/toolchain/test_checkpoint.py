@@ -138,3 +138,26 @@ def test_a_broken_json_is_named(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("{")
     with pytest.raises(ExportError, match=r"not JSON.*tokenizer_config\.json"):
         checkpoint.refuse_code(folder, trust_remote_code=False)
+
+
+def test_what_is_hidden_and_a_workspace_are_no_part_of_it(folder: Path) -> None:
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    before = checkpoint.digest(folder)
+    for name in (".git/lfs/objects/ab", "artifacts/export", "work/fp16/export", "work/.lock"):
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if "export" in name:
+            place.mkdir()
+            (place / "stage.json").write_text("{}")
+            (place.parent / "report.json").write_text("{}")
+        else:
+            place.write_bytes(b"large")
+    assert checkpoint.digest(folder) == before
+    (folder / "1_Pooling" / "config.json").write_text('{"mean": true}')
+    assert checkpoint.digest(folder) != before
+
+
+def test_a_folder_has_no_revisions(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no revision 'v2', \[model\] revision"):
+        checkpoint.locate(str(folder), "v2")
