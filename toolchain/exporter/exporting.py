@@ -197,10 +197,15 @@ def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) ->
 
 
 def _admit(checkpoint: str, revision: str | None, trust: bool) -> Path:
+    from . import gguf
+    from .quantized import refuse_quantized
+
     source = checkpoints.locate(checkpoint, revision)
     if source.is_dir():
         checkpoints.refuse_code(source, trust)
         checkpoints.refuse_pickles(source)
+        if gguf.only(source) is None:
+            refuse_quantized(source)
     _need()
     return source
 
