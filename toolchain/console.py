@@ -41,9 +41,19 @@ def live(console: Console) -> bool:
     return console.is_terminal and not console.quiet
 
 
+def say(words: object, *, quiet: bool = False, file: TextIO | None = None) -> None:
+    """Print words as they are: no line of a path or a text is broken, no bracket is markup."""
+    people(quiet, file).print(words, markup=False, soft_wrap=True)
+
+
 def emit(value: object) -> None:
-    """Print the one JSON object of a `--json` run."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    """Print the one JSON object of a `--json` run, in ASCII where stdout cannot take its text."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, default=str)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

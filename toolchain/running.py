@@ -9,7 +9,7 @@ from typing import Any
 from .. import ConfigError
 from ..deploy.labelled import read_arrays
 from ..deploy.runtime import load
-from .console import emit, people
+from .console import emit, say
 from .writing_out import Way, written
 
 
@@ -27,10 +27,9 @@ def run_texts(path: Path, texts: Sequence[str], way: Way, as_json: bool, quiet: 
     if as_json:
         emit({"results": results})
     elif not quiet:
-        console = people(file=sys.stdout)
         for text, result in zip(given, results, strict=True):
             shown = ", ".join(f"{key} {_short(value)}" for key, value in result.items())
-            console.print(f"{text}\n  {shown}", markup=False)
+            say(f"{text}\n  {shown}", file=sys.stdout)
     return 0
 
 
@@ -48,7 +47,7 @@ def run_arrays(path: Path, arrays: Path, as_json: bool, quiet: bool) -> int:
         emit({"outputs": {name: array.tolist() for name, array in outputs.items()}})
     elif not quiet:
         for name, array in outputs.items():
-            people(file=sys.stdout).print(f"{name} {array.dtype}{list(array.shape)}", markup=False)
+            say(f"{name} {array.dtype}{list(array.shape)}", file=sys.stdout)
     return 0
 
 
@@ -57,7 +56,7 @@ def _show(written: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool) -> i
         emit({"results": written})
     elif not quiet:
         for each in written:
-            people(file=sys.stdout).print(each["text"], markup=False)
+            say(each["text"], file=sys.stdout)
     return 0
 
 

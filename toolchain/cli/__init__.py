@@ -1,7 +1,10 @@
 """The command line: it parses, calls a stage or a verb, and shows. Exit codes are DESIGN's."""
 
+import io
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -14,6 +17,9 @@ from ..options import spelled_out
 from . import device, stages, tools
 from . import serve as cli_serve
 from . import tune as cli_tune
+
+#: Set, the traceback of an unexpected error is shown before its line.
+TRACEBACK = "LLMDEPLOY_TRACEBACK"
 
 app = typer.Typer(
     name="llmdeploy",
@@ -58,6 +64,8 @@ for _name, _verb in VERBS.items():
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     logging.disable(logging.WARNING)  # libraries' own chatter; what matters to users is ours to say
+    if isinstance(sys.stdout, io.TextIOWrapper):  # of a locale without the letters of a text
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(call(given))
 
@@ -75,8 +83,18 @@ def call(arguments: list[str]) -> int:
         return fail(Error(_told(error), mend="see --help"), 2, as_json)
     except MemoryError:
         return fail(Error("out of memory", mend="use a smaller model or machine"), 3, as_json)
-    except OSError as error:
-        return fail(Error(error.strerror or str(error), where=error.filename or ""), 3, as_json)
+    except Exception as error:
+        return fail(_last(error), 3, as_json)
+
+
+def _last(error: Exception) -> Error:
+    """What the system refuses; or a bug, in a line too: Python would leave with a gate's code."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exc()
+    if isinstance(error, OSError):
+        return Error(error.strerror or str(error), where=error.filename or "")
+    what = f"unexpected {type(error).__name__}: {error}"
+    return Error(what, mend=f"report it, with what {TRACEBACK}=1 shows")
 
 
 def _told(error: TyperException) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from .. import options as opt
 from ..console import emit, people
+from ..console import say as show
 
 
 def init(
@@ -155,4 +156,8 @@ def say(value: Any, json: bool, quiet: bool, words: Callable[[], Any]) -> None:
     if json:
         emit(value)
     elif not quiet:
-        people(file=sys.stdout).print(words())
+        told = words()
+        if isinstance(told, str):
+            show(told, file=sys.stdout)
+        else:
+            people(file=sys.stdout).print(told)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .. import jobs as places
 from .. import report
-from ..console import emit, people
+from ..console import emit, people, say
 from ..run import Run
 from . import showing
 from . import tune as searching
@@ -54,7 +54,7 @@ def tune(run: Run, request: Request, *, only_advise: bool, as_json: bool, quiet:
     _proof(tuned, quiet)
     if not as_json and not quiet:
         for path in tuned.files:
-            people(file=sys.stdout).print(str(path), markup=False)
+            say(str(path), file=sys.stdout)
     return tuned.exit_code
 
 
@@ -81,7 +81,7 @@ def _proof(tuned: searching.Tuned, quiet: bool) -> None:
     people(quiet).print(report.table(outcome.report))
     for gate in outcome.failures:
         mend = f", {gate.mend}" if gate.mend else ""
-        people().print(f"gate {gate.name} {gate.status}: {gate.reason}{mend}", markup=False)
+        say(f"gate {gate.name} {gate.status}: {gate.reason}{mend}")
     if outcome.failures:
         line = "the taken point does not hold on data that no trial saw: tune on more, or ask less"
         people().print(line)
