@@ -96,10 +96,24 @@ def _known(rule: str | None, passes: Sequence[Any]) -> None:
         raise ConfigError(f"no rule {rule!r}", where="--explain", mend=f"one of {', '.join(rules)}")
 
 
-def _write(model: ir.Model, folder: Path) -> None:
-    """Save aside and rename in, so that nothing half-written is at the final name."""
+def refuse_taken(folder: Path | None) -> None:
+    """Refuse an output that cannot be a new folder: a model is a graph and its weights.
+
+    Raises:
+        ConfigError: it is there already, or named as a file.
+    """
+    if folder is None:
+        return
+    if folder.suffix == ".onnx":
+        what = f"a result is a folder of model.onnx and its weights, {folder.name} is a file's name"
+        raise ConfigError(what, where="--output", mend=f"-o {folder.with_suffix('')}")
     if folder.exists():
         raise ConfigError("there is something already", where=folder, mend="name a new folder")
+
+
+def _write(model: ir.Model, folder: Path) -> None:
+    """Save aside and rename in, so that nothing half-written is at the final name."""
+    refuse_taken(folder)
     aside = folder.with_name(f".{folder.name}.part")
     try:
         save(model, aside)

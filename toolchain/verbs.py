@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from .. import ConfigError
 from . import checks, release, report, stages
 from .config import WEIGHT_ONLY, Config, PassTable, Precision, load
-from .console import emit, people, watcher
+from .console import emit, people, say, watcher
 from .int8 import showing
 from .optimizing import Asked
 from .options import CONFIG
@@ -94,7 +95,7 @@ def _say(heeded: Mapping[str, Any], told: Mapping[str, Any], quiet: bool) -> Non
     words = [f"{name.replace('_', '-')} {value}" for name, value in heeded.items()
              if name not in told]  # fmt: skip
     if words:
-        people(quiet).print(f"as asked before: {', '.join(words)}", markup=False)
+        say(f"as asked before: {', '.join(words)}", quiet=quiet)
 
 
 def recovering(config: Config, minutes: float) -> Config:
@@ -162,7 +163,7 @@ def stage(name: str, run: Run, as_json: bool, quiet: bool) -> int:
         _print_stage(run, made)
     bad = [each.results["reason"] for each in held if not each.results["ok"]]
     for reason in bad:
-        people().print(f"parity does not hold: {reason}", markup=False)
+        say(f"parity does not hold: {reason}")
     return 1 if bad else 0
 
 
@@ -173,15 +174,17 @@ def _results(held: list[Stage]) -> Any:
 
 
 def explained(path: Path | None, run: Run, asked: Asked, as_json: bool, quiet: bool) -> int:
-    """The passes on any file, or on the workspace's export, without touching the workspace.
+    """The passes on any file, or on the workspace's export, of which nothing is made anew.
 
     1 when an application was not kept.
     """
     from . import optimizing
 
-    if path is None:
-        stages.export(run)
-    found = optimizing.optimize(path or run.folder("export"), run.config, asked)
+    optimizing.refuse_taken(asked.output)
+    with nullcontext() if path is not None else run.workspace.locked():
+        if path is None:
+            stages.export(run)
+        found = optimizing.optimize(path or run.folder("export"), run.config, asked)
     if as_json:
         emit(found)
     elif not quiet:
@@ -192,11 +195,11 @@ def explained(path: Path | None, run: Run, asked: Asked, as_json: bool, quiet: b
 
 def _print_stage(run: Run, made: Stage) -> None:
     folder = run.folder(made.name)
-    people(file=sys.stdout).print(f"{folder}{' (fresh)' if made.fresh else ''}")
+    say(f"{folder}{' (fresh)' if made.fresh else ''}", file=sys.stdout)
     for line in showing.lines(made.results) if made.name == "calibrate" else ():
-        people(file=sys.stdout).print(line, markup=False, soft_wrap=True)
+        say(line, file=sys.stdout)
     for note in made.results.get("notes", ()):
-        people().print(f"note: {note}", markup=False)
+        say(f"note: {note}")
 
 
 def end(
@@ -232,10 +235,10 @@ def end(
     people(quiet).print(report.table(outcome.report))
     for gate in outcome.failures:
         mend = f", {gate.mend}" if gate.mend else ""
-        people().print(f"gate {gate.name} {gate.status}: {gate.reason}{mend}", markup=False)
+        say(f"gate {gate.name} {gate.status}: {gate.reason}{mend}")
     if not as_json and not quiet:
         for path in (*outcome.files, *paths):
-            people(file=sys.stdout).print(str(path), markup=False)
+            say(str(path), file=sys.stdout)
     return outcome.exit_code
 
 
@@ -258,5 +261,5 @@ def verify_bundle(path: Path, as_json: bool, quiet: bool) -> int:
     elif not quiet:
         marks = {True: "ok", False: "FAILED", None: "not executed"}
         for each in found.checks:
-            people().print(f"{marks[each.ok]:<12} {each.name}: {each.detail}", markup=False)
+            say(f"{marks[each.ok]:<12} {each.name}: {each.detail}")
     return 0 if found.ok else 1

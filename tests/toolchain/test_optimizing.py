@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from llmdeploy.toolchain import cli
+from filelock import FileLock, Timeout
+from llmdeploy.toolchain import cli, optimizing, stages
 
 GRAPH = """
 <ir_version: 9, opset_import: ["" : 20]>
@@ -85,3 +87,43 @@ def test_what_is_no_model_is_one_line(
     assert cli.call(["optimize", str(path), "-o", str(tmp_path / "out")]) == 3
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def workspace(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One whose export is the graph."""
+    place = tmp_path / "work"
+    (place / "export").mkdir(parents=True)
+    graph.rename(place / "export" / "model.onnx")
+    (tmp_path / "llmdeploy.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stages, "export", lambda _: None)
+    return place
+
+
+def test_the_workspaces_export_is_optimised_elsewhere_too(workspace: Path, tmp_path: Path) -> None:
+    assert cli.call(["optimize", "-w", str(workspace), "-o", "new"]) == 0
+    assert (tmp_path / "new" / "model.onnx").is_file()
+    assert not (workspace / "optimize").exists()
+
+
+def test_looking_at_the_export_holds_the_workspace(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+
+    def looked(*_: object) -> dict[str, Any]:
+        try:
+            FileLock(workspace / ".lock", timeout=0).acquire()
+        except Timeout:
+            held.append(True)
+        return {"passes": [], "rule": None}
+
+    monkeypatch.setattr(optimizing, "optimize", looked)
+    assert cli.call(["optimize", "-w", str(workspace), "--explain"]) == 0
+    assert held == [True]
+
+
+def test_a_result_is_a_folder(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["optimize", str(graph), "-o", "out.onnx"]) == 2
+    assert "out.onnx is a file's name, --output, -o out" in capsys.readouterr().err

@@ -59,7 +59,7 @@ def optimize(
         Path | None, typer.Option("--dump", help="Write the graph after each pass there.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where a file's result is written.")
+        Path | None, typer.Option("--output", "-o", help="A new folder for the result.")
     ] = None,
     on_failure: Annotated[
         str | None, typer.Option("--on-failure", help="stop or roll-back; over [optimize].")
@@ -82,7 +82,8 @@ def optimize(
         verb="optimize" if path is None else "",
         on_failure=on_failure,
     )
-    if path is None and explain is None and stop_after is None and dump is None:
+    looked = (path, explain, stop_after, dump, output)
+    if all(each is None for each in looked):
         return verbs.stage("optimize", given, json, quiet)
     from ..optimizing import Asked
 
