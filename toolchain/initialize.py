@@ -162,9 +162,9 @@ def _packaged(checkpoint: str) -> bool:
 
 
 def _named(checkpoint: str, folder: Path) -> str:
-    """The checkpoint as the file names it: a folder relative to the file's own."""
+    """The checkpoint as the file names it: a folder, or a GGUF file, relative to its own folder."""
     path = Path(checkpoint).expanduser()
-    if _packaged(checkpoint) or path.is_absolute() or not path.is_dir():
+    if _packaged(checkpoint) or path.is_absolute() or not path.exists():
         return checkpoint
     return Path(os.path.relpath(path, folder)).as_posix()
 

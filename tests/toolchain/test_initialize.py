@@ -198,3 +198,14 @@ def test_a_folder_that_is_not_there_cannot_be_written(tmp_path: Path):
 )
 def test_toml_reads_back(value: object):
     assert tomllib.loads(f"x = {toml(value)}")["x"] == value
+
+
+def test_a_gguf_file_is_named_as_the_configuration_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    initialize("x.gguf", Path("other/llmdeploy.toml"))
+    config = load(Path("other/llmdeploy.toml"))
+    assert config.path(config.model.checkpoint).resolve() == tmp_path / "x.gguf"

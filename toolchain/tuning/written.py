@@ -19,7 +19,7 @@ PATHS = {
     "evaluation": ("samples", "labels"),
     "tune": ("samples", "labels"),
     "gate": ("last-release",),
-    "bundle": ("sign", "certificate"),
+    "bundle": ("sign", "certificate", "chain"),
 }
 
 
@@ -53,6 +53,8 @@ def text(config: Config, folder: Path, head: str) -> str:
     """The file's text: a comment, then each section."""
     whole = config.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     lines = [f"# {line}".rstrip() for line in head.splitlines()]
+    if not config.passes:  # unsaid they would be the usual ones
+        lines += ["", "passes = []"]
     for name, table in whole.items():
         if name != "passes":
             lines += ["", f"[{name}]", *_keys(_placed(name, table, config, folder))]
@@ -71,7 +73,16 @@ def _placed(section: str, table: Mapping[str, Any], config: Config, folder: Path
     if folder.resolve() == config.folder.resolve():
         return made
     for key in PATHS.get(section, ()):
-        value = str(made.get(key) or "")
-        if value and not value.startswith(PREFIX) and config.path(value).exists():
-            made[key] = Path(os.path.relpath(config.path(value), folder)).as_posix()
+        value = made.get(key)
+        if isinstance(value, list):
+            made[key] = [_moved(each, config, folder) for each in value]
+        elif value:
+            made[key] = _moved(str(value), config, folder)
     return made
+
+
+def _moved(path: str, config: Config, folder: Path) -> str:
+    """A path of the configuration as `folder` sees it; what is no file here stays as it is."""
+    if path.startswith(PREFIX) or not config.path(path).exists():
+        return path
+    return Path(os.path.relpath(config.path(path), folder)).as_posix()

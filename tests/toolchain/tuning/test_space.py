@@ -96,3 +96,14 @@ def test_the_written_file_is_read_as_the_same_configuration(tmp_path: Path, inne
 def test_without_a_metric_a_drop_is_one_of_the_outputs():
     limits = Limits(max_drop=0.02)
     assert gated(Config(), limits, evaluated=False).gate.min_cosine == pytest.approx(0.98)
+
+
+def test_no_passes_and_a_chain_are_read_as_they_were(tmp_path: Path):
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "ca.pem").write_text("x")
+    path = tmp_path / "llmdeploy.toml"
+    path.write_text('passes = []\n[bundle]\nchain = ["certs/ca.pem", "gone.pem"]\n')
+    found = write(load(path), tmp_path / "deeper" / "tuned.toml", "what")
+    assert found.passes == ()
+    assert found.path(found.bundle.chain[0]).resolve() == tmp_path / "certs" / "ca.pem"
+    assert found.bundle.chain[1] == "gone.pem"
