@@ -1,22 +1,27 @@
 """What can be known to be wrong is said before an hour of work, not after it."""
 
+from pydantic import TypeAdapter, ValidationError
+
 from .. import ConfigError
 from . import registry
 from .choosing import backend_of, divided, make_pass
-from .config import CALIBRATED, WEIGHT_ONLY, Config
+from .config import CALIBRATED, WEIGHT_ONLY, Config, Gate
 from .feeds import read
 from .run import Run
 from .sampled import samples_digest
 from .token_tables import rounds_tables
+
+#: Gates of each step and engine, `parity.engine/onnxruntime`; the others are limits of `[gate]`.
+_STEPS = ("parity", "precision")
 
 
 def preflight(run: Run) -> None:
     """Look at everything the configuration names.
 
     Raises:
-        ConfigError: a backend, pass, metric, packager or file that does not exist, a precision
-            that nothing builds, a vocabulary that cannot be int8, INT8, an int8 cache or a fitted
-            pass without samples.
+        ConfigError: a backend, pass, metric, packager, gate or file that does not exist, a
+            precision that nothing builds, a vocabulary that cannot be int8, INT8, an int8 cache or
+            a fitted pass without samples, a version unfit for a bundle.
         MissingError: a backend that cannot build on this machine.
     """
     config = run.config
@@ -28,10 +33,57 @@ def preflight(run: Run) -> None:
     for table in config.passes:
         make_pass(table)
     can_calibrate(run)
-    if config.evaluation.metric:
+    if config.evaluation.metric or config.evaluation.samples:
         _evaluation(run)
     for kind in config.bundle.kinds:
         registry.find("packagers", kind)
+    _named(config)
+    _gates(config.gate)
+    _version(config.bundle.version)
+
+
+def _named(config: Config) -> None:
+    """Options are of backends and packagers that are offered; not all of them are asked for."""
+    tables = (("backends", "build", config.build), ("packagers", "bundle", config.bundle))
+    for kind, section, table in tables:
+        offered = registry.names(kind)
+        lost = [name for name in table.options if name not in offered]
+        if lost:
+            raise ConfigError(
+                f"nothing in {kind} is called {lost[0]!r}",
+                where=f"[{section}.options.{lost[0]}]",
+                mend=f"one of {', '.join(offered)}",
+            )
+
+
+def _gates(table: Gate) -> None:
+    limits = [name.replace("_", "-") for name in Gate.model_fields]
+    for name in table.allow_unexecuted:
+        gate, _, of = name.partition(".")
+        engine, _, backend = of.partition("/")
+        backend = backend.partition("/")[0]
+        if gate not in (*_STEPS, *limits) or (gate not in _STEPS and of):
+            known = ", ".join((*_STEPS, *limits))
+            raise _no_gate(name, f"a gate is one of {known}, or parity.engine/BACKEND")
+        if engine == "engine" and backend and backend not in registry.names("backends"):
+            raise _no_gate(name, f"a backend is one of {', '.join(registry.names('backends'))}")
+
+
+def _no_gate(name: str, mend: str) -> ConfigError:
+    return ConfigError(f"no gate is called {name!r}", where="[gate] allow-unexecuted", mend=mend)
+
+
+def _version(version: str) -> None:
+    from ..deploy.bundle import Label
+
+    try:
+        TypeAdapter(Label).validate_python(version)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{version!r} is no version of a bundle",
+            where="[bundle] version",
+            mend="letters, digits and . _ + - alone, 80 at most",
+        ) from error
 
 
 def can_calibrate(run: Run) -> None:
@@ -59,7 +111,8 @@ def needs_samples(config: Config) -> bool:
 
 def _evaluation(run: Run) -> None:
     table = run.config.evaluation
-    registry.find("metrics", table.metric)
+    if table.metric:
+        registry.find("metrics", table.metric)
     for key, text in (("samples", table.samples), ("labels", table.labels)):
         if (text or key == "samples") and not run.config.path(text).is_file():
             raise ConfigError(
