@@ -83,7 +83,7 @@ def _rows(
     """Each phase of one shape, all engines in turn."""
     for call in calls:
         runners = {name: _runner(each, call.graph) for name, each in sessions.items()}
-        for timing in measure(runners, {"x".join(map(str, at)): call.feed}, rounds=rounds):
+        for timing in measure(runners, {call.shape: call.feed}, rounds=rounds):
             yield row(timing, call, at[0])
 
 

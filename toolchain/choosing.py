@@ -74,7 +74,8 @@ def profile_of(run: Run, graph: str = "") -> Profile:
     """[min, opt, max] of every named dimension: the configured ones, else from io.json's bounds.
 
     Raises:
-        ConfigError: a dimension is configured that no graph of the export has.
+        ConfigError: a dimension is configured that no graph of the export has, or one beyond its
+            bounds.
     """
     asked, dims = run.config.build.profile, Signature.load(run.folder("export", graph)).dims
     known = {
@@ -92,6 +93,13 @@ def profile_of(run: Run, graph: str = "") -> Profile:
         opt, high = USUAL.get(name, (128, 512))
         limit = bounds.max or high
         made[name] = asked.get(name) or (bounds.min, min(opt, limit), min(high, limit))
+        if made[name][0] < bounds.min or made[name][2] > (bounds.max or made[name][2]):
+            most = "any number" if bounds.max is None else bounds.max
+            raise ConfigError(
+                f"{name} = {list(made[name])}, and the exported graph takes {bounds.min} to {most}",
+                where="[build.profile]",
+                mend="keep within it, or export with another [model] max-batch or max-sequence",
+            )
     return Profile(made)
 
 

@@ -132,7 +132,7 @@ def _text_cases(run: Run, graph: str) -> list[Case]:
     table = run.config.calibration
     texts: Sequence[str] = read(run).texts[:GOLDEN_TEXTS] if table.samples else SENTENCES
     known = Signature.load(home(run, ENGINES, graph))
-    if not texts or not textual(known):
+    if not texts or not textual(known, home(run, ENGINES)):
         return _graph_cases(run, graph)
     if keeps_cache(known):
         return _decoded(run, graph, texts[:1])

@@ -113,7 +113,8 @@ def _plan(
     watch: Watch,
 ) -> tuple[Plan, dict[str, Any]]:
     shape = f"{asked.batch}x{asked.sequence}"  # ready feeds have the shapes they have
-    feed = subject.timed.get(shape) or next(iter(subject.timed.values()))
+    rows = [name for name in subject.timed if name.startswith(f"{asked.batch}x")]  # fewer tokens
+    feed = subject.timed[shape if shape in subject.timed else [*rows, *subject.timed][0]]
     outputs = known.weights.outputs
     clock = Clock(subject.model, backend, feed, [each.group for each in choices])
     try:

@@ -18,7 +18,7 @@ from .chain import Chain
 from .completing import completed
 from .corners import corners
 from .drawing import draw
-from .encoding import Texts, textual
+from .encoding import Texts, textual, tokenizes
 from .holding_out import hold_out
 from .rolling import PRESENT, keeps_cache
 
@@ -99,12 +99,15 @@ def _first_feeds(run: Run, count: int, lossy: bool) -> tuple[tuple[Feed, ...], s
     if table.samples:
         samples = _read(run)
         if not samples.texts:
-            return tuple(samples.feeds[:count]), f"{count} batches of {table.samples}"
+            taken = tuple(samples.feeds[:count])
+            return taken, f"{len(taken)} batches of {table.samples}"
         texts = samples.texts[:count]
         what = f"{len(texts)} samples of {table.samples}"
-    elif not textual(known):
+    elif not _from_texts(run):
         feeds = draw(run.folder("export", run.graphs[0]), table.seed)
-        return feeds, f"{len(feeds)} feeds drawn with seed {table.seed}, not real samples"
+        what = f"{len(feeds)} feeds drawn with seed {table.seed}, not real samples"
+        why = "" if tokenizes(run.folder("export")) else ": there is no tokenizer"
+        return feeds, f"{what}{why}"
     if lossy:
         batch = Texts(run)(list(texts), table.max_length)
         return _parts(batch, table.batch), f"{what}, padded to one length"
@@ -123,14 +126,15 @@ def _parts(batch: Feed, rows: int) -> tuple[Feed, ...]:
 
 
 def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str, Feed]:
-    """Feeds to time, by `batchxsequence`: real words, exactly as many tokens as the shape says.
+    """Feeds to time, by `batchxsequence`: real words, as many tokens as the shape says.
 
-    Ready or drawn feeds are timed as they are.
+    A graph that takes fewer is timed, and named, by the most that it takes. Ready or drawn feeds
+    are timed as they are.
     """
     table = run.config.calibration
     texts: Sequence[str] = SENTENCES
     samples = _read(run) if table.samples else None
-    if samples is None and not textual(signature(run, run.graphs[0])):
+    if samples is None and not _from_texts(run):
         return _sized(_first_feeds(run, 2, lossy=False)[0])
     if samples is not None:
         if not samples.texts:
@@ -138,7 +142,13 @@ def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str
         texts = samples.texts[:64]
     encode, words = Texts(run), " ".join(texts) + " "
     long = words * (1 + 4096 // max(len(words), 1))
-    return {f"{batch}x{tokens}": encode([long] * batch, tokens) for batch, tokens in shapes}
+    return _sized([encode([long] * batch, tokens) for batch, tokens in shapes])
+
+
+def _from_texts(run: Run) -> bool:
+    """Whether texts give what the first graph takes."""
+    graph = run.graphs[0]
+    return textual(signature(run, graph), run.folder("export"))
 
 
 def _sized(feeds: Sequence[Feed]) -> dict[str, Feed]:

@@ -1,6 +1,7 @@
 """The corners of what a graph takes: rows and tokens, one and the most; both paddings."""
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from .encoding import Texts
 
 #: More tokens than this are not compared: torch computes the same on a CPU.
 LONGEST = 512
+#: Words that give a token each, or more: a tokenizer may drop some.
+_SPARE = 4
 
 
 def corners(
@@ -22,12 +25,14 @@ def corners(
     words = " ".join(texts).split()
     rows = profile.dims.get("batch", (1, 1, 1))[2]
     _, _, most = profile.dims.get("sequence") or profile.dims.get("source") or (1, 1, max_length)
+    longest = min(most, LONGEST)
+    many = islice(cycle(words), _SPARE * longest)
     batch = encode(list(texts), max_length)
     given = (
         batch,
         encode(texts[:1], max_length),
         encode(words[:1], max_length),
-        encode([" ".join(words * most)], min(most, LONGEST)),
+        encode([" ".join(many)], longest),
         encode([words[index % len(words)] for index in range(rows)], max_length),
     )
     ids = signature.input("input_ids")

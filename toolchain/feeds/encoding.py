@@ -1,12 +1,14 @@
 """Texts to the feeds of an export's first graph."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ...deploy.backend import Feed
 from ...deploy.signature import Signature
 from ..narrowing import home
 from ..run import Run
 
+TOKENIZER = "tokenizer.json"
 _TEXTUAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
@@ -24,8 +26,18 @@ class Texts:
         return self._encoder.encode(texts, max_length=max_length)
 
 
-def textual(signature: Signature) -> bool:
-    """Whether texts give everything that a graph takes."""
-    return signature.input("input_ids") is not None and all(
-        tensor.role in _TEXTUAL or tensor.role.startswith("past_") for tensor in signature.inputs
+def tokenizes(folder: Path) -> bool:
+    """Whether a folder has a tokenizer: not every checkpoint brings one."""
+    return (folder / TOKENIZER).is_file()
+
+
+def textual(signature: Signature, folder: Path) -> bool:
+    """Whether texts give everything that a graph takes, by the tokenizer in `folder`."""
+    return (
+        tokenizes(folder)
+        and signature.input("input_ids") is not None
+        and all(
+            tensor.role in _TEXTUAL or tensor.role.startswith("past_")
+            for tensor in signature.inputs
+        )
     )

@@ -1,0 +1,106 @@
+"""What graphs are compared and timed on: real where it can be, and named as what it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from llmdeploy import ConfigError
+from llmdeploy.deploy.backend import Profile
+from llmdeploy.deploy.signature import Bounds, Signature, Tensor
+from llmdeploy.deploy.text import Encoder
+from llmdeploy.toolchain.choosing import profile_of
+from llmdeploy.toolchain.config import Build, Calibration, Config
+from llmdeploy.toolchain.feeds import parity_feeds, timed_feeds
+from llmdeploy.toolchain.feeds.corners import corners
+from llmdeploy.toolchain.feeds.encoding import Texts
+from llmdeploy.toolchain.phases import phases
+from llmdeploy.toolchain.run import Run
+from llmdeploy.toolchain.workspace import Workspace
+
+#: The most tokens that the graph takes.
+MOST = 20
+AXES = ("batch", "sequence")
+
+
+@pytest.fixture
+def run(tmp_path: Path, give_tokenizer: Callable[[Path], int]) -> Run:
+    """A run whose export is what an export leaves but its graph."""
+    folder = tmp_path / "work" / "export"
+    folder.mkdir(parents=True)
+    give_tokenizer(folder)
+    Signature(
+        task="feature-extraction",
+        inputs=tuple(
+            Tensor(name=name, role=name, dtype="int64", shape=AXES, pad=0)
+            for name in ("input_ids", "attention_mask")
+        ),
+        outputs=(),
+        dims={"batch": Bounds(), "sequence": Bounds(max=MOST)},
+    ).save(folder)
+    return Run(Config(), Workspace(tmp_path / "work"))
+
+
+def having(run: Run, **sections: Any) -> Run:
+    return Run(run.config.model_copy(update=sections), run.workspace)
+
+
+def test_without_a_tokenizer_feeds_are_drawn_and_said_to_be(run: Run) -> None:
+    (run.folder("export") / "tokenizer.json").unlink()
+    feeds, what = parity_feeds(run)
+    assert [feed["input_ids"].shape for feed in feeds] == [(2, 16), (1, 16)]
+    assert "2 feeds drawn" in what
+    assert "no tokenizer" in what
+    assert timed_feeds(run).keys() == {"2x16", "1x16"}
+
+
+def test_texts_without_a_tokenizer_are_an_error(run: Run, some_texts: Path) -> None:
+    (run.folder("export") / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
+        parity_feeds(having(run, calibration=Calibration(samples=str(some_texts))))
+
+
+def test_as_many_batches_are_named_as_there_are(run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", input_ids=np.ones((16, 4), np.int64))
+    samples = Calibration(samples=str(tmp_path / "s.npz"))
+    feeds, what = parity_feeds(having(run, calibration=samples), count=32, lossy=True)
+    assert what == f"{len(list(feeds))} batches of {tmp_path / 's.npz'}"
+
+
+def test_what_is_timed_is_named_by_its_shape(run: Run) -> None:
+    for name, feed in timed_feeds(run, [(1, 8), (1, 128), (8, 128)]).items():
+        assert name == "x".join(map(str, feed["input_ids"].shape))
+    assert timed_feeds(run, [(1, 8), (1, 128)]).keys() == {"1x8", f"1x{MOST}"}
+
+
+def test_a_call_counts_the_tokens_that_the_graph_takes(run: Run) -> None:
+    encoder = Encoder(run.folder("export"))
+    session: Any = SimpleNamespace(encoder=encoder, graphs={"": encoder.signature})
+    (call,) = phases(session, 2, 128)
+    assert (call.shape, call.tokens) == (f"2x{MOST}", 2 * MOST)
+    (call,) = phases(session, 2, 8)
+    assert (call.shape, call.tokens) == ("2x8", 16)
+
+
+def test_the_longest_feed_takes_no_more_words_than_it_needs(run: Run) -> None:
+    asked: list[int] = []
+
+    def encode(texts: list[str], max_length: int) -> dict[str, np.ndarray]:
+        asked.append(sum(map(len, texts)))
+        return {name: np.ones((len(texts), max_length), np.int64) for name in ("a", "b")}
+
+    known = Signature(task="", inputs=(), outputs=())
+    profile = Profile({"batch": (1, 1, 8), "sequence": (1, 512, 1 << 20)})
+    corners(cast(Texts, encode), known, ["some words"] * 8, 16, profile)
+    assert max(asked) < 100_000
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, MOST + 1), (0, 1, 2)])
+def test_a_profile_beyond_what_the_graph_takes_names_both(
+    run: Run, sizes: tuple[int, int, int]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"sequence = .*takes 1 to {MOST}, \[build\.profile\]"):
+        profile_of(having(run, build=Build(profile={"sequence": sizes})))
+    assert profile_of(having(run, build=Build(profile={"sequence": (1, 8, MOST)})))
