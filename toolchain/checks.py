@@ -9,10 +9,11 @@ from typing import Any
 
 from ..deploy.backend import Feed
 from ..deploy.parity import Outputs, Tolerance
+from ..deploy.signature import Signature
 from . import registry
 from .choosing import divided, make_pass
 from .config import CALIBRATED, WEIGHT_ONLY, Config
-from .feeds import logit_names, parity_feeds, timed_phases, valid
+from .feeds import logit_names, parity_feeds, signature, timed_phases, valid
 from .locating import locate
 from .machine import machine
 from .narrowing import of, through
@@ -49,7 +50,7 @@ def export_parity(run: Run) -> list[Stage]:
     def torch(graph: str) -> Give:
         from .exporter import apart
 
-        return lambda feeds, aside: apart.reference(
+        given: Give = lambda feeds, aside: apart.reference(  # noqa: E731
             str(locate(run.checkpoint, model.revision)),
             feeds,
             aside / "torch",
@@ -57,15 +58,30 @@ def export_parity(run: Run) -> list[Stage]:
             component=graph,
             trust_remote_code=model.trust_remote_code,
         )
+        return _as(partial(_rounded, signature(run, graph)), given)
 
-    return _parity(run, ("export", "checkpoint"), torch, _graph(run, "export"), FLOAT32, stage)
+    names = ("export", "checkpoint")
+    return _parity(run, names, torch, _graph(run, "export"), _exported(run), stage)
+
+
+def _rounded(known: Signature, outputs: Outputs) -> Outputs:
+    """Torch's float32 in the dtypes that a graph gives, which may be of 16 bits."""
+    kinds = {each.name: each.dtype for each in known.outputs}
+    return {name: one.astype(kinds.get(name, one.dtype)) for name, one in outputs.items()}
+
+
+def _exported(run: Run) -> Tolerance:
+    """How near graphs of the export's own dtype must be: in 16 bits, every sum is rounded anew."""
+    outputs = [each for graph in run.graphs for each in signature(run, graph).outputs]
+    halves = any(each.dtype in ("float16", "bfloat16") for each in outputs)
+    return Tolerance(min_cosine=SAME) if halves else FLOAT32
 
 
 def optimize_parity(run: Run) -> list[Stage]:
     """The optimised graphs against the exported ones."""
     stage = optimize(run)
     ours, theirs = _graph(run, "optimize"), _graph(run, "export")
-    return _parity(run, ("optimize", "export"), theirs, ours, FLOAT32, stage)
+    return _parity(run, ("optimize", "export"), theirs, ours, _exported(run), stage)
 
 
 def compress_parity(run: Run) -> list[Stage]:
@@ -92,19 +108,20 @@ def quantize_parity(run: Run) -> list[Stage]:
 
 def engine_parity(run: Run, name: str) -> list[Stage]:
     """A built engine against the graphs it was built from."""
-    stage, source, tolerance = engine(run, name), neutral(run), _kept(run.config)
+    stage, source = engine(run, name), neutral(run)
+    tolerance = _kept(run.config, _exported(run))
     ours, theirs = _engine(run, stage), _graph(run, source.name)
     return _parity(run, (stage.name, source.name), theirs, ours, tolerance, stage)
 
 
-def _kept(config: Config) -> Tolerance:
-    """How near an engine must be to its graph.
+def _kept(config: Config, exported: Tolerance) -> Tolerance:
+    """How near an engine must be to its graph, and in float as near as `exported` says.
 
     Its kernels sum in another order, so that values on a rounding edge fall to the other side, and
     round activations of weights that alone are quantised: that may cost half of what INT8 may.
     """
     if config.build.precision == "fp32" and config.quantize.cache == "float":
-        return FLOAT32
+        return exported
     rounds = config.build.precision in (*CALIBRATED, *WEIGHT_ONLY)
     half = 1 - config.calibration.max_drop / 2
     return Tolerance(min_cosine=min(SAME, half) if rounds else SAME)

@@ -6,13 +6,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from llmdeploy import ConfigError
 from llmdeploy.deploy.backend import Profile
 from llmdeploy.deploy.signature import Bounds, Signature, Tensor
 from llmdeploy.deploy.text import Encoder
+from llmdeploy.toolchain import checks
 from llmdeploy.toolchain.choosing import profile_of
 from llmdeploy.toolchain.config import Build, Calibration, Config
+from llmdeploy.toolchain.exporter import apart
 from llmdeploy.toolchain.feeds import parity_feeds, timed_feeds
 from llmdeploy.toolchain.feeds.corners import corners
 from llmdeploy.toolchain.feeds.encoding import Texts
@@ -104,3 +108,27 @@ def test_a_profile_beyond_what_the_graph_takes_names_both(
     with pytest.raises(ConfigError, match=rf"sequence = .*takes 1 to {MOST}, \[build\.profile\]"):
         profile_of(having(run, build=Build(profile={"sequence": sizes})))
     assert profile_of(having(run, build=Build(profile={"sequence": (1, 8, MOST)})))
+
+
+def test_half_a_graph_is_held_against_torch_in_its_own_dtype(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run.folder("export")
+    text = '<ir_version: 9, opset_import: ["" : 20]> g (float16[batch, 4] x) => '
+    graph = onnx.parser.parse_model(text + "(float16[batch, 4] y) { y = Tanh(x) }")
+    onnx.save(graph, folder / "model.onnx")
+    x, y = (Tensor(name=n, role=n, dtype="float16", shape=("batch", 4)) for n in "xy")
+    Signature(task="", inputs=(x,), outputs=(y,), dims={"batch": Bounds()}).save(folder)
+    stage: Any = SimpleNamespace(digest="", inputs={}, results={"task": ""})
+    monkeypatch.setattr(checks, "export", lambda _: stage)
+    monkeypatch.setattr("llmdeploy.toolchain.checkpoint.locate", lambda *_: folder)
+
+    def torch(_: str, feeds: Any, *__: Any, **___: Any) -> Any:
+        yield from ({"y": np.tanh(feed["x"].astype(np.float32))} for feed in feeds)
+
+    monkeypatch.setattr(apart, "reference", torch)
+    (found,) = checks.export_parity(
+        Run(Config.model_validate({"model": {"checkpoint": str(folder)}}), run.workspace)
+    )
+    assert found.results["ok"], found.results["reason"]
+    assert found.results["tolerance"]["min_cosine"] == checks.SAME

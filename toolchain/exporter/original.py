@@ -16,6 +16,8 @@ from .task import Target
 
 Feed = Mapping[str, NDArray[np.generic]]
 Arrays = dict[str, NDArray[np.generic]]
+#: numpy's kinds of floats: its own, and bfloat16, which is none of its own.
+_FLOATS = "fV"
 
 
 def outputs(
@@ -63,10 +65,14 @@ def _run(module: Any, pool: pooling.Pooling | None, feed: Feed) -> Arrays:
 
 
 def arguments(feed: Feed) -> dict[str, Any]:
-    """A feed as keyword arguments: `past_key.0`, `past_key.1`, ... become the list `past_key`."""
+    """A feed as keyword arguments: `past_key.0`, `past_key.1`, ... become the list `past_key`.
+
+    Floats are float32, as the model is: those of a graph in 16 bits are widened.
+    """
     made: dict[str, Any] = {}
     for name, array in feed.items():
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        wide = np.float32 if array.dtype.kind in _FLOATS else None
+        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=wide))
         stem, _, index = name.rpartition(".")
         if index.isdigit():
             made.setdefault(stem, {})[int(index)] = tensor
