@@ -32,6 +32,28 @@ def test_narrow_rows_are_compared_as_a_whole():
     assert loss_of(y, y + noise) == pytest.approx(1 - 1 / np.sqrt(1.01), rel=0.3)
 
 
+@pytest.mark.parametrize(("rows_", "width"), [(1, 2), (2, 1), (1, 1), (7, 3), (8, 1), (20, 2)])
+def test_every_error_of_narrow_rows_is_seen(rows_: int, width: int):
+    """However few they are; a shift of one column as well, which flips labels."""
+    y = RANDOM.normal(size=(rows_, width)) + 1
+    assert loss_of(y, y) == pytest.approx(0, abs=1e-12)
+    noise = RANDOM.normal(size=y.shape) / 10
+    assert 1e-5 < loss_of(y, y + noise) < loss_of(y, y + 10 * noise)
+    shifted = y.copy()
+    shifted[:, 0] += 5
+    assert loss_of(y, shifted) > 0.1
+
+
+def test_few_narrow_rows_are_told():
+    wide, narrow = RANDOM.normal(size=(4, 32)), RANDOM.normal(size=(4, 2))
+    assert Loss().unsure([{"y": wide}], [{}]) == ""
+    assert "few" in Loss().unsure([{"y": wide, "z": narrow}], [{}])
+    assert Loss().unsure([{"y": narrow}] * 2, [{}, {}]) == ""
+    assert Loss(("y",)).unsure([{"y": narrow}], [{}]) == ""
+    padded = Loss(mask="mask").unsure([{"y": np.ones((2, 9, 2))}], [{"mask": np.eye(2, 9)}])
+    assert "few" in padded
+
+
 def test_divergence_by_hand():
     one, two = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
     assert divergence(one, two)[0] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))

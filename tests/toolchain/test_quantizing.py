@@ -191,6 +191,28 @@ def test_a_budget_is_held_with_what_costs_least(float_model: Path, tmp_path: Pat
     assert len(made["sensitivity"]) == 2
 
 
+def test_a_budget_of_one_held_out_row_is_held_and_told(float_model: Path, tmp_path: Path):
+    """A classifier of a handful of samples: no cosine is made up, and max-drop still means one."""
+    proto = onnx.load(float_model)
+    end = onnx.parser.parse_graph(
+        "a (float[batch,sequence,32] out) => (float[batch,2] logits)"
+        "{ i = Constant <value = int64 {0}> () p = Gather <axis = 1> (out, i) logits = MatMul(p, y) }"
+    )
+    proto.graph.node.extend(end.node)
+    weights = np.random.default_rng(0).normal(size=(32, 2)).astype("f4")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weights, "y"))
+    proto.graph.ClearField("output")
+    proto.graph.output.extend(end.output)
+    onnx.save(onnx.shape_inference.infer_shapes(proto), float_model)
+    feeds = [*batches(6), {name: each[:1] for name, each in batches(1, seed=9)[0].items()}]
+    _, made = chain(float_model, tmp_path / "a", feeds, max_drop=1.0)
+    assert made["int8_share"] > 0.9
+    assert made["mean_cosine_holdout"] is None
+    assert any("too few held-out rows" in note for note in made["notes"])
+    _, strict = chain(float_model, tmp_path / "b", feeds, max_drop=1e-9)
+    assert strict["int8_share"] == 0
+
+
 def test_weights_of_experts_are_in_the_table_and_the_share(float_model: Path, tmp_path: Path):
     proto = onnx.load(float_model)
     stack = np.random.default_rng(0).normal(size=(1, 32, 96)).astype("f4") / 6

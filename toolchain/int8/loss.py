@@ -12,6 +12,9 @@ from ...calibration import Feed
 Array = NDArray[Any]
 #: Rows narrower than this have no direction to speak of.
 NARROW = 16
+#: Of fewer rows one cannot tell what of a narrow output is its mean, and what is said.
+FEW = 8
+UNSURE = f"too few held-out rows: under {FEW} of so narrow an output"
 #: Rows of logits whose divergence is taken at once: a vocabulary of float64 is wide.
 AT_ONCE = 64
 
@@ -23,8 +26,9 @@ class Loss:
     `logits` are outputs whose rows are distributions: their loss is the divergence of Kullback
     and Leibler from float's, about how much the perplexity grows, and other outputs do not count
     beside them. Of all other rows it is 1 - the cosine; of outputs narrower than `NARROW`, whose
-    rows have no direction to speak of, 1 - the correlation over all rows. `mask` names the input
-    whose zeros are padding.
+    rows have no direction to speak of, 1 - the cosine of all rows as one, about float's mean; of
+    fewer than `FEW` such rows half their error over their size, which for small errors is the
+    same about 0. `mask` names the input whose zeros are padding.
     """
 
     logits: tuple[str, ...] = ()
@@ -37,9 +41,18 @@ class Loss:
         feeds: Sequence[Feed],
     ) -> float:
         """The loss over all feeds."""
-        real = [np.asarray(feed[self.mask]) != 0 if self.mask else None for feed in feeds]
+        real = self._real(feeds)
         names = self.kept(before[0])
         return max((self._output(name, before, after, real) for name in names), default=0.0)
+
+    def unsure(self, outputs: Sequence[Mapping[str, Array]], feeds: Sequence[Feed]) -> str:
+        """Why the loss of such outputs is no cosine, empty where it is one."""
+        real = self._real(feeds)
+        names = [name for name in self.kept(outputs[0]) if name not in self.logits]
+        return UNSURE if any(_few(_all(name, outputs, real)) for name in names) else ""
+
+    def _real(self, feeds: Sequence[Feed]) -> list[NDArray[np.bool_] | None]:
+        return [np.asarray(feed[self.mask]) != 0 if self.mask else None for feed in feeds]
 
     def kept(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs that count."""
@@ -60,16 +73,35 @@ class Loss:
                 for one, two, mask in zip(before, after, real, strict=True)
             ]
             return float(np.concatenate(parts).mean())
-        one, two = (
-            np.concatenate([rows(each[name], mask) for each, mask in zip(found, real, strict=True)])
-            for found in (before, after)
-        )
+        one, two = (_all(name, found, real) for found in (before, after))
+        if _few(one):
+            return lacking(one, two)
         found = cosines(one, two)
         return 1 - float(found.mean()) if len(found) else 0.0
 
 
 def _counts(array: Array) -> bool:
     return array.dtype.kind == "f" and array.ndim >= 2
+
+
+def _all(
+    name: str, outputs: Sequence[Mapping[str, Array]], real: Sequence[NDArray[np.bool_] | None]
+) -> Array:
+    """The rows [r, k] of an output over all feeds."""
+    return np.concatenate(
+        [rows(each[name], mask) for each, mask in zip(outputs, real, strict=True)]
+    )
+
+
+def _few(array: Array) -> bool:
+    """Whether rows are so narrow, and so few or alike, that nothing is known of their spread."""
+    return array.shape[1] < NARROW and (len(array) < FEW or not np.ptp(array, axis=0).any())
+
+
+def lacking(one: Array, two: Array) -> float:
+    """Half the squared error of rows over their squares."""
+    one, two = one.astype(np.float64), two.astype(np.float64)
+    return float(np.square(one - two).sum() / max(np.square(one).sum(), 1e-30)) / 2
 
 
 def divergence(one: Array, two: Array) -> NDArray[np.float64]:
@@ -97,10 +129,14 @@ def _below_the_top(x: Array) -> NDArray[np.float64]:
 
 
 def cosines(one: Array, two: Array) -> NDArray[np.float64]:
-    """The cosine of each pair of rows; rows of zeros, the empty places of a cache, are left out."""
+    """The cosine of each pair of rows; rows of zeros, the empty places of a cache, are left out.
+
+    Of narrow ones, about the mean of the first, one for all: a shift of the second's turns it.
+    """
     one, two = one.astype(np.float64), two.astype(np.float64)
-    if one.shape[1] < NARROW:
-        one, two = ((each - each.mean(axis=0)).reshape(1, -1) for each in (one, two))
+    if one.shape[1] < NARROW and len(one):
+        middle = one.mean(axis=0)
+        one, two = ((each - middle).reshape(1, -1) for each in (one, two))
     real = np.linalg.norm(one, axis=1) > 0
     one, two = one[real], two[real]
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)

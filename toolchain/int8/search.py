@@ -29,8 +29,9 @@ SLACK = 0.95
 class Result:
     """What was written: the layers left in float, the drop that remains, each site's own drop.
 
-    `drop` is `Loss`'s; None where nothing was measured. `curve` holds sets of layers in float that
-    grow, what harms most first, each with its drop on few tokens.
+    `drop` is `Loss`'s; None where nothing was measured. `unsure` says why it is no cosine.
+    `curve` holds sets of layers in float that grow, what harms most first, each with its drop on
+    few tokens.
     """
 
     kept: frozenset[str]
@@ -38,6 +39,7 @@ class Result:
     sensitivity: Mapping[str, float]
     steps: tuple[Step, ...]
     curve: tuple[tuple[frozenset[str], float], ...] = ()
+    unsure: str = ""
 
 
 class Search:
@@ -54,6 +56,7 @@ class Search:
         self.model, self.calibrated, self.rounded, self.loss = model, calibrated, rounded, loss
         self.wanted = _wanted(model, loss, feeds[:BATCHES]) if feeds else []
         self.feeds = list(feeds[: len(self.wanted)])
+        self.unsure = loss.unsure(self.wanted, self.feeds) if feeds else ""
         self.large = is_large(model)
 
     def run(self, folder: Path, keep: frozenset[str], max_drop: float) -> Result:
@@ -64,7 +67,7 @@ class Search:
         drop = self.measured(self._outputs(folder))
         holds = drop <= max_drop
         if holds and self.large:
-            return Result(keep, drop, {}, steps)
+            return Result(keep, drop, {}, steps, unsure=self.unsure)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as aside:
             trial = Trial(self, Path(aside))
             alone = {} if holds else trial.alone(keep)
@@ -72,9 +75,10 @@ class Search:
             curve = () if self.large else trial.curve(keep, order)
             kept = keep if holds else trial.hold(keep, order, max_drop)
         if holds:
-            return Result(keep, drop, {}, steps, curve)
+            return Result(keep, drop, {}, steps, curve, self.unsure)
         steps = self.write(folder, kept)
-        return Result(kept, self.measured(self._outputs(folder)), alone, steps, curve)
+        drop = self.measured(self._outputs(folder))
+        return Result(kept, drop, alone, steps, curve, self.unsure)
 
     def measured(self, outputs: Sequence[Outputs]) -> float:
         """The loss of a model's outputs on the held-out feeds."""

@@ -62,7 +62,7 @@ def table(
     return {
         "int8_share": _share(layers),
         "layers": layers,
-        "mean_cosine_holdout": None if result.drop is None else round(1 - result.drop, 6),
+        "mean_cosine_holdout": _cosine(result),
         "sensitivity": {name: round(drop, 8) for name, drop in result.sensitivity.items()},
         "curve": [
             {"int8_share": _share([_without(layer, kept) for layer in layers]), "drop": drop}
@@ -70,6 +70,11 @@ def table(
         ],
         "notes": [*_notes(result, calibrated), *_heads(places)],
     }
+
+
+def _cosine(result: Result) -> float | None:
+    """The mean cosine with float's outputs, None where the drop is none of one."""
+    return None if result.drop is None or result.unsure else round(1 - result.drop, 6)
 
 
 def _share(layers: Sequence[dict[str, Any]]) -> float:
@@ -127,6 +132,8 @@ def _notes(result: Result, calibrated: Calibrated) -> list[str]:
     notes: list[str] = []
     if result.drop is None:
         notes.append("no held-out samples: the drop was not measured")
+    elif result.unsure:
+        notes.append(f"{result.unsure}: the drop, {result.drop:.3g}, is of their size")
     if result.sensitivity:
         notes.append(f"{len(result.kept)} layers kept in float to hold max-drop")
     return notes
