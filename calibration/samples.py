@@ -69,7 +69,7 @@ def read_samples(
     reader = read_saved if path.is_dir() else READERS.get(path.suffix.lower(), read_lines)
     texts = [text for text in reader(path, field, encoding) if text.strip()]
     if not texts:
-        raise ConfigError("no samples", where=path, mend="the file is empty: name another")
+        raise ConfigError("no samples", where=path, mend="it holds no text: name another")
     chosen = tuple(texts[index] for index in draw(len(texts), count, seed))
     return Samples(chosen, (), digest_texts(chosen))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError, MissingError
-from .texts import read_text
+from .texts import lines_of, read_text
 
 #: A first row that holds one of these is a heading.
 _HEADINGS = {
@@ -22,20 +22,29 @@ Row = dict[str, Any]
 
 def read_csv(path: Path, field: str | None, encoding: str) -> list[str]:
     """Texts of a comma-separated file; columns by heading, or by number from 1."""
-    return _columns(path, field, list(csv.reader(io.StringIO(read_text(path, encoding), ""))))
+    text = read_text(path, encoding)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(io.StringIO(text, ""))
+    try:
+        return _columns(path, field, list(reader))
+    except csv.Error as error:
+        raise ConfigError(
+            f"line {reader.line_num} is not CSV", where=path, mend=str(error)
+        ) from error
 
 
 def read_tsv(path: Path, field: str | None, encoding: str) -> list[str]:
     """Texts of a tab-separated file, where quotes mean nothing; columns as in `read_csv`."""
-    lines = read_text(path, encoding).splitlines()
-    return _columns(path, field, [line.split("\t") for line in lines if line])
+    lines = lines_of(read_text(path, encoding))
+    return _columns(path, field, [line.split("\t") for line in lines])
 
 
 def _columns(path: Path, field: str | None, rows: list[list[str]]) -> list[str]:
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
     if not rows:
         return []
     heading = [cell.strip() for cell in rows[0]]
-    wanted = set(field.split(",")) if field else set[str]()
+    wanted = {name.strip() for name in field.split(",")} if field else set[str]()
     headed = bool(wanted & set(heading)) or bool({cell.lower() for cell in heading} & _HEADINGS)
     names = heading if headed else [str(number + 1) for number in range(len(heading))]
     body = rows[1:] if headed else rows
@@ -51,12 +60,12 @@ def read_jsonl(path: Path, field: str | None, encoding: str) -> list[str]:
         ConfigError: a line is neither.
     """
     rows: list[Row] = []
-    for number, line in enumerate(read_text(path, encoding).splitlines(), start=1):
+    for number, line in enumerate(lines_of(read_text(path, encoding)), start=1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"line {number} is not JSON", where=path, mend="give a JSON object a line"
             ) from error
@@ -114,18 +123,37 @@ def pick(path: Path, field: str | None, rows: Sequence[Row]) -> list[str]:
     """The texts of the named fields, or of the one with the longest texts.
 
     Raises:
-        ConfigError: no row has such a field, or none holds text.
+        ConfigError: no row has such a field, none holds text, or a text is none.
     """
     if not rows:
         return []
     names = [name.strip() for name in field.split(",")] if field else [_longest(path, rows)]
-    known = list(dict.fromkeys(name for row in rows[:100] for name in row))
+    known = list(dict.fromkeys(name for row in rows for name in row))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(
             f"no field {unknown[0]!r}", where=path, mend=f"its fields are {', '.join(known)}"
         )
-    return [row[name] for row in rows for name in names if isinstance(row.get(name), str)]
+    texts = [row[name] for row in rows for name in names if isinstance(row.get(name), str)]
+    if not texts:
+        raise ConfigError(
+            f"field {names[0]!r} holds no text", where=path, mend="name another in field"
+        )
+    _check_letters(path, texts)
+    return texts
+
+
+def _check_letters(path: Path, texts: Iterable[str]) -> None:
+    """JSON can write half of a pair of surrogates, which no tokenizer takes."""
+    for number, text in enumerate(texts, start=1):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"sample {number} is not Unicode: half a surrogate pair at letter {error.start}",
+                where=path,
+                mend="mend its \\u escapes, or leave the sample out",
+            ) from error
 
 
 def _longest(path: Path, rows: Iterable[Row]) -> str:

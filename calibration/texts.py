@@ -1,6 +1,7 @@
 """Files of text: decoded whole or refused, never guessed at."""
 
 import codecs
+import re
 from pathlib import Path
 
 from .. import ConfigError
@@ -19,8 +20,8 @@ def read_text(path: Path, encoding: str) -> str:
     """
     data = _bytes(path)
     try:
-        codecs.lookup(encoding)
-        text = data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+        plain = codecs.lookup(encoding).name == "utf-8"
+        text = data.decode("utf-8-sig" if plain else encoding)
     except LookupError as error:
         raise ConfigError(
             f"no encoding {encoding!r}", where="[calibration] encoding", mend="for example utf-8"
@@ -50,7 +51,12 @@ def read_lines(path: Path, field: str | None, encoding: str) -> list[str]:
             where=path,
             mend="leave [calibration] field out, or name a .jsonl, .csv or .tsv file",
         )
-    return [line.strip() for line in read_text(path, encoding).splitlines()]
+    return [line.strip() for line in lines_of(read_text(path, encoding))]
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as files have them: str.splitlines cuts at what may stand within one as well."""
+    return re.split("\r\n|\n|\r", text)
 
 
 def _bytes(path: Path) -> bytes:

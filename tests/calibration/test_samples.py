@@ -64,6 +64,50 @@ def test_jsonl(tmp_path: Path):
         texts(write(tmp_path / "b.jsonl", "{"))
 
 
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_lines_end_where_files_end_them(tmp_path: Path, letter: str):
+    text = f"good{letter}news"
+    row = json.dumps({"text": text}, ensure_ascii=False)
+    assert texts(write(tmp_path / "a.jsonl", f"{row}\r\n{row}\r{row}")) == (text,) * 3
+    filler = "plain words " * 60  # few control letters: more would be a binary file
+    assert texts(write(tmp_path / "a.txt", f"{text}\n{filler}\n"))[0] == text
+    assert texts(write(tmp_path / "a.tsv", f"text\tlabel\n{text}\t1\n{filler}\t0\n"))[0] == text
+
+
+def test_a_field_of_a_whole_book(tmp_path: Path):
+    book = "news " * 40_000
+    assert texts(write(tmp_path / "a.csv", f"text,label\n{book},1\ngood,0\n")) == (book, "good")
+
+
+def test_a_csv_that_begins_with_a_blank_line_and_fields_with_spaces(tmp_path: Path):
+    path = write(tmp_path / "a.csv", "\nid,first,second\n7,a,b\n")
+    assert texts(path, field="first, second") == ("a", "b")
+
+
+def test_a_field_that_comes_late_is_a_field(tmp_path: Path):
+    rows = [{"text": "x"}] * 150 + [{"late": "y"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert texts(path, field="late") == ("y",)
+
+
+def test_other_names_of_utf_8_leave_the_mark_out_too(tmp_path: Path):
+    path = write(tmp_path / "a.txt", b"\xef\xbb\xbfgood")
+    assert read_samples(path, encoding="UTF_8", count=5, seed=0).texts == ("good",)
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("[" * 100_000, "line 1 is not JSON"),
+        ('{"text": null, "label": "x"}', "'text' holds no text"),
+        ('{"text": "a\\ud800b"}', "sample 1 is not Unicode"),
+    ],
+)
+def test_lines_that_are_refused(tmp_path: Path, line: str, what: str):
+    with pytest.raises(ConfigError, match=what):
+        texts(write(tmp_path / "a.jsonl", line), field="text")
+
+
 def test_ready_feeds(tmp_path: Path):
     path = tmp_path / "a.npz"
     ids = np.arange(40).reshape(20, 2)
