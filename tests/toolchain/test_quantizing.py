@@ -213,6 +213,33 @@ def test_a_budget_of_one_held_out_row_is_held_and_told(float_model: Path, tmp_pa
     assert strict["int8_share"] == 0
 
 
+def test_an_activation_that_a_tied_head_reads_too(float_model: Path, tmp_path: Path):
+    proto = onnx.load(float_model)
+    head = onnx.parser.parse_graph(
+        "a (float[batch,sequence,32] n) => (float[batch,sequence,50] logits)"
+        "{ t = Transpose <perm = [1, 0]> (table) logits = MatMul(n, t) }"
+    )
+    proto.graph.node.extend(head.node)
+    proto.graph.output.extend(head.output)
+    onnx.save(onnx.shape_inference.infer_shapes(proto), float_model)
+    _, made = chain(float_model, tmp_path / "a")
+    assert [layer["int8"] for layer in made["layers"]] == [True, False, True]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("size", [1e17, 1e19, 1e30])
+def test_activations_too_large_to_square_are_named(size: float, tmp_path: Path):
+    model = write(tmp_path / "float")
+    proto = onnx.load(model)
+    for each in proto.graph.initializer:
+        if each.name in ("g", "b"):  # the norm's: what its layer reads
+            array = onnx.numpy_helper.to_array(each) * np.float32(size)
+            each.CopyFrom(onnx.numpy_helper.from_array(array, each.name))
+    onnx.save(proto, model)
+    with pytest.raises(CalibrationError, match="tensor n"):
+        calibrate(model, tmp_path, batches(8), mask="attention_mask")
+
+
 def test_weights_of_experts_are_in_the_table_and_the_share(float_model: Path, tmp_path: Path):
     proto = onnx.load(float_model)
     stack = np.random.default_rng(0).normal(size=(1, 32, 96)).astype("f4") / 6

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from ... import ConfigError
+from ... import CalibrationError, ConfigError
 from ...calibration import (
     Calibrated,
     Case,
@@ -107,14 +108,31 @@ class Choosing:
     apart: bool = True
 
     def __call__(self, site: Site, seen: Seen, other: Seen) -> Range:
-        """The range of an activation; `other` is of the held-out samples."""
+        """The range of an activation; `other` is of the held-out samples.
+
+        Raises:
+            CalibrationError: its squares, or its layers' outputs', are too large for float32.
+        """
+        for each in (seen, other):
+            _check(site, each.variance)
         weights = [weight_of(self.graph, layer) for layer in site.eligible]
         case = Case.of(seen, other, weights, _freedom(self.graph, site, self.preset, self.apart))
-        return _range(site, covering(choose(case, self.observers), other), seen, other)
+        choice = covering(choose(case, self.observers), other)
+        _check(site, (choice.amax, *choice.errors))
+        return _range(site, choice, seen, other)
+
+
+def _check(site: Site, figures: Any) -> None:
+    if not np.isfinite(figures).all():
+        raise CalibrationError(
+            "activations are so large that their squares are not numbers",
+            where=f"tensor {site.tensor}",
+            mend="leave the sample out, or check the checkpoint",
+        )
 
 
 def _freedom(graph: ir.Model, site: Site, preset: Preset, apart: bool) -> Freedom:
-    shared = any(len(graph.graph.initializers[each.weight].uses()) > 1 for each in site.layers)
+    shared = any(len(graph.graph.initializers[each.weight].uses()) > 1 for each in site.eligible)
     fold = site.fold
     return Freedom(
         fold.shifts,
