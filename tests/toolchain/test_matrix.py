@@ -15,6 +15,7 @@ from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.jobs import Place
 from llmdeploy.toolchain.matrix.outcome import FIGURES, Outcome
 from llmdeploy.toolchain.matrix.plan import Cell, read
+from llmdeploy.toolchain.matrix.seeding import adopt
 from llmdeploy.toolchain.matrix.table import Done, Table, write
 from llmdeploy.toolchain.matrix.verb import markdown
 from llmdeploy.toolchain.workspace import Workspace
@@ -234,3 +235,26 @@ def holders(folder: Path, parent: int) -> list[int]:
                 return [int(child)]
         time.sleep(0.01)
     raise AssertionError(f"nobody holds {folder}")
+
+
+def test_what_a_cell_made_for_itself_is_kept_until_its_seed_is_another(tmp_path: Path) -> None:
+    shared, cell = Workspace(tmp_path / "shared"), Workspace(tmp_path / "cell")
+    made: list[str] = []
+
+    def make(workspace: Workspace, option: str) -> None:
+        def work(out: Path) -> dict[str, Any]:
+            made.append(option)
+            (out / "model.onnx").write_text(option)
+            return {}
+
+        workspace.run("quantize", work, inputs={}, options={"as": option}, versions={})
+
+    make(shared, "pairs")
+    for _ in range(3):
+        adopt(cell, shared)
+        make(cell, "plain")
+    assert made == ["pairs", "plain"]
+    make(shared, "other")
+    assert adopt(cell, shared) == ("quantize",)
+    make(cell, "other")
+    assert made == ["pairs", "plain", "other"]

@@ -1,27 +1,49 @@
 """Stages of one workspace in another: what several cells need is made once."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
-from ..workspace import RECORD, Workspace
+from ..workspace import RECORD, Stage, Workspace, digest_of, write_json
+
+#: In a workspace: of each stage of its seed which one was seen last.
+SEEN = ".seeds.json"
 
 
 def adopt(ours: Workspace, theirs: Workspace) -> tuple[str, ...]:
-    """Take over the whole stages of `theirs` that are not in `ours` as they are; their names.
+    """Take over the whole stages of `theirs` that `ours` lacks or that were made anew; their names.
 
-    What does not fit the configuration here is made again by its key.
+    What does not fit the configuration here is made again by its key, and is then kept until the
+    seed's is another.
     """
     taken: list[str] = []
+    seen = _seen(ours)
     for record in sorted(theirs.root.rglob(RECORD)):
         name = record.parent.relative_to(theirs.root).as_posix()
         found, here = theirs.stage(name), ours.stage(name)
-        is_same = here and found and (here.key, here.files) == (found.key, found.files)
-        if found is None or name.startswith(".") or is_same:
+        if found is None or name.startswith("."):
+            continue
+        last, seen[name] = seen.get(name), _mark(found)
+        if here and seen[name] in (last, _mark(here)):
             continue
         _take(theirs.path(name), ours.path(name), ours.root / f".{name.replace('/', '+')}.seed")
         taken.append(name)
+    ours.root.mkdir(parents=True, exist_ok=True)
+    write_json(ours.root / SEEN, seen)
     return tuple(taken)
+
+
+def _seen(ours: Workspace) -> dict[str, str]:
+    try:
+        return dict(json.loads((ours.root / SEEN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _mark(stage: Stage) -> str:
+    """What tells one making of a stage from another."""
+    return digest_of([stage.key, stage.files])
 
 
 def _take(source: Path, target: Path, aside: Path) -> None:
