@@ -13,7 +13,7 @@ from .forward import Feed
 from .tables import read_csv, read_jsonl, read_parquet, read_saved, read_tsv
 from .texts import read_lines
 
-#: Rows of a ready feed's arrays that make one batch.
+#: Rows of a ready feed's arrays that make one batch, unless it is said.
 BATCH = 8
 #: Fewer samples than this give ranges that new text leaves often.
 FEW = 32
@@ -50,13 +50,20 @@ class Samples:
 
 
 def read_samples(
-    path: Path, *, field: str | None = None, encoding: str = "utf-8", count: int, seed: int
+    path: Path,
+    *,
+    field: str | None = None,
+    encoding: str = "utf-8",
+    count: int,
+    seed: int,
+    batch: int = BATCH,
 ) -> Samples:
     """A draw of `count` samples, in the file's order; all where there are fewer.
 
     .jsonl, .csv, .tsv, .parquet, a saved `datasets` folder, .npz (arrays by input name, a sample
     a row); every other file is text, a sample a line. `field` names the column or key, or
-    several with commas between them; without it the one with the longest texts is taken.
+    several with commas between them; without it the one with the longest texts is taken. Ready
+    feeds have `batch` rows each.
 
     Raises:
         ConfigError: the file is missing, empty, not text in that encoding, or has no such field.
@@ -65,7 +72,7 @@ def read_samples(
     if not path.exists():
         raise ConfigError("no such file", where=path, mend="name a file of samples that exists")
     if path.suffix == ".npz":
-        return _ready(path, count, seed)
+        return _ready(path, count, seed, batch)
     reader = read_saved if path.is_dir() else READERS.get(path.suffix.lower(), read_lines)
     texts = [text for text in reader(path, field, encoding) if text.strip()]
     if not texts:
@@ -92,7 +99,7 @@ def digest_texts(texts: Sequence[str]) -> str:
     return found.hexdigest()
 
 
-def _ready(path: Path, count: int, seed: int) -> Samples:
+def _ready(path: Path, count: int, seed: int, batch: int) -> Samples:
     arrays = _arrays(path)
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -102,8 +109,8 @@ def _ready(path: Path, count: int, seed: int) -> Samples:
     chosen = draw(next(iter(lengths.values())), count, seed)
     taken = {name: array[chosen] for name, array in sorted(arrays.items())}
     feeds = tuple(
-        {name: array[start : start + BATCH] for name, array in taken.items()}
-        for start in range(0, len(chosen), BATCH)
+        {name: array[start : start + batch] for name, array in taken.items()}
+        for start in range(0, len(chosen), batch)
     )
     return Samples((), feeds, digest_arrays(taken))
 

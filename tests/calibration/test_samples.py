@@ -117,6 +117,11 @@ def test_ready_feeds(tmp_path: Path):
     assert [len(feed["input_ids"]) for feed in samples.feeds] == [8, 8, 4]
     np.testing.assert_array_equal(np.concatenate([f["input_ids"] for f in samples.feeds]), ids)
     assert samples.notes
+    assert [len(f["input_ids"]) for f in read_samples(path, count=9, seed=0, batch=4).feeds] == [
+        4,
+        4,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from llmdeploy import ConfigError
 from llmdeploy.deploy.signature import Signature, Tensor
 from llmdeploy.toolchain import cli
-from llmdeploy.toolchain.feeds.completing import completed
+from llmdeploy.toolchain.feeds.completing import completed, vocabulary_of
 
 TOKENS = ("batch", "sequence")
 CACHE = ("batch", 2, "past", 8)
@@ -34,7 +34,11 @@ CAUSAL = known(
 )
 
 
-@given(arrays.arrays(np.int64, st.tuples(st.integers(1, 4), st.integers(1, 9))))
+@given(
+    arrays.arrays(
+        np.int64, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.integers(0, 2**31)
+    )
+)
 def test_tokens_alone_are_enough(ids: np.ndarray) -> None:
     made = completed(CAUSAL, {"in.input_ids": ids})
     assert list(made["in.attention_mask"].ravel()) == [1] * ids.size
@@ -61,8 +65,24 @@ def test_what_is_given_stays() -> None:
 
 
 def test_a_feed_without_ids_is_left_for_the_graph_to_complain_of() -> None:
-    feed = {"pixels": np.ones((1, 3, 4, 4))}
+    feed = {"in.position_ids": np.ones((1, 4), np.int64)}
     assert completed(CAUSAL, feed) == feed
+
+
+def test_an_array_that_is_no_input_is_refused() -> None:
+    feed = {"in.input_ids": np.ones((1, 2), np.int64), "labels": np.ones(1)}
+    with pytest.raises(ConfigError, match=r"labels is no input: they are in\.input_ids"):
+        completed(CAUSAL, feed)
+
+
+def test_ids_beyond_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    assert vocabulary_of(tmp_path) is None
+    (tmp_path / "config.json").write_text('{"vocab_size": 7, "text_config": {"vocab_size": 9}}')
+    assert vocabulary_of(tmp_path) == 9
+    ids = {"in.input_ids": np.array([[3, 9]])}
+    assert completed(CAUSAL, ids, 10)["in.input_ids"].max() == 9
+    with pytest.raises(ConfigError, match="ids 3 to 9 of 9 tokens"):
+        completed(CAUSAL, ids, 9)
 
 
 def test_numbers_of_the_same_kind_become_the_inputs() -> None:
@@ -80,6 +100,8 @@ def test_numbers_of_the_same_kind_become_the_inputs() -> None:
         (np.ones((2, 3), np.int64), np.ones((2, 2), np.int64), "the mask is"),
         (np.ones((2, 3), np.int64), np.array([[1, 0, 0], [0, 0, 0]]), "1 of 2 samples"),
         (np.ones((2, 0), np.int64), None, "2 of 2 samples"),
+        (np.array([[1, -5]]), None, "ids -5 to 1"),
+        (np.array([[1, 2**63]], np.uint64), None, "9223372036854775808, which is no int64"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(

@@ -15,7 +15,7 @@ from ...deploy.signature import Signature, Tensor
 from ..choosing import profile_of
 from ..run import Run
 from .chain import Chain
-from .completing import completed
+from .completing import completed, vocabulary_of
 from .corners import corners
 from .drawing import draw
 from .encoding import Texts, textual, tokenizes
@@ -185,6 +185,7 @@ def read(run: Run) -> Any:
         encoding=table.encoding,
         count=table.count,
         seed=table.seed,
+        batch=table.batch,
     )
 
 
@@ -193,8 +194,8 @@ def _read(run: Run) -> Any:
     samples = read(run)
     if not samples.feeds:
         return samples
-    known = signature(run, run.graphs[0])
-    return replace(samples, feeds=tuple(completed(known, feed) for feed in samples.feeds))
+    known, tokens = signature(run, run.graphs[0]), vocabulary_of(run.folder("export"))
+    return replace(samples, feeds=tuple(completed(known, feed, tokens) for feed in samples.feeds))
 
 
 def source(run: Run, samples: Any) -> dict[str, Any]:

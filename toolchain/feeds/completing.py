@@ -1,5 +1,7 @@
 """Ready feeds held against what the graph takes, and given what follows from their tokens."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from ...deploy.signature import Signature, Tensor
 from .rolling import PAST, empty
 
 
-def completed(known: Signature, feed: Feed) -> Feed:
+def completed(known: Signature, feed: Feed, vocabulary: int | None = None) -> Feed:
     """A feed in the graph's dtypes; one of token ids with the inputs of the graph that it lacks.
 
     All tokens are real where no mask is given, and of the first text where no types are; positions
@@ -19,15 +21,23 @@ def completed(known: Signature, feed: Feed) -> Feed:
     graph to ask for.
 
     Raises:
-        ConfigError: an array of other dimensions or another kind of number than its input, a mask
-            of another shape than the ids, or a sample without a real token.
+        ConfigError: an array that is no input, of other dimensions, of another kind of number than
+            its input or with one that its dtype cannot hold, a mask of another shape than the ids,
+            ids that are not of the `vocabulary`, or a sample without a real token.
     """
+    inputs = [tensor.name for tensor in known.inputs]
+    unknown = [name for name in feed if name not in inputs]
+    if unknown:
+        raise _wrong(f"{unknown[0]} is no input: they are {', '.join(inputs)}")
     given = {tensor.name: tensor for tensor in known.inputs if tensor.name in feed}
     held = {**feed, **{name: _fitting(each, feed[name]) for name, each in given.items()}}
     names = {tensor.role: tensor.name for tensor in known.inputs}
     if names.get("input_ids") not in held:
         return held
     ids = held[names["input_ids"]]
+    if ids.size and not 0 <= ids.min() <= ids.max() < (vocabulary or np.inf):
+        many = "" if vocabulary is None else f" of {vocabulary} tokens"
+        raise _wrong(f"{names['input_ids']} has ids {ids.min()} to {ids.max()}{many}")
     mask = held.get(names.get("attention_mask", ""), np.ones_like(ids))
     if not any(each.role.startswith(PAST) for each in given.values()):
         _check(ids, mask)
@@ -36,13 +46,28 @@ def completed(known: Signature, feed: Feed) -> Feed:
     return {**held, **{name: array for name, array in found.items() if array is not None}}
 
 
+def vocabulary_of(folder: Path) -> int | None:
+    """The greatest vocabulary that an export's config.json names, None where it names none."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+        return max(part["vocab_size"] for part in parts if isinstance(part.get("vocab_size"), int))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def _fitting(tensor: Tensor, array: NDArray[Any]) -> NDArray[Any]:
     wanted, kinds = np.dtype(tensor.dtype), ("f", "biu")
     if array.ndim != len(tensor.shape):
         raise _wrong(f"{tensor.name} has {array.ndim} dimensions, its input {len(tensor.shape)}")
     if not any(array.dtype.kind in kind and wanted.kind in kind for kind in kinds):
         raise _wrong(f"{tensor.name} is {array.dtype}, its input {wanted}")
-    return array.astype(wanted, copy=False)
+    with np.errstate(over="ignore"):
+        cast = array.astype(wanted, copy=False)
+    same = np.isfinite(cast) == np.isfinite(array) if wanted.kind == "f" else cast == array
+    if not same.all():
+        raise _wrong(f"{tensor.name} holds {array[~same][0]}, which is no {wanted}")
+    return cast
 
 
 def _check(ids: NDArray[Any], mask: NDArray[Any]) -> None:
