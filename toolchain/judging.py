@@ -7,12 +7,14 @@ from typing import Any
 
 from ..deploy.gate import Gate, allow, at_least, at_most
 from .against import slowdown
+from .config import CALIBRATED
 from .locating import words
 from .run import Run
 from .workspace import Stage
 
 ENGINE = "engine/onnxruntime"
 SCORE, MEMORY = f"score/{ENGINE}", f"footprint/{ENGINE}"
+ON_TARGET = "run `llmdeploy verify` on the target, or name it in [gate] allow-unexecuted"
 #: What an engine's weights are of, by the precision that was asked for.
 KINDS = {
     "fp16": {"FLOAT16"},
@@ -62,8 +64,7 @@ def _dig(against: str, name: str) -> str:
 
 
 def _skipped(engine: str, reason: str) -> Gate:
-    mend = "run `llmdeploy verify` on the target, or name it in [gate] allow-unexecuted"
-    return Gate(f"parity.{engine}", 0.0, None, "not-executed", reason, mend)
+    return Gate(f"parity.{engine}", 0.0, None, "not-executed", reason, ON_TARGET)
 
 
 def _precisions(run: Run) -> Iterator[Gate]:
@@ -103,9 +104,7 @@ def _limits(run: Run) -> list[Gate]:
     no_score = "no [evaluation] is configured"
     made: list[Gate] = []
     if limits.min_cosine is not None:
-        cosine = score.get("mean_cosine", _parity_cosine(run.parities("quantize")))
-        mend = "llmdeploy calibrate, and look at its worst layers"
-        made.append(at_least("min-cosine", limits.min_cosine, cosine, reason=no_score, mend=mend))
+        made.append(_cosine(run, limits.min_cosine, score.get("mean_cosine")))
     if limits.max_relative_error is not None:
         value = _worst_error(run.parities(ENGINE))
         limit = limits.max_relative_error
@@ -147,6 +146,30 @@ def _limits(run: Run) -> list[Gate]:
         limit = limits.max_slowdown
         made.append(at_most("max-slowdown", limit, slower, reason=reason, mend=mend))
     return made
+
+
+def _cosine(run: Run, limit: float, scored: float | None) -> Gate:
+    """How near the outputs are to float's: on the labelled data, else in the parity of what rounds.
+
+    Where nothing rounds, in that of the engines: float's own differ by their kernels alone.
+    """
+    config = run.config
+    rounding = [name for name in ("compress", "quantize") if name in run.stages]
+    found = [run.parities(name) for name in rounding]
+    if not rounding:
+        found = [run.parities(f"engine/{name}") for name in config.build.backends]
+    elif not all(found):  # bfloat16 is not executed here, and its engine tells nothing of float
+        found = []
+    held = [each for stages in found for each in stages]
+    value = scored if scored is not None else _parity_cosine(held)
+    if value is None:
+        reason = "no graph that rounds and no engine was executed here"
+        return at_least("min-cosine", limit, None, reason=reason, mend=ON_TARGET)
+    mend = "llmdeploy calibrate, and look at its worst layers"
+    if config.build.precision not in CALIBRATED and held:
+        worst = min(held, key=lambda each: _parity_cosine([each]) or 0.0).results
+        mend = _dig(worst["against"], worst["name"])
+    return at_least("min-cosine", limit, value, reason="", mend=mend)
 
 
 def _drop(limit: float, against: dict[str, Any] | None, reason: str) -> Gate:
