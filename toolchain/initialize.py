@@ -36,8 +36,9 @@ _NOTE = """\
 # llmdeploy.toml for {name}, written by `llmdeploy init`.
 #
 # Every key is here. A key behind a `#` shows its default, or an example where it has none: take
-# the `#` away to set it. Relative paths start at this file's folder; `package:NAME/inner` lies
-# inside an installed package.
+# the `#` away to set it. Relative paths in it start at this file's folder; `package:NAME/inner`
+# lies inside an installed package. The workspace, `artifacts/`, lies where the command is run: `-w`
+# names another.
 """
 
 

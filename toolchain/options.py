@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration.")]
 WorkspaceFolder = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Where the stages are kept.")
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="Where the stages are kept, from the folder the command is run in.",
+    ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout, words for people on stderr.")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from .. import ConfigError
-from . import checks, release, report, stages
+from . import allowing, checks, release, report, stages
 from .config import WEIGHT_ONLY, Config, PassTable, Precision, load
 from .console import emit, people, say, watcher
 from .int8 import showing
@@ -20,7 +20,7 @@ from .options import CONFIG
 from .preflight import can_calibrate
 from .run import Run
 from .said import Said, words
-from .workspace import Stage, Workspace
+from .workspace import RECORD, Stage, Workspace
 
 #: Where an option of the command line goes in the configuration.
 PLACES = {
@@ -72,6 +72,8 @@ def given(
     named = lone or bool(over.get("model"))
     base = Config() if named and config == CONFIG and not config.exists() else load(config)
     told = {name: _here(name, value) for name, value in over.items() if value is not None}
+    allowing.check(told.get("allow_unexecuted", ()))
+    _say_where(config, workspace, quiet)
     said = Said(verb, words(base, PLACES), told)
     heeded = said.heeding(workspace)
     _say(heeded, told, quiet)
@@ -96,6 +98,19 @@ def _say(heeded: Mapping[str, Any], told: Mapping[str, Any], quiet: bool) -> Non
              if name not in told]  # fmt: skip
     if words:
         say(f"as asked before: {', '.join(words)}", quiet=quiet)
+
+
+def _say_where(config: Path, workspace: Path, quiet: bool) -> None:
+    """Which workspace is used, where the file's own folder has another that may be meant."""
+    beside = config.parent / workspace
+    if _filled(beside) and not _filled(workspace):
+        here = f"the workspace is {workspace.absolute()}, without stages so far"
+        other = f"-w {beside} names the one beside {config.name}"
+        people(quiet).print(f"{here}; {other}", markup=False, soft_wrap=True)
+
+
+def _filled(workspace: Path) -> bool:
+    return any(workspace.glob(f"*/{RECORD}"))
 
 
 def recovering(config: Config, minutes: float) -> Config:

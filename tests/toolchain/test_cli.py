@@ -1,6 +1,7 @@
 """The contract of the command line: options, files, JSON, exit codes, one line an error."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmdeploy.toolchain import cli
+from llmdeploy.toolchain import allowing, cli
+from llmdeploy.toolchain.initialize import _NOTE
+from llmdeploy.toolchain.registry import KINDS
 
 
 class Answer:
@@ -245,3 +248,57 @@ def test_half_precision_is_a_graph_of_16_bits(released: Path, tmp_path: Path, ca
     assert {step["name"] for step in report["passes"]} >= {"fuse", "half"}
     found = call("inspect", tmp_path / "artifacts" / "quantize", "--json").json
     assert "float16" in json.dumps(found)
+
+
+def test_list_takes_the_kinds_that_a_written_configuration_names(call: Any, tmp_path: Path) -> None:
+    for kind in ("passes", "observers", "metrics", "packagers", "backends"):
+        assert list(call("list", kind, "--json").json) == [kind]
+    assert "onnxruntime" not in call("list", "metrics").out
+    one_line_error(call("list", "colours"), 2, "colours", "passes", "packagers")
+
+
+def test_every_command_that_a_written_configuration_names_is_one(tmp_path: Path, call: Any) -> None:
+    """`llmdeploy list passes` was named where `list` took no argument."""
+    from llmdeploy.toolchain.config_text import text
+
+    named = re.findall(r"`llmdeploy (\w+)(?: ([a-z]+))?`? ", text({}) + _NOTE)
+    assert ("list", "passes") in named
+    for verb, kind in named:
+        assert verb in cli.VERBS
+        assert verb != "list" or kind in KINDS
+
+
+@pytest.mark.parametrize("name", ["nonsense", "min-cosin", "parity.", "parity.optimise", "min"])
+def test_a_gate_that_is_none_cannot_stay_unexecuted(name: str, tmp_path: Path, call: Any) -> None:
+    (tmp_path / "llmdeploy.toml").write_text('[model]\ncheckpoint = "x"\n')
+    here = ("-c", tmp_path / "llmdeploy.toml", "-w", tmp_path / "artifacts")
+    for verb in ("verify", "release"):
+        answer = call(verb, "--allow-unexecuted", name, *here)
+        one_line_error(answer, 2, repr(name), "min-cosine", "parity.engine/tensorrt")
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_gates_by_name_and_all_before_a_dot_may_stay_unexecuted() -> None:
+    limits = ("min-cosine", "max-slowdown", "min-int8-share")
+    parities = ("parity.quantize", "parity.engine/tensorrt-rtx", "parity.quantize/encoder")
+    allowing.check(["parity", "precision", "precision.engine/tensorrt", *limits, *parities])
+
+
+def test_a_workspace_that_lies_beside_the_file_is_named_when_another_is_begun(
+    tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, here = tmp_path / "release", tmp_path / "here"
+    here.mkdir()
+    (release / "artifacts" / "export").mkdir(parents=True)
+    config = release / "llmdeploy.toml"
+    config.write_text('[model]\ncheckpoint = "/nonesuch/model"\n')
+    (release / "artifacts" / "export" / "stage.json").write_text("{}")
+    monkeypatch.chdir(here)
+    said = call("export", "-c", config).err
+    assert f"the workspace is {here / 'artifacts'}" in said
+    assert f"-w {release / 'artifacts'} names the one beside llmdeploy.toml" in said
+    assert len([line for line in said.splitlines() if "workspace" in line]) == 1
+    assert "workspace" not in call("export", "-q", "-c", config).err
+    assert "workspace" not in call("export", "-c", config, "-w", release / "artifacts").err
+    monkeypatch.chdir(release)
+    assert "workspace" not in call("export").err

@@ -118,11 +118,18 @@ def diff(
     say(value, json, quiet, lambda: differing.show(found))
 
 
-def list_parts(json: opt.AsJson = False, quiet: opt.Quiet = False) -> None:
+def list_parts(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="passes, observers, backends, packagers or metrics; else all."),
+    ] = None,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
     """Passes, observers, backends and their options."""
     from ..listing import listing, show
 
-    found = listing()
+    found = listing(kind)
     say(found, json, quiet, lambda: show(found))
 
 
