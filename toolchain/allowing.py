@@ -19,7 +19,7 @@ def names() -> tuple[str, ...]:
     return ("parity", "precision", *parities, *(f"precision.{each}" for each in engines), *limits)
 
 
-def check(asked: Sequence[str]) -> None:
+def check(asked: Sequence[str], where: str = "--allow-unexecuted") -> None:
     """Refuse names that no gate can have; `parity.export/encoder` is one of several graphs.
 
     Raises:
@@ -30,7 +30,7 @@ def check(asked: Sequence[str]) -> None:
         if name not in known and not (name.startswith("parity.") and _step(name) in known):
             raise ConfigError(
                 f"no gate is called {name!r}",
-                where="--allow-unexecuted",
+                where=where,
                 mend=f"one of {', '.join(known)}",
             )
 

@@ -38,7 +38,7 @@ def preflight(run: Run) -> None:
     for kind in config.bundle.kinds:
         registry.find("packagers", kind)
     _named(config)
-    _gates(config.gate)
+    allowing.check(config.gate.allow_unexecuted, "[gate] allow-unexecuted")
     _version(config.bundle.version)
 
 
@@ -54,23 +54,6 @@ def _named(config: Config) -> None:
                 where=f"[{section}.options.{lost[0]}]",
                 mend=f"one of {', '.join(offered)}",
             )
-
-
-def _gates(table: Gate) -> None:
-    limits = [name.replace("_", "-") for name in Gate.model_fields]
-    for name in table.allow_unexecuted:
-        gate, _, of = name.partition(".")
-        engine, _, backend = of.partition("/")
-        backend = backend.partition("/")[0]
-        if gate not in (*_STEPS, *limits) or (gate not in _STEPS and of):
-            known = ", ".join((*_STEPS, *limits))
-            raise _no_gate(name, f"a gate is one of {known}, or parity.engine/BACKEND")
-        if engine == "engine" and backend and backend not in registry.names("backends"):
-            raise _no_gate(name, f"a backend is one of {', '.join(registry.names('backends'))}")
-
-
-def _no_gate(name: str, mend: str) -> ConfigError:
-    return ConfigError(f"no gate is called {name!r}", where="[gate] allow-unexecuted", mend=mend)
 
 
 def _version(version: str) -> None:

@@ -28,9 +28,20 @@ def run_texts(path: Path, texts: Sequence[str], way: Way, as_json: bool, quiet: 
         emit({"results": results})
     elif not quiet:
         for text, result in zip(given, results, strict=True):
-            shown = ", ".join(f"{key} {_short(value)}" for key, value in result.items())
-            say(f"{text}\n  {shown}", file=sys.stdout)
+            _say(text, result)
     return 0
+
+
+def _say(asked: str, result: Mapping[str, Any]) -> None:
+    """What was written alone on stdout, its figures on stderr; else the outputs under the text."""
+    written = result.get("text")
+    rest = {key: value for key, value in result.items() if key != "text" or written is None}
+    shown = ", ".join(f"{key} {short(value)}" for key, value in rest.items())
+    if written is None:
+        say(f"{asked}\n  {shown}", file=sys.stdout)
+        return
+    say(written, file=sys.stdout)
+    say(shown)
 
 
 def run_arrays(path: Path, arrays: Path, as_json: bool, quiet: bool) -> int:
@@ -60,10 +71,14 @@ def _show(written: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool) -> i
     return 0
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 4:
-        head = ", ".join(
-            f"{each:.4f}" if isinstance(each, float) else str(each) for each in value[:4]
-        )
-        return f"[{head}, ... {len(value)} in all]"
+def short(value: Any) -> str:
+    """A JSON value in words: four digits, the first four of many, of rows of numbers the first."""
+    if isinstance(value, dict):
+        parts = ", ".join(f"{key} {short(each)}" for key, each in list(value.items())[:8])
+        return f"{{{parts}{f', ... {len(value)} in all' if len(value) > 8 else ''}}}"
+    if isinstance(value, list):
+        nested = bool(value) and isinstance(value[0], list)
+        many = len(value) > (1 if nested else 4)
+        head = ", ".join(map(short, value[: 1 if nested else 4]))
+        return f"[{head}, ... {len(value)} in all]" if many else f"[{head}]"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

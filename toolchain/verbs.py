@@ -106,7 +106,7 @@ def _say_where(config: Path, workspace: Path, quiet: bool) -> None:
     if _filled(beside) and not _filled(workspace):
         here = f"the workspace is {workspace.absolute()}, without stages so far"
         other = f"-w {beside} names the one beside {config.name}"
-        people(quiet).print(f"{here}; {other}", markup=False, soft_wrap=True)
+        say(f"{here}; {other}", quiet=quiet)
 
 
 def _filled(workspace: Path) -> bool:

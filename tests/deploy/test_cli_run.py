@@ -9,6 +9,7 @@ from llmdeploy.deploy.bundle import manifest_of
 from llmdeploy.deploy.runtime import load
 from llmdeploy.deploy.sampling import Sampling
 from llmdeploy.toolchain import cli
+from llmdeploy.toolchain.running import short
 
 from .causal import write_causal, write_template
 
@@ -45,6 +46,32 @@ def test_a_stream_shows_the_same_text(causal: Path, capsys: pytest.CaptureFixtur
     whole = answer(capsys, "run", causal, "the train", *DRAWN)["results"][0]["text"]
     assert run("run", causal, "the train", *DRAWN, "--stream") == 0
     assert capsys.readouterr().out == whole + "\n"
+
+
+def test_what_is_written_is_alone_on_stdout(
+    causal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = (*DRAWN[:1], 60, *DRAWN[2:])
+    whole = answer(capsys, "run", causal, "the train", *long)["results"][0]["text"]
+    assert len(whole) > 120
+    assert run("run", causal, "the train", *long) == 0
+    said = capsys.readouterr()
+    assert said.out == whole + "\n"
+    assert said.err == "tokens 60, finish length\n"
+
+
+def test_outputs_of_many_numbers_are_shortened(
+    engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [[0.123456789] * 8 for _ in range(3)]
+    assert short(rows) == "[[0.1235, 0.1235, 0.1235, 0.1235, ... 8 in all], ... 3 in all]"
+    assert short([[1.0 / 3, 2.0]]) == "[[0.3333, 2.0000]]"
+    assert short([]) == "[]"
+    assert short({"good": 2 / 3, "bad": 1 / 3}) == "{good 0.6667, bad 0.3333}"
+    assert run("run", engine, "the train") == 0
+    text, outputs = capsys.readouterr().out.splitlines()
+    assert text == "the train"
+    assert max(map(len, outputs.split())) < 30
 
 
 def test_chat_puts_the_template_around(causal: Path, capsys: pytest.CaptureFixture[str]) -> None:
