@@ -22,6 +22,7 @@ WANTED = (
 UNWANTED = ("original/*", "consolidated*", "onnx/*", "openvino/*")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 WEIGHTS = (".safetensors", ".gguf")
+INDEX = "model.safetensors.index.json"
 
 
 def locate(checkpoint: str, revision: str | None = None, *, wanted: Sequence[str] = WANTED) -> Path:
@@ -97,6 +98,10 @@ def refuse_pickles(folder: Path) -> None:
     """
     if any(path.suffix in WEIGHTS for path in folder.iterdir()):
         return
+    shards = read_json(folder / INDEX).get("weight_map")
+    if isinstance(shards, dict) and shards:
+        name = min(map(str, shards.values()))
+        raise ExportError(f"shard {name} is missing", where=folder, mend="download it again")
     pickles = sorted(path.name for kind in PICKLES for path in folder.glob(kind))
     if pickles:
         raise ExportError(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import ConfigError, Error
-from .checkpoint import locate, read_json
+from .. import ConfigError, Error, ExportError
+from .checkpoint import locate, read_json, refuse_pickles
 from .config import load
 from .config_text import text
 from .paths import PREFIX, resolve
@@ -66,13 +66,39 @@ def initialize(checkpoint: str, path: Path, *, force: bool = False) -> dict[str,
         raise ConfigError(f"{path} is there already", mend="pass --force to replace it")
     place = str(resolve(checkpoint, Path())) if _packaged(checkpoint) else checkpoint
     folder = locate(place, wanted=_SMALL)
-    facts = read(folder)
+    facts = _told(folder)
     named = _named(checkpoint, path.parent)
     _write(path, render(facts, values(facts, named)))
     load(path)
-    return {"path": str(path), "checkpoint": named, "task": facts.task} | {
-        "architecture": facts.architecture
+    return {
+        "path": str(path),
+        "checkpoint": named,
+        "task": facts.task,
+        "architecture": facts.architecture,
+        "refused": refused(folder) if Path(place).expanduser().is_dir() else None,
     }
+
+
+def refused(folder: Path) -> str | None:
+    """Why an export would refuse the weights of a folder, None where it takes them."""
+    from .exporter.stored import stored
+
+    if any(folder.glob("*.gguf")):
+        return None  # what it packs is read by torch's own reader
+    try:
+        refuse_pickles(folder)
+        stored(folder)
+    except ExportError as error:
+        return str(error)
+    return None
+
+
+def _told(folder: Path) -> Facts:
+    """The facts of a checkpoint that a user named: what is wrong with its files is wrong input."""
+    try:
+        return read(folder)
+    except ExportError as error:
+        raise ConfigError(error.what, where=error.where, mend=error.mend) from error
 
 
 def read(folder: Path) -> Facts:

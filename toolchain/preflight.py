@@ -3,16 +3,13 @@
 from pydantic import TypeAdapter, ValidationError
 
 from .. import ConfigError
-from . import registry
+from . import allowing, registry
 from .choosing import backend_of, divided, make_pass
-from .config import CALIBRATED, WEIGHT_ONLY, Config, Gate
+from .config import CALIBRATED, WEIGHT_ONLY, Config
 from .feeds import read
 from .run import Run
 from .sampled import samples_digest
 from .token_tables import rounds_tables
-
-#: Gates of each step and engine, `parity.engine/onnxruntime`; the others are limits of `[gate]`.
-_STEPS = ("parity", "precision")
 
 
 def preflight(run: Run) -> None:

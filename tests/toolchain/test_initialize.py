@@ -7,6 +7,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from llmdeploy import ConfigError, Error
+from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.config import Config, load
 from llmdeploy.toolchain.config_text import toml
 from llmdeploy.toolchain.initialize import initialize
@@ -209,3 +210,51 @@ def test_a_gguf_file_is_named_as_the_configuration_sees_it(
     initialize("x.gguf", Path("other/llmdeploy.toml"))
     config = load(Path("other/llmdeploy.toml"))
     assert config.path(config.model.checkpoint).resolve() == tmp_path / "x.gguf"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_broken_configuration_is_wrong_input(tmp_path: Path, content: str) -> None:
+    folder = _checkpoint(tmp_path / "model")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"not (a )?JSON.*config\.json"):
+        initialize(str(folder), tmp_path / "llmdeploy.toml")
+    assert not (tmp_path / "llmdeploy.toml").exists()
+
+
+SHARDS = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "no weights"),
+        ({"pytorch_model.bin": b"x"}, "pytorch_model.bin, a pickle"),
+        ({"model.safetensors": b""}, "not a safetensors file"),
+        ({"model.safetensors": b"\x08" + bytes(7) + b"{}"}, "truncated"),
+        (
+            {"model.safetensors.index.json": json.dumps(SHARDS).encode()},
+            "shard model-1-of-2.safetensors is missing",
+        ),
+        (
+            {
+                "model.safetensors.index.json": json.dumps(SHARDS).encode(),
+                "model-1-of-2.safetensors": b"\x02" + bytes(7) + b"{}",
+            },
+            "shard model-2-of-2.safetensors is missing",
+        ),
+    ],
+)
+def test_weights_that_export_refuses_are_said_by_init(
+    tmp_path: Path, files: dict[str, bytes], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _checkpoint(tmp_path / "model", architectures=["BertModel"])
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    assert cli.call(["init", str(folder), "-c", str(tmp_path / "llmdeploy.toml")]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("export will refuse it: ")
+    assert words in said
+
+
+def test_whole_weights_are_not_complained_of(tmp_path: Path) -> None:
+    assert initialize(M1, tmp_path / "llmdeploy.toml")["refused"] is None

@@ -24,6 +24,10 @@ def init(
 
     found = initialize(model, config, force=force)
     say(found, json, quiet, lambda: f"wrote {config}")
+    if found["refused"]:
+        people(quiet).print(
+            f"export will refuse it: {found['refused']}", markup=False, soft_wrap=True
+        )
 
 
 def run(
