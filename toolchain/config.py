@@ -1,5 +1,6 @@
 """llmdeploy.toml as frozen records: one class a section, unknown keys refused."""
 
+import reprlib
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -212,8 +213,20 @@ def load(path: Path) -> Config:
 def _first(error: ValidationError) -> tuple[str]:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"]) or "the file"
-    what = "unknown key" if problem["type"] == "extra_forbidden" else f"{problem['msg']}:"
-    return (f"{what} {key}",)
+    unknown = problem["type"] == "extra_forbidden"
+    return (f"unknown key {key}" if unknown else f"{key}: {wanted(error)}",)
+
+
+def wanted(error: ValidationError) -> str:
+    """What the first wrong value is and what is wanted instead, in plain words."""
+    problem = error.errors()[0]
+    if problem["type"] == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    words = problem["msg"][:1].lower() + problem["msg"][1:]
+    if not words.startswith("input "):
+        return words
+    words = words.removeprefix("input ").partition(", unable to")[0]
+    return f"{reprlib.repr(problem['input'])} {words}"
 
 
 def _mend(error: ValidationError) -> str:

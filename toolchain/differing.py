@@ -109,7 +109,7 @@ def _change(key: tuple[str, str], before: Any, after: Any) -> Change:
 
 def facts(path: Path) -> Iterator[tuple[tuple[str, str], Any]]:
     """What of a release is compared: (part, name) and the value."""
-    report = _report(path)
+    report = read_report(path)
     yield ("release", "verdict"), report.verdict
     for key in ("checkpoint", "task", "architecture", "digest", "parameters"):
         yield ("model", key), getattr(report.model, key)
@@ -159,7 +159,12 @@ def _ranges(path: Path) -> Iterator[tuple[tuple[str, str], Any]]:
             yield ("smoothing", _of(graph, name)), each["strength"]
 
 
-def _report(path: Path) -> Report:
+def read_report(path: Path) -> Report:
+    """The report of a workspace, or in a report.json.
+
+    Raises:
+        ConfigError: there is none, or it is not one.
+    """
     file = path / REPORT if path.is_dir() else path
     mend = "give a workspace in which `llmdeploy verify` ran, or its report.json"
     try:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from .. import ConfigError
 from . import allowing, checks, release, report, stages
-from .config import WEIGHT_ONLY, Config, PassTable, Precision, load
+from .config import WEIGHT_ONLY, Config, PassTable, Precision, load, wanted
 from .console import emit, people, say, watcher
 from .int8 import showing
 from .optimizing import Asked
@@ -133,9 +133,8 @@ def _validated(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = str(problem["loc"][0]).replace("_", "-")
-        raise ConfigError(f"{problem['msg']}: --{key}", mend="see --help") from error
+        key = str(error.errors()[0]["loc"][0]).replace("_", "-")
+        raise ConfigError(f"--{key}: {wanted(error)}", mend="see --help") from error
 
 
 def _here(name: str, value: Any) -> Any:

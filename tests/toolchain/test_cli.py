@@ -211,6 +211,8 @@ def test_the_plain_verbs_speak_and_give_json(released: Path, call: Any, verb: st
         (("optimze",), 2, ("optimze",)),
         (("build", "--int8", "--fp16"), 2, ("int8", "fp16")),
         (("build", "--precision", "int3"), 2, ("int3",)),
+        (("build", "--profile", "sequence=5,3,1"), 2, ("--profile: sequence = [5, 3, 1] is",)),
+        (("build", "--max-drop", "7"), 2, ("--max-drop: 7.0 should be less than 1",)),
         (("build", "--max-drop", "much"), 2, ("--max-drop", "number")),
         (("build", "--backend", "nonesuch"), 2, ("nonesuch", "onnxruntime")),
         (("build", "--samples", "/nonesuch"), 2, ("/nonesuch",)),

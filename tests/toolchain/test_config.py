@@ -29,7 +29,9 @@ def test_a_pass_table_carries_its_own_options(tmp_path: Path) -> None:
         ("[model]\ncheckpiont = 'x'", "unknown key model.checkpiont"),
         ("[build]\nprecision = 'int3'", "build.precision"),
         ("[build.profile]\nbatch = [8, 4, 1]", "not [min, opt, max]"),
-        ("[gate]\nmin-cosine = 'high'", "gate.min-cosine"),
+        ("[gate]\nmin-cosine = 'high'", "gate.min-cosine: 'high' should be a valid number, "),
+        ("[model]\nopset = 3", "model.opset: 3 should be greater than or equal to 18"),
+        ("[[passes]]\nname = 'x'", "passes.0.use: field required"),
         ("folder = 'x'", "unknown key folder"),
         ("[model", "not TOML"),
     ],
@@ -39,6 +41,7 @@ def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, text: str, 
         config.load(write(tmp_path, text))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "Value error" not in str(caught.value)
     assert caught.value.exit_code == 2
 
 

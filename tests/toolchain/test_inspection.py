@@ -223,3 +223,10 @@ def test_an_unknown_target_and_a_path_without_graph(tmp_path: Path):
         inspect(_mixed(tmp_path), "gpu")
     with pytest.raises(ConfigError, match="no ONNX model"):
         inspect(_plan(tmp_path, b"vtrt"), "tensorrt")
+
+
+def test_options_that_are_none_are_no_blank(tmp_path: Path):
+    options = {"profile": {"": {}}, "options": {}, "keep": []}
+    found = {"kind": "stage", "path": "engine", "options": options}
+    dash = "\N{EM DASH}"
+    assert f"profile {dash}, options {dash}, keep {dash}" in _shown(found)

@@ -88,7 +88,9 @@ def bench(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A graph, plan, stage, workspace or bundle.")],
+    path: Annotated[
+        Path, typer.Argument(help="A graph, plan, stage, workspace, report or bundle.")
+    ],
     target: Annotated[
         str | None, typer.Option("--target", help="Say what this target cannot take.")
     ] = None,

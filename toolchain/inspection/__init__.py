@@ -1,4 +1,4 @@
-"""`llmdeploy inspect PATH`: what is in a model, a stage, a workspace, a bundle, an engine."""
+"""`llmdeploy inspect PATH`: what is in a model, stage, workspace, bundle, engine or report."""
 
 import json
 from collections.abc import Callable
@@ -103,6 +103,12 @@ def _ranges(path: Path) -> dict[str, Any]:
         raise ConfigError("not JSON", where=file, mend="run `llmdeploy calibrate`") from error
 
 
+def _report(path: Path) -> dict[str, Any]:
+    from ..differing import read_report
+
+    return {"report": read_report(path).model_dump(mode="json")}
+
+
 def _plan(path: Path) -> dict[str, Any]:
     found = header(path)
     made = {"backend": found.backend, "version": found.version}
@@ -128,6 +134,7 @@ _KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], dict[str, Any]]
     "bundle archive": (_is(ARCHIVE), _bundle),
     "engine": (_is(*_PLANS), _plan),
     "ranges": (_is("ranges.json"), _ranges),
+    "report": (_is("report.json"), _report),
     "bundle": (_has(MANIFEST), _bundle),
     "stage": (_has(RECORD), _stage),
     "ONNX folder": (_has("model.onnx"), _model),

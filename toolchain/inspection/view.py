@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..report import Report, table
 from ..report.figures import count, label, percent, plain, seconds, size
 
 #: More characters of one value than this are for --json.
@@ -123,10 +124,15 @@ def _grid(*columns: str) -> Table:
     return grid
 
 
+def _report(report: Mapping[str, Any]) -> RenderableType:
+    return table(Report.model_validate(report))
+
+
 _PARTS = {
     "graph": _graph,
     "stages": _stages,
     "manifest": _manifest,
     "engine": _facts,
     "findings": _findings,
+    "report": _report,
 }

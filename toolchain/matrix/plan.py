@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from ... import ConfigError
 from .. import registry
-from ..config import Config, Precision, Section, load
+from ..config import Config, Precision, Section, load, wanted
 
 
 class Exclude(Section):
@@ -95,10 +95,9 @@ def _matrix(path: Path) -> Matrix:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("the matrix is not TOML", where=path, mend=str(error)) from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
+        key = ".".join(map(str, error.errors()[0]["loc"]))
         mend = f"it takes {', '.join(Matrix.model_fields)}"
-        raise ConfigError(f"{problem['msg']}: {key}", where=path, mend=mend) from error
+        raise ConfigError(f"{key}: {wanted(error)}", where=path, mend=mend) from error
 
 
 def _name(file: Path, config: Config) -> str:

@@ -81,7 +81,7 @@ def label(key: str) -> str:
 
 
 def plain(key: str, value: object) -> str:
-    """Any JSON value in words: yes and no, bytes with their unit, lists and pairs with commas."""
+    """Any JSON value in words: yes and no, bytes and their unit, lists and pairs with commas."""
     match value:
         case None | bool():
             return {None: NONE, True: "yes", False: "no"}[value]
@@ -90,8 +90,9 @@ def plain(key: str, value: object) -> str:
         case float():
             return number(value)
         case dict():
-            return ", ".join(f"{one} {plain(str(one), inner)}" for one, inner in value.items())
+            pairs = (f"{one} {plain(str(one), inner)}".strip() for one, inner in value.items())
+            return ", ".join(pairs) or NONE
         case list() | tuple():
-            return ", ".join(plain(key, inner) for inner in value)
+            return ", ".join(plain(key, inner) for inner in value) or NONE
         case _:
             return str(value)

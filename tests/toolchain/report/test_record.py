@@ -5,6 +5,7 @@ from typing import Any
 import jsonschema
 import pytest
 from llmdeploy import Error
+from llmdeploy.toolchain import cli
 from llmdeploy.toolchain import report as room
 from llmdeploy.toolchain.report import FILES, Report, judge, write
 from llmdeploy.toolchain.report.proof import Gate
@@ -107,3 +108,18 @@ def test_a_failed_write_leaves_the_old_file(
         write(report, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert (tmp_path / "report.json").read_text(encoding="utf-8") == "old"
+
+
+def test_inspect_shows_the_table_of_a_report(
+    tmp_path: Path, data: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "report.json"
+    path.write_text(Report.model_validate(data).model_dump_json())
+    assert cli.call(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "quantize" in said
+    assert f"verdict: {data['verdict']}" in said
+    assert cli.call(["inspect", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"]["verdict"] == data["verdict"]
+    path.write_text("{}")
+    assert cli.call(["inspect", str(path)]) == 2
