@@ -125,4 +125,5 @@ def test_an_architecture_that_cannot_be_traced(tmp_path: Path) -> None:
     error = refused(tmp_path / "checkpoint", tmp_path)
     assert isinstance(error, ExportError)
     assert "fixes sequence to the traced 3" in str(error)
-    assert "another --task" in str(error)
+    assert "docs/coverage.md" in error.mend
+    assert "--" not in error.mend

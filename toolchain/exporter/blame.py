@@ -10,6 +10,10 @@ from ... import ExportError
 
 _FIXED = re.compile(r"^\s+(\w+) = (\d+)$", re.MULTILINE)
 _OPERATOR = re.compile(r"\b(?:aten|torchvision|transformers)[.:]+\w+(?:\.\w+)?")
+_FIXED_MEND = (
+    "no option helps: torch.export takes no such architecture with dynamic shapes,"
+    " docs/coverage.md has those that export"
+)
 _MEND = "another --task or --opset, a newer transformers, or attn_implementation in config.json"
 
 
@@ -24,7 +28,7 @@ def explain(module: nn.Module, error: BaseException) -> ExportError:
         return ExportError(
             f"its code fixes {fixed[1]} to the traced {fixed[2]}, by a loop or a branch",
             where=where,
-            mend=_MEND,
+            mend=_FIXED_MEND,
         )
     operator = _OPERATOR.search(text)
     lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
