@@ -17,7 +17,7 @@ def people(quiet: bool = False, file: TextIO | None = None) -> Console:
     """The console for people: stderr where no file is given, silent under -q."""
     out: TextIO = file or sys.stderr
     width = None if out.isatty() else 120
-    return Console(file=out, quiet=quiet, highlight=False, width=width)
+    return Console(file=out, quiet=quiet, highlight=False, emoji=False, width=width)
 
 
 def watcher(quiet: bool) -> Callable[[str], AbstractContextManager[object]]:

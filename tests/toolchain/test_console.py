@@ -20,7 +20,10 @@ def test_json_is_one_object_in_every_encoding(
     assert json.loads(raw.getvalue().decode(encoding)) == {"path": path}
 
 
-@pytest.mark.parametrize("path", ["out[int8]/export", "out[/x]/export", "a" * 80 + "/" + "b " * 80])
+PATHS = ["out[int8]/export", "out[/x]/export", "a" * 80 + "/" + "b " * 80, "a :smile: b"]
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_words_come_out_as_they_are(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     console.say(path, file=sys.stdout)
     assert capsys.readouterr().out == f"{path}\n"
