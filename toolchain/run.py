@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import ConfigError
 from ..deploy.signature import Signature
+from .changed import reason
 from .config import Config
 from .said import Said
 from .versions import versions
@@ -18,6 +19,10 @@ Watch = Callable[[str], AbstractContextManager[object]]
 
 def _silent(_: str) -> AbstractContextManager[object]:
     return nullcontext()
+
+
+def _untold(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Run:
     workspace: Workspace
     force: bool = False
     watch: Watch = _silent
+    tell: Callable[[str], None] = _untold
     stages: dict[str, Stage] = field(default_factory=dict)
     said: Said = field(default_factory=Said)
 
@@ -76,9 +82,10 @@ class Run:
         packages: tuple[str, ...],
         force: bool = False,
     ) -> Stage:
-        """Do a stage through the workspace, once a run, and tell the watcher."""
+        """Do a stage through the workspace, once a run, and tell; also why one is done again."""
         if name in self.stages:
             return self.stages[name]
+        before = self.workspace.stage(name)
         with self.watch(name):
             record = self.workspace.run(
                 name,
@@ -88,6 +95,8 @@ class Run:
                 versions=versions(packages),
                 force=force or self.force,
             )
+        if before is not None and not record.fresh:
+            self.tell(f"again: {'--force' if self.force else reason(before, record)}")
         self.stages[name] = record
         return record
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -89,7 +90,8 @@ def given(
         kept = _beside(name, table, value)
         changed = _validated(type(table), {**dict(table), key: kept})
         base = base.model_copy(update={section: changed})
-    return Run(base, Workspace(workspace), force, watcher(quiet), said=said)
+    tell = partial(say, quiet=quiet)
+    return Run(base, Workspace(workspace), force, watcher(quiet), tell, said=said)
 
 
 def _say(heeded: Mapping[str, Any], told: Mapping[str, Any], quiet: bool) -> None:
