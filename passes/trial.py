@@ -9,11 +9,13 @@ import onnx_ir as ir
 from .. import Error
 from .beside import HEAVY, rounds, worst_place
 from .check import Facts, check
-from .contract import EXACT, Contract, Kind, Outputs, compare
+from .contract import EXACT, SEEN, Contract, Kind, Outputs, compare
 from .culprit import Verify
 from .kinds import Pass
 from .ledger import Failure, Ledger
 from .store import count_bytes
+
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass
@@ -71,7 +73,7 @@ class Trial:
         ran = cls(result.model, True, ledger)
         if reference.verify is None:
             return ran
-        contract = contract_of(item)
+        contract = _seen(contract_of(item), reference.model)
         if contract.by_place and not ledger.applications:
             heavy = count_bytes(reference.model) > HEAVY
             placed = ran if heavy else ran._by_place(contract, reference, reference.verify)
@@ -107,6 +109,14 @@ class Trial:
             node = next((n.name or n.op_type for n in named), "")
             failure = Failure.of(worst.error, worst.allowed, "", node, worst.tensor)
         return replace(self, failure=failure, local_error=worst.error, places=places)
+
+
+def _seen(contract: Contract, model: ir.Model) -> Contract:
+    """What can be seen of a contract when a model is run."""
+    halves = any(value.dtype in _HALVES for value in model.graph.initializers.values())
+    if contract.kind != "exact" or not halves:
+        return contract
+    return replace(SEEN, by_place=contract.by_place)
 
 
 def _broken(error: Exception) -> Failure:
