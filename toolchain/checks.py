@@ -12,7 +12,7 @@ from ..deploy.parity import Outputs, Tolerance
 from ..deploy.signature import Signature
 from . import registry
 from .choosing import divided, make_pass
-from .config import CALIBRATED, WEIGHT_ONLY, Config
+from .config import CALIBRATED, WEIGHT_ONLY
 from .feeds import logit_names, parity_feeds, signature, timed_phases, valid
 from .locating import locate
 from .machine import machine
@@ -109,19 +109,20 @@ def quantize_parity(run: Run) -> list[Stage]:
 def engine_parity(run: Run, name: str) -> list[Stage]:
     """A built engine against the graphs it was built from."""
     stage, source = engine(run, name), neutral(run)
-    tolerance = _kept(run.config, _exported(run))
+    tolerance = _kept(run)
     ours, theirs = _engine(run, stage), _graph(run, source.name)
     return _parity(run, (stage.name, source.name), theirs, ours, tolerance, stage)
 
 
-def _kept(config: Config, exported: Tolerance) -> Tolerance:
-    """How near an engine must be to its graph, and in float as near as `exported` says.
+def _kept(run: Run) -> Tolerance:
+    """How near an engine must be to its graph, and in float as near as that is to the export.
 
     Its kernels sum in another order, so that values on a rounding edge fall to the other side, and
     round activations of weights that alone are quantised: that may cost half of what INT8 may.
     """
+    config = run.config
     if config.build.precision == "fp32" and config.quantize.cache == "float":
-        return exported
+        return _exported(run)
     rounds = config.build.precision in (*CALIBRATED, *WEIGHT_ONLY)
     half = 1 - config.calibration.max_drop / 2
     return Tolerance(min_cosine=min(SAME, half) if rounds else SAME)

@@ -166,7 +166,8 @@ def _begin(work: Callable[[Any], Any], argument: Any) -> tuple[Any, Any]:
 
 def _child(pipe: Any, work: Callable[[Any], Any], argument: Any) -> None:
     # Ctrl-C reaches every process of a terminal; what it ends is the parent's to say.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of what runs in the background
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         answer = (work(argument), None)

@@ -97,7 +97,7 @@ def test_remote_code_is_refused_before_anything_is_imported(damaged: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "word"), [(None, "No such file"), (b"", "empty"), (b"\x00\xff\xfe" * 99, "text")]
+    ("content", "word"), [(None, "No such file"), (b"", "no text"), (b"\x00\xff\xfe" * 99, "text")]
 )
 def test_a_calibration_file_that_is_none(
     tiny_bert: Path, tmp_path: Path, content: bytes | None, word: str
@@ -181,7 +181,9 @@ def test_a_full_disk(tiny_bert: Path, tmp_path: Path, small_disk: Path) -> None:
     assert not list((small_disk / "work").glob(".*.part"))
 
 
-@pytest.mark.parametrize("stage", ["export", "calibrate", "engine+onnxruntime"])
+@pytest.mark.parametrize(
+    "stage", ["export", pytest.param("calibrate", marks=pytest.mark.slow), "engine+onnxruntime"]
+)
 def test_a_kill_in_the_middle_and_a_second_run(
     tiny_bert: Path, some_texts: Path, tmp_path: Path, stage: str
 ) -> None:

@@ -18,6 +18,12 @@ from llmdeploy.toolchain.exporter import apart
 
 #: What a checkpoint's own code does that takes its process down.
 DEADLY = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+#: The command line where Ctrl-C is heeded, as it is not of what a shell runs in the background.
+HEEDS = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("llmdeploy", run_name="__main__", alter_sys=True)
+"""
 
 
 @contextmanager
@@ -68,7 +74,7 @@ def test_a_process_that_dies_is_told_in_a_line(tiny_bert: Path, tmp_path: Path) 
 
 
 def test_ctrl_c_ends_both_without_a_traceback(tiny_bert: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "llmdeploy", "export", str(tiny_bert), "-w", "work", "-q"]
+    command = [sys.executable, "-c", HEEDS, "export", str(tiny_bert), "-w", "work", "-q"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

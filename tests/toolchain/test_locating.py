@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.passes import Contract, Pass
-from llmdeploy.toolchain import cli, exporter, registry
+from llmdeploy.toolchain import cli, registry
+from llmdeploy.toolchain.exporter import apart
 from pydantic.dataclasses import dataclass
 
 LAYER = "layer.1.intermediate.dense"
@@ -106,7 +107,7 @@ def test_an_export_that_is_wrong_is_located_by_torch(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = exporter.export
+    real = apart.export
 
     def damaged(checkpoint: str, folder: Path, **options: Any) -> dict[str, Any]:
         results = real(checkpoint, folder, **options)
@@ -116,7 +117,7 @@ def test_an_export_that_is_wrong_is_located_by_torch(
         (folder / "damaged.onnx").replace(folder / "model.onnx")
         return results
 
-    monkeypatch.setattr(exporter, "export", damaged)
+    monkeypatch.setattr(apart, "export", damaged)
     project(tmp_path, tiny_bert)
     gates = build(tmp_path, capsys)
     assert gates["parity.export"]["status"] == "fail"

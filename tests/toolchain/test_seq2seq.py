@@ -95,7 +95,10 @@ def torch_writes(model: Path) -> list[list[int]]:
     return wanted
 
 
-@pytest.fixture(scope="module", params=[t5, bart], ids=["t5", "bart"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(t5, id="t5"), pytest.param(bart, id="bart", marks=pytest.mark.slow)],
+)
 def built(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
