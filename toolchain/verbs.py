@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -16,6 +16,7 @@ from . import allowing, checks, release, report, stages
 from .config import WEIGHT_ONLY, Config, PassTable, Precision, load, wanted
 from .console import emit, people, say, watcher
 from .int8 import showing
+from .judging import engine_facts
 from .optimizing import Asked
 from .options import CONFIG
 from .preflight import can_calibrate
@@ -249,6 +250,8 @@ def end(
     if as_json:
         emit(outcome.report.model_dump(mode="json"))
     people(quiet).print(report.table(outcome.report))
+    for line in left_out(run):
+        say(line, quiet=quiet)
     for gate in outcome.failures:
         mend = f", {gate.mend}" if gate.mend else ""
         say(f"gate {gate.name} {gate.status}: {gate.reason}{mend}")
@@ -256,6 +259,13 @@ def end(
         for path in (*outcome.files, *paths):
             say(str(path), file=sys.stdout)
     return outcome.exit_code
+
+
+def left_out(run: Run) -> Iterator[str]:
+    """What of each engine's lowering failed, so that it is slower than it might be."""
+    for stage in run.stages.values():
+        for facts in engine_facts(run, stage) if stage.name.startswith("engine/") else ():
+            yield from (f"note: {stage.name}: {each}" for each in facts.get("left_out", ()))
 
 
 def _copied(source: Path, target: Path) -> Path:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from llmdeploy.deploy.gate import Gate
+from llmdeploy.deploy.signature import Signature
 from llmdeploy.toolchain import judging
 from llmdeploy.toolchain.config import Config
 from llmdeploy.toolchain.run import Run
+from llmdeploy.toolchain.verbs import left_out
 from llmdeploy.toolchain.workspace import Stage, Workspace
 
 
@@ -69,3 +71,12 @@ def test_where_nothing_was_executed_the_mend_is_the_target(tmp_path: Path) -> No
     assert (gate.status, gate.value) == ("not-executed", None)
     assert "no engine was executed here" in gate.reason
     assert "on the target" in gate.mend
+
+
+def test_what_a_lowering_lost_is_said(tmp_path: Path) -> None:
+    facts = {"facts": {"left_out": ["louder: error 0.1"]}}
+    engine = Stage("engine/onnxruntime", "", {}, {}, {}, 0.0, 0, facts, {}, {})
+    (tmp_path / "export").mkdir()
+    Signature(task="", architecture="", inputs=(), outputs=()).save(tmp_path / "export")
+    run = Run(Config(), Workspace(tmp_path), stages={engine.name: engine})
+    assert list(left_out(run)) == ["note: engine/onnxruntime: louder: error 0.1"]

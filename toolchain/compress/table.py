@@ -53,7 +53,8 @@ class Clock:
         model = load(self._model)
         if plan:
             model = Remove(dict(plan))(model).model
-        model, _ = PassManager(list(self._backend.lowering("fp32"))).run(model)
+        lowering = self._backend.lowering("fp32")
+        model, _ = PassManager(lowering, on_failure="roll-back").run(model)
         with tempfile.TemporaryDirectory(dir=self._aside.name) as lowered:
             save(model, Path(lowered))
             self._backend.build(Path(lowered) / "model.onnx", folder, Profile(), ONE_THREAD)
