@@ -26,7 +26,7 @@ demo: $(VENV)/installed $(EDGE)/installed
 
 # Two at a time, each with one thread of its own: more would wait for each other.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The README's table and picture, from the last demo.
 readme: $(VENV)/installed

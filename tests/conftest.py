@@ -7,6 +7,32 @@ from pathlib import Path
 
 import pytest
 
+#: Files of few and long tests: begun first, so that two workers end together.
+LONG = (
+    "test_bad_input",
+    "test_seq2seq",
+    "test_keeping",
+    "test_tune",
+    "test_freshness",
+    "test_cli",
+    "test_said",
+    "test_completing",
+    "test_export_apart",
+    "test_shipping",
+    "test_gates",
+    "test_pruning",
+    "test_locating",
+    "test_lowering",
+    "test_heads",
+    "test_token_tables",
+    "test_speech",
+    "test_sparse_builds",
+    "test_export_minilm",
+    "test_export_repeat",
+    "test_export_chain",
+    "test_export_weights",
+    "test_export_refusals",
+)
 WORDS = [
     "the",
     "a",
@@ -28,6 +54,12 @@ WORDS = [
     "bad",
     "news",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first; what is within a file keeps its order."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def write_tokenizer(folder: Path) -> int:
