@@ -50,14 +50,16 @@ def export_parity(run: Run) -> list[Stage]:
     def torch(graph: str) -> Give:
         from .exporter import apart
 
-        given: Give = lambda feeds, aside: apart.reference(  # noqa: E731
-            str(locate(run.checkpoint, model.revision)),
-            feeds,
-            aside / "torch",
-            task=str(stage.results["task"]),
-            component=graph,
-            trust_remote_code=model.trust_remote_code,
-        )
+        def given(feeds: Sequence[Feed], aside: Path) -> Iterator[Outputs]:
+            return apart.reference(
+                str(locate(run.checkpoint, model.revision)),
+                feeds,
+                aside / "torch",
+                task=str(stage.results["task"]),
+                component=graph,
+                trust_remote_code=model.trust_remote_code,
+            )
+
         return _as(partial(_rounded, signature(run, graph)), given)
 
     names = ("export", "checkpoint")

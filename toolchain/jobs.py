@@ -27,12 +27,12 @@ class DiedError(Error):
     """The process of a job died without an answer; `how` it did."""
 
     def __init__(self, how: str, tries: int) -> None:
-        self.how = how
+        self.how, self.tries = how, tries
         died = f"died {tries} times, at last" if tries > 1 else "died"
         super().__init__(f"its process {died} of {how}", mend="look at memory")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.how, 1), self.__dict__
+        return type(self), (self.how, self.tries)
 
 
 @dataclass(frozen=True)
