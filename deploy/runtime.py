@@ -6,6 +6,7 @@ Only numpy, pydantic, tokenizers and onnxruntime are imported.
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from math import inf
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from .. import BundleError, ConfigError
 from .answers import answer, multi_label
 from .chat import Message, prompt
 from .generate import is_causal
+from .lengths import SPREAD, alike
 from .ort_session import KEEP, Settings, fitting, open_session
 from .pipeline import Pipeline
 from .places import Places, locate, model_of
@@ -228,11 +230,11 @@ class Session:
         """Place, encoding and outputs of each text, in batches of like length: less padding."""
         limit = self._max_length or self.encoder.max_length or MAX_LENGTH
         encodings = self.encoder.encodings(texts, max_length=limit) if texts else []
-        order = sorted(range(len(encodings)), key=lambda place: len(encodings[place].ids))
-        size = self.encoder.batch or self._batch
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
-            filled = places + places[-1:] * ((self.encoder.batch or 0) - len(places))
+        fixed = self.encoder.batch  # of what is filled up, a batch more is more work
+        spread = inf if fixed else SPREAD
+        lengths = [self.encoder.width([encoding]) for encoding in encodings]
+        for places in alike(lengths, fixed or self._batch, spread):
+            filled = places + places[-1:] * ((fixed or 0) - len(places))
             outputs = self.run(self.encoder.arrays([encodings[place] for place in filled]))
             for row, place in enumerate(places):
                 yield place, encodings[place], self._row(outputs, row, encodings[place])

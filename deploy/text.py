@@ -137,10 +137,17 @@ class Encoder(Words):
 
     def arrays(self, encodings: Sequence[Encoding]) -> Arrays:
         """Input arrays of texts that `encodings` tokenised, padded to the longest of them."""
-        width = self._width(encodings)
+        width = self.width(encodings)
         return {
             tensor.name: self._array(tensor, encodings, width) for tensor in self.signature.inputs
         }
+
+    def width(self, encodings: Sequence[Encoding]) -> int:
+        """The tokens of the arrays of such texts, padding among them."""
+        size = self._ids.shape[-1]
+        if isinstance(size, int):
+            return size
+        return max(self._bounds(size)[0], *(len(encoding.ids) for encoding in encodings))
 
     def unpad(self, tensor: Tensor, row: NDArray[Any], encoding: Encoding) -> NDArray[Any]:
         """One text's part of an output, without its padded tokens when it has a token axis."""
@@ -149,12 +156,6 @@ class Encoder(Words):
             return row
         count = len(encoding.ids)
         return row[len(row) - count :] if self.signature.padding_side == "left" else row[:count]
-
-    def _width(self, encodings: Sequence[Encoding]) -> int:
-        size = self._ids.shape[-1]
-        if isinstance(size, int):
-            return size
-        return max(self._bounds(size)[0], *(len(encoding.ids) for encoding in encodings))
 
     def _bounds(self, dim: str) -> tuple[int, int | None]:
         bounds = self.signature.dims.get(dim)

@@ -7,7 +7,7 @@ import pytest
 from llmdeploy import BuildError, BundleError, ConfigError
 from llmdeploy.deploy.runtime import load, run_texts
 
-from .conftest import TEXTS, write_engine
+from .conftest import SIGNATURE, TEXTS, ids, write_engine
 
 
 def test_embeds_each_text_as_if_alone_and_in_order(engine: Path) -> None:
@@ -17,6 +17,30 @@ def test_embeds_each_text_as_if_alone_and_in_order(engine: Path) -> None:
         alone = np.concatenate([session.embed([text]) for text in texts])
     assert together.shape == (6, 4)
     np.testing.assert_allclose(together, alone, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [("batch", {3: 7, 12: 1}), (8, {12: 8})])
+def test_a_long_text_does_not_pad_the_short_ones(
+    engine: Path, rows: int | str, wanted: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of as many rows as there are is filled up in any case: there one run is least."""
+    tensors = [ids(name, shape=(rows, "sequence")) for name in ("input_ids", "attention_mask")]
+    SIGNATURE.model_copy(update={"inputs": tuple(tensors)}).save(engine)
+    texts = ["the"] * 4 + ["train " * 10] + ["today"] * 3
+    with load(engine) as session:
+        run, ran = session.run, dict[int, int]()
+
+        def counted(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            count, width = feed["input_ids"].shape
+            ran[width] = ran.get(width, 0) + count
+            return run(feed)
+
+        monkeypatch.setattr(session, "run", counted)
+        found = session.embed(texts)
+        assert ran == wanted
+        alone = np.concatenate([session.embed([text]) for text in texts])
+    assert found.shape == (8, 4)
+    np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-6)
 
 
 def test_answers_are_json_values(engine: Path) -> None:
