@@ -133,7 +133,7 @@ def likelihood(logits: Array, after: Array) -> Array:
 
 def rows_of(subject: Subject, encoder: Encoder, count: int) -> Array:
     file, length = TEXTS[subject.name]
-    ids = tokens(encoder, need(DATA / "text" / file).read_text(encoding="utf-8"), length)
+    ids = tokens(encoder, need(DATA / "text" / file).read_text(encoding="utf-8"))
     rows = max(1, count // length)
     return ids[: rows * length].reshape(rows, length).astype(np.int64)
 

@@ -56,7 +56,7 @@ def read_from_the_start(rows: int, length: int) -> Any:
     def answer(run: Any, encoder: Any) -> Answers:
         text = need(DATA / "text" / "wikitext2.test.txt").read_text(encoding="utf-8")
         feed = encoder.encode(["a"], max_length=8)
-        ids, first = tokens(encoder, text[:100_000], length), feed["input_ids"][0, :1]
+        ids, first = tokens(encoder, text[:100_000]), feed["input_ids"][0, :1]
         starts = range(0, rows * (length - 1), length - 1)
         parts = (np.concatenate([first, ids[at : at + length - 1]]) for at in starts)
         return {"likelihoods": np.concatenate([likelihoods(run, feed, part) for part in parts])}

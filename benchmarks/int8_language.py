@@ -19,7 +19,7 @@ def read_on(file: str, rows: int, length: int) -> Callable[[Run, Encoder], Answe
 
     def answer(run: Run, encoder: Encoder) -> Answers:
         text = need(DATA / "text" / file).read_text(encoding="utf-8")
-        ids = tokens(encoder, text, length)
+        ids = tokens(encoder, text)
         feed = encoder.encode(["a"], max_length=8)
         found = [
             likelihoods(run, feed, ids[start : start + length])
@@ -30,12 +30,9 @@ def read_on(file: str, rows: int, length: int) -> Callable[[Run, Encoder], Answe
     return answer
 
 
-def tokens(encoder: Encoder, text: str, length: int) -> Array:
-    """The ids of a text of any length, no special tokens among them, cut by `length` or not."""
-    first = encoder.encodings([text], max_length=length)[0]
-    parts = [first, *first.overflowing]
-    kept = [np.asarray(e.ids)[np.asarray(e.special_tokens_mask) == 0] for e in parts]
-    return np.concatenate(kept)
+def tokens(encoder: Encoder, text: str) -> Array:
+    """The ids of a text of any length, no special tokens among them."""
+    return np.asarray(encoder.ids(text))
 
 
 def likelihoods(run: Run, like: Mapping[str, Array], ids: Array) -> Array:

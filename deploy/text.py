@@ -16,6 +16,9 @@ from .signature import FILE, Signature, Tensor
 TOKENIZER = "tokenizer.json"
 #: Greatest tokenizer.json that is read; Gemma's, one of the largest, takes 33 MB.
 MAX_BYTES = 256 << 20
+#: Characters that are read first of a text that is cut, for each token that it may have: tokens
+#: have four on average, and reading all of a long one takes seconds and gigabytes.
+CHARACTERS = 16
 
 Text = str | tuple[str, str]
 Arrays = dict[str, NDArray[Any]]
@@ -40,6 +43,7 @@ class Words:
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _read(folder / TOKENIZER)
         self._tokenizer.no_padding()
+        self._lock = Lock()
 
     def pieces(self) -> Callable[[int], str]:
         """A function of one text's token ids, in order, to the characters each completes."""
@@ -51,8 +55,10 @@ class Words:
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
 
     def ids(self, text: str) -> list[int]:
-        """The tokens of a text, no special ones among them."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        """All tokens of a text, no special ones among them."""
+        with self._lock:  # truncation is a state of the tokenizer
+            self._tokenizer.no_truncation()
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
 class Encoder(Words):
@@ -68,7 +74,6 @@ class Encoder(Words):
     def __init__(self, folder: Path, graph: Path | None = None) -> None:
         self.signature = Signature.load(graph or folder)
         super().__init__(folder)
-        self._lock = Lock()
         self._ids = _ids(self.signature, graph or folder)
 
     @property
@@ -97,7 +102,10 @@ class Encoder(Words):
         return self.arrays(self.encodings(texts, max_length=max_length))
 
     def encodings(self, texts: Sequence[Text], *, max_length: int) -> list[Encoding]:
-        """What the tokenizer says of each text: tokens, offsets, special tokens; no padding."""
+        """What the tokenizer says of each text: tokens, offsets, special tokens; no padding.
+
+        Of a text that is cut no more is read than it takes, so `overflowing` is not all that was.
+        """
         pair = any(not isinstance(text, str) for text in texts)
         special = self._tokenizer.num_special_tokens_to_add(pair)
         if max_length <= special:
@@ -107,9 +115,9 @@ class Encoder(Words):
             )
         limit = min(max_length, self.max_length or max_length)
         try:
-            with self._lock:  # truncation is a state of the tokenizer
+            with self._lock:
                 self._tokenizer.enable_truncation(limit)
-                return self._tokenizer.encode_batch(list(texts))
+                return self._begun(texts, CHARACTERS * limit)
         except BaseException as error:
             raise _failure("the tokenizer failed", error, TOKENIZER) from error
 
@@ -157,6 +165,20 @@ class Encoder(Words):
         count = len(encoding.ids)
         return row[len(row) - count :] if self.signature.padding_side == "left" else row[:count]
 
+    def _begun(self, texts: Sequence[Text], size: int) -> list[Encoding]:
+        """Encodings of texts of whose first `size` characters, or else of more, all tokens are."""
+        found = self._tokenizer.encode_batch([_start(text, size) for text in texts])
+        more = [
+            place
+            for place, text in enumerate(texts)
+            if _start(text, size) != text and not _decided(found[place], size)
+        ]
+        if more:
+            again = self._begun([texts[place] for place in more], 32 * size)
+            for place, encoding in zip(more, again, strict=True):
+                found[place] = encoding
+        return found
+
     def _bounds(self, dim: str) -> tuple[int, int | None]:
         bounds = self.signature.dims.get(dim)
         return (bounds.min, bounds.max) if bounds else (1, None)
@@ -177,6 +199,16 @@ class Encoder(Words):
         first = self._ids.shape[0]
         sizes = {first: batch} if isinstance(first, str) else {}
         return tuple(dim if isinstance(dim, int) else sizes.get(dim, 0) for dim in tensor.shape)
+
+
+def _start(text: Text, size: int) -> Text:
+    """The first characters of a text; of a pair both are whole: how it is cut depends on both."""
+    return text[:size] if isinstance(text, str) else text
+
+
+def _decided(encoding: Encoding, size: int) -> bool:
+    """Whether no token changes by what follows: all lie in the first half of `size` characters."""
+    return bool(encoding.overflowing) and 2 * max(end for _, end in encoding.offsets) < size
 
 
 def _read(path: Path) -> Tokenizer:

@@ -51,6 +51,29 @@ def test_cuts_after_max_length_with_the_special_tokens_kept(tmp_path: Path) -> N
     assert feed["input_ids"].tolist() == [[2, 4, 5, 3]]
 
 
+def test_of_a_long_text_only_the_start_is_read(tmp_path: Path) -> None:
+    (found,) = encoder(tmp_path).encodings(["the train " * 50_000], max_length=8)
+    assert found.ids == [2, 4, 5, 4, 5, 4, 5, 3]
+    assert len(found.overflowing) < 50
+
+
+@pytest.mark.parametrize("start", [" " * 10_000, "x" * 10_000 + " ", "x" * 127 + " "])
+def test_a_text_that_begins_with_few_tokens_is_read_on(tmp_path: Path, start: str) -> None:
+    made = encoder(tmp_path)
+    found = made.encodings([start + "the train to geneva leaves", "today"], max_length=6)
+    unknown = [1] if start.strip() else []
+    assert found[0].ids == [2, *unknown, 4, 5, 6, *([] if unknown else [7]), 3]
+    assert found[1].ids == [2, 9, 3]
+
+
+def test_tokens_of_a_text_are_all_of_them(tmp_path: Path) -> None:
+    """Whatever the tokenizer's file or a call before says of where texts are cut."""
+    made = encoder(tmp_path)
+    assert made.ids("the " * 300) == [4] * 300
+    made.encode(["the"], max_length=8)
+    assert made.ids("the " * 300) == [4] * 300
+
+
 def test_never_longer_than_the_graph_takes(tmp_path: Path) -> None:
     made = encoder(tmp_path, dims={"sequence": Bounds(min=4, max=5)})
     assert made.max_length == 5
