@@ -31,6 +31,7 @@ class Batcher:
     def __init__(self, call: Call, limits: Limits, workers: int = 1) -> None:
         self._call = call
         self._limits = limits
+        self._workers = workers
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()
         self._pool = ThreadPoolExecutor(workers, "engine")
         self._free = asyncio.Semaphore(workers)
@@ -58,6 +59,17 @@ class Batcher:
         future = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(_Job(key, item, rows, future))
         return await future
+
+    async def each(self, key: Hashable, items: Sequence[tuple[Any, int]]) -> list[Any]:
+        """The results of items with their rows, in order.
+
+        No more of them wait at a time than can run: what others ask comes between.
+        """
+        found: list[Any] = []
+        for start in range(0, len(items), self._workers):
+            part = items[start : start + self._workers]
+            found += await asyncio.gather(*(self(key, item, rows) for item, rows in part))
+        return found
 
     async def _loop(self) -> None:
         left: _Job | None = None

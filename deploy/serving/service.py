@@ -12,6 +12,7 @@ from .batching import Batcher
 from .guard import Metrics
 from .keeper import Keeper, Served
 from .limits import Limits
+from .parts import by_length, cut, joined
 from .shapes import fit
 from .tensors import Arrays, rows_of
 from .writing import Scribes
@@ -63,8 +64,10 @@ class Service:
         rows = rows_of(served.session.signature, arrays)
         like = tuple((name, each.dtype.name, each.shape[1:]) for name, each in arrays.items())
         key: Hashable = ("arrays", served, like if rows else object())
+        most = self.limits.batch
+        parts = list(cut(arrays, rows, most)) if rows else [(arrays, most)]
         try:
-            return await self.within(self._batcher(key, arrays, rows or self.limits.batch))
+            return joined(await self.within(self._batcher.each(key, parts)))
         except BundleError as error:
             if REFUSED not in str(error):
                 raise
@@ -73,7 +76,11 @@ class Service:
 
     async def embed(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
         """Embeddings [texts, width], and the tokens of all texts."""
-        return await self.within(self._batcher(("texts", served, None), texts, len(texts)))
+        places = by_length(texts, self.limits.batch)
+        parts = [([texts[place] for place in part], len(part)) for part in places]
+        found = await self.within(self._batcher.each(("texts", served, None), parts))
+        back = np.argsort([place for part in places for place in part])
+        return np.concatenate([rows for rows, _ in found])[back], sum(count for _, count in found)
 
     async def within(self, work: Awaitable[T]) -> T:
         """What a request's work gives, in the time that one may take.

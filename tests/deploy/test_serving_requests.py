@@ -3,7 +3,9 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,69 @@ def test_health_is_answered_while_a_text_is_tokenised(
     assert all(waited)
     assert len(waited) == (2 if writes else 1)  # the writing thread reads the prompt once more
     assert found[0].status_code == 200
+
+
+@pytest.mark.parametrize("route", ["/v1/embeddings", "/v2/models/tiny/infer"])
+def test_a_great_request_lets_others_between(
+    tiny: Any, tmp_path: Path, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in parts of what runs together, and gives what the whole would."""
+
+    def asked(rows: int) -> dict[str, Any]:
+        if route.startswith("/v2"):
+            ids = [[2, 4 + row % 6, 3] for row in range(rows)]
+            return arrays([each for row in ids for each in row], [rows, 3])
+        words = ["the", "train", "to geneva", "leaves today"]
+        return {"model": "tiny", "input": [words[row % 4] for row in range(rows)]}
+
+    with client(tmp_path / "tiny", batch=64) as whole:
+        wanted = whole.post(route, json=asked(40)).json()
+    session = tiny.service.keeper.model.session
+    run, sizes, go_on = session.run, list[int](), threading.Event()
+
+    def slow(feed: Any) -> Any:
+        sizes.append(len(feed["input_ids"]))
+        go_on.wait(10)
+        return run(feed)
+
+    monkeypatch.setattr(session, "run", slow)
+    with ThreadPoolExecutor(2) as clients:
+        great = clients.submit(tiny.post, route, json=asked(40))
+        while not sizes:
+            time.sleep(0.01)
+        small = clients.submit(tiny.post, route, json=asked(1))
+        while not tiny.service._batcher._queue.qsize():
+            time.sleep(0.01)
+        go_on.set()
+    assert small.result().status_code == 200
+    np.testing.assert_allclose(numbers(great.result().json()), numbers(wanted), rtol=1e-6)
+    assert max(sizes) <= 16
+    assert sizes.index(1) < len(sizes) - 1
+
+
+def numbers(answer: dict[str, Any]) -> list[float]:
+    rows = answer["outputs"] if "outputs" in answer else answer["data"]
+    return [value for row in rows for value in row.get("data", row.get("embedding"))]
+
+
+def test_what_is_too_long_on_the_way_is_not_run_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client(write_engine(tmp_path / "tiny"), seconds=0.1) as made:
+        session, runs, go_on = made.service.keeper.model.session, list[int](), threading.Event()
+        run = session.run
+
+        def slow(feed: Any) -> Any:
+            runs.append(len(feed["input_ids"]))
+            go_on.wait(10)
+            return run(feed)
+
+        monkeypatch.setattr(session, "run", slow)
+        many = made.post("/v1/embeddings", json={"model": "tiny", "input": ["the"] * 100})
+        assert "too long" in why(many, 504)
+        go_on.set()
+        made.post("/v1/embeddings", json={"model": "tiny", "input": "the"})
+    assert runs == [16, 1]
 
 
 def test_a_request_ends_in_its_time_however_long_its_text_takes(tmp_path: Path) -> None:
