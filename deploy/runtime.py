@@ -176,7 +176,7 @@ class Session:
             engine = self._engines[graph]
             return dict(zip(names, engine.run(names, fitting(engine, feed)), strict=True))
         except Exception as error:
-            what = f"the engine failed: {' '.join(str(error).split())[:200]}"
+            what = f"the engine failed: {' '.join(str(error).split())[:500]}"
             raise BundleError(what, where=self._places.model) from error
 
     @property

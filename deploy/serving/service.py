@@ -13,13 +13,11 @@ from .guard import Metrics
 from .keeper import Keeper, Served
 from .limits import Limits
 from .parts import by_length, cut, joined
-from .shapes import fit
+from .shapes import fit, refusal
 from .tensors import Arrays, rows_of
 from .writing import Scribes
 
 T = TypeVar("T")
-#: ONNX Runtime's word for what it was given, in the message: a class does not outlive a process.
-REFUSED = "INVALID_ARGUMENT"
 
 
 class Service:
@@ -69,10 +67,10 @@ class Service:
         try:
             return joined(await self.within(self._batcher.each(key, parts)))
         except BundleError as error:
-            if REFUSED not in str(error):
+            told = refusal(error, served.session.signature, arrays)
+            if told is None:
                 raise
-            why = "the engine refuses a value of the inputs, as an id beyond the vocabulary"
-            raise ConfigError(why) from error
+            raise told from error
 
     async def embed(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
         """Embeddings [texts, width], and the tokens of all texts."""

@@ -91,6 +91,8 @@ def written(
 
 def rows_of(signature: Signature, arrays: Arrays) -> int | None:
     """The rows of a request that may run beside others', None where the graph forbids it."""
+    if arrays.keys() != {tensor.name for tensor in signature.inputs}:
+        return None  # what is no input holds for the whole request, as `logits_to_keep`
     first = {tensor.shape[:1] for tensor in (*signature.inputs, *signature.outputs)}
     sizes = {array.shape[:1] for array in arrays.values()}
     if len(first) != 1 or len(sizes) != 1:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
-from llmdeploy import ConfigError
+from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy.runtime import load
+from llmdeploy.deploy.signature import Signature, Tensor
 
 from .causal import write_causal
-from .conftest import write_engine
+from .conftest import SIGNATURE, write_engine
 
 pytest.importorskip("uvicorn")
 TestClient = pytest.importorskip("starlette.testclient").TestClient
@@ -218,6 +220,64 @@ def test_arrays_that_do_not_fit_are_the_clients_mistake(
 ) -> None:
     assert told in why(tiny.post("/v2/models/tiny/infer", json=asked))
     assert tiny.post("/v2/models/tiny/infer", json=arrays([2, 3], [1, 2])).status_code == 200
+
+
+#: Shapes that io.json says nothing of: of two inputs that are added, and of one that is cut up.
+LOOSE = """
+<ir_version: 10, opset_import: ["" : 20]>
+loose (float[batch, a] x, float[batch, b] y) => (float[batch, 4] z)
+{
+  both = Add (x, y)
+  four = Constant <value_ints = [-1, 4]> ()
+  z = Reshape (both, four)
+}
+"""
+
+
+@pytest.mark.parametrize(("sizes", "told"), [((3, 2), "broadcast"), ((3, 3), "reshaped")])
+def test_shapes_that_only_the_engine_knows_are_told(
+    tmp_path: Path, sizes: tuple[int, int], told: str
+) -> None:
+    folder = tmp_path / "loose"
+    folder.mkdir()
+    onnx.save(onnx.parser.parse_model(LOOSE), folder / "model.onnx")
+    made = {
+        name: Tensor(name=name, dtype="float32", shape=("batch", size), role=name)
+        for name, size in (("x", "a"), ("y", "b"), ("z", 4))
+    }
+    takes = (made["x"], made["y"])
+    Signature(task="other", inputs=takes, outputs=(made["z"],)).save(folder)
+    with client(folder) as server:
+        given = [
+            {"name": name, "datatype": "FP32", "shape": [1, size], "data": [0.0] * size}
+            for name, size in zip("xy", sizes, strict=True)
+        ]
+        answer = why(server.post("/v2/models/loose/infer", json={"inputs": given}))
+        assert told in answer
+        assert f"x [1, {sizes[0]}], y [1, {sizes[1]}]" in answer
+        assert "x [batch, a], y [batch, b]" in answer
+        assert str(tmp_path) not in answer
+
+
+def test_an_option_of_one_request_is_not_run_with_another_s() -> None:
+    from llmdeploy.deploy.serving.tensors import rows_of
+
+    feed = {name: np.ones((1, 2), np.int64) for name in ("input_ids", "attention_mask")}
+    assert rows_of(SIGNATURE, feed) == 1
+    assert rows_of(SIGNATURE, {**feed, "logits_to_keep": np.ones(1, np.int64)}) is None
+
+
+def test_a_failure_that_is_not_the_clients_stays_one(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = "FAIL : while running Shape node. Name:'axis' Status Message: Failed to allocate memory"
+
+    def fail(_: Any) -> None:
+        raise BundleError(f"the engine failed: {what}", where="/a/shape")
+
+    monkeypatch.setattr(tiny.service.keeper.model.session, "run", fail)
+    answer = tiny.post("/v2/models/tiny/infer", json=arrays([2, 3], [1, 2]))
+    assert why(answer, 500) == "the engine failed"
 
 
 def test_a_mask_that_does_not_cover_cache_and_tokens_is_refused(talker: Any) -> None:
