@@ -16,7 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .carry import carry
-from .facts import is_constant
+from .facts import input_of, is_constant
+from .linear import has_bias
 from .regroup import Coarsen, LostError
 from .sites import is_weighted
 
@@ -152,6 +153,8 @@ def _checked(node: ir.Node, labels: Labels, places: dict[Place, Labels]) -> Grou
         weight = each.inputs[1]
         if weight is not None and len(weight.uses()) > 1:
             raise LostError(f"the weight of {each.name} is shared by {len(weight.uses())} nodes")
+        if input_of(each, 2) is not None and not has_bias(each):
+            raise LostError(f"what {each.name} adds is no constant bias: it cannot be corrected")
     units, relabelled = np.unique(labels, return_inverse=True)
     carried = {place: np.searchsorted(units, each) for place, each in places.items()}
     apart = any(axis != _last(value) for value, axis in places if not is_constant(value))

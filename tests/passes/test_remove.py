@@ -234,6 +234,16 @@ def test_what_cannot_be_followed_is_named_and_left_alone() -> None:
     assert any("shared by 2 nodes" in each.reason for each in left)
 
 
+def test_a_layer_that_adds_what_is_computed_is_left_alone() -> None:
+    """The samples' least squares would take it for a part of what the weight makes."""
+    text = """agraph (float[b,16] x) => (float[b,16] z)
+    { h = MatMul(x, up) r = Relu(h) y = Gemm(r, down, C) z = LayerNormalization(y, bias) }"""
+    assert [each.units for each in groups(model(text.replace("C", "bias")))[0]] == [24]
+    found, left = groups(model(text.replace("C", "x")))
+    assert not found
+    assert any("no constant bias" in each.reason for each in left)
+
+
 @pytest.mark.parametrize(("opset", "followed"), [(12, False), (13, True)])
 def test_softmax_over_all_axes_at_once_is_not_followed(opset: int, followed: bool) -> None:
     text = """agraph (float[2,3,16] x) => (float[2,3,16] y)
