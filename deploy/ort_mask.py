@@ -1,11 +1,12 @@
 """Masks as the Attention kernel of ONNX Runtime takes them, made once for all layers."""
 
 from dataclasses import dataclass, field
+from math import inf, isfinite
 
 import numpy as np
 import onnx_ir as ir
 
-from .graph import array, insert, known, static
+from .graph import array, insert, known, made_by, scalar, static
 from .ort_match import Match
 
 
@@ -59,15 +60,17 @@ class Masks:
     def _seen(self, match: Match, mask: ir.Value) -> ir.Value:
         """Above the lowest number: the kernel takes it for -inf, and the graph gives a mean.
 
-        -inf itself stays where a guard makes 0 of it.
+        -inf itself stays: in a row of the lowest number (of two masks, where both hide) it hides,
+        and a guard makes 0 of a row that is nothing else.
         """
-        key = (id(mask), match.guarded)
+        endless = match.guarded or not _is_finite(mask)
+        key = (id(mask), endless)
         if key not in self.made:
             name = f"{match.output.name}.seen"
             kind = (mask.dtype or ir.DataType.FLOAT).numpy()
             least = array(self.graph, f"{name}.least", np.array(0.9 * np.finfo(kind).min, kind))
             made = insert(match.last, "Max", [mask, least], name=name, like=mask)
-            if match.guarded:
+            if endless:
                 infinite = insert(match.last, "IsInf", [mask], name=f"{name}.infinite")
                 inputs = [infinite, mask, made]
                 made = insert(match.last, "Where", inputs, name=f"{name}.or", like=mask)
@@ -89,6 +92,13 @@ class Masks:
             match.last, "Concat", [rows, one], name=f"{name}.shape", attributes={"axis": 0}
         )
         return insert(match.last, "Expand", [mask, shape], name=name)
+
+
+def _is_finite(mask: ir.Value) -> bool:
+    """Whether a mask is known to hold no infinity: a choice between two numbers."""
+    choice = made_by(mask, "Where")
+    numbers = [scalar(value) for value in choice.inputs[1:]] if choice is not None else [inf]
+    return all(number is not None and isfinite(number) for number in numbers)
 
 
 def _joined(one: ir.Shape | None, two: ir.Shape | None) -> ir.Shape | None:
