@@ -19,6 +19,7 @@ from pydantic import (
 
 from .. import BundleError
 from .archive import Limits, reading
+from .misfit import misfit
 from .names import Names, problem
 from .unpack import unpack as unpack_archive
 
@@ -180,9 +181,7 @@ class Manifest(Record):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            problem_ = error.errors()[0]
-            at = ".".join(map(str, problem_["loc"]))[:200] or "its top"
-            what = f"the manifest does not fit at {at}: {problem_['msg'][:300]}"
+            what = f"the manifest does not fit: {misfit(error)}"
             raise BundleError(what, where=where) from error
 
     @classmethod

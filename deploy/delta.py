@@ -29,6 +29,7 @@ from .bundle import (
     digest,
     unpack,
 )
+from .misfit import misfit
 from .unpack import flush, sync
 from .unpack import unpack as unpack_archive
 
@@ -191,7 +192,5 @@ def _parse(text: bytes, where: Path) -> Delta:
     try:
         return Delta.model_validate_json(text)
     except ValidationError as error:
-        problem = error.errors()[0]
-        at = ".".join(map(str, problem["loc"]))[:200] or "its top"
-        what = f"the delta does not fit at {at}: {problem['msg'][:300]}"
+        what = f"the delta does not fit: {misfit(error)}"
         raise BundleError(what, where=where) from error

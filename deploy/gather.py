@@ -11,6 +11,7 @@ from .. import BundleError, ConfigError
 from .archive import Source
 from .bundle import MANIFEST, Engine, File, Golden, Manifest, digest
 from .contents import Arrays, Case, Contents
+from .misfit import misfit
 from .places import ASSETS
 from .requirements import derive
 from .sbom import NAME as BILL
@@ -104,9 +105,8 @@ def _manifest(
             licences=tuple(sorted(name for name in files if name.startswith("licences/"))),
         )
     except ValidationError as error:
-        problem = error.errors()[0]
-        at = ".".join(map(str, problem["loc"])) or "the manifest"
-        raise ConfigError(f"cannot be packed: {at}: {problem['msg']}", where="[bundle]") from error
+        what = f"cannot be packed: {misfit(error, 'the manifest')}"
+        raise ConfigError(what, where="[bundle]") from error
 
 
 def _golden(index: int, case: Case) -> Golden:

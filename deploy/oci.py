@@ -20,6 +20,7 @@ from .archive import pack as pack_archive
 from .bundle import MANIFEST, MAX_MANIFEST, SIGNATURE, Manifest, digest, unpack
 from .contents import Contents
 from .edge import whole
+from .misfit import misfit
 from .names import Names, problem
 from .places import ARCHIVE
 
@@ -171,9 +172,7 @@ def layers_of(image: bytes, where: object) -> dict[str, dict[str, Any]]:
     try:
         Image.model_validate(found)
     except ValidationError as error:
-        problem_ = error.errors()[0]
-        at = ".".join(map(str, problem_["loc"]))[:200]
-        what = f"not an image of a model at {at}: {problem_['msg'][:200]}"
+        what = f"not an image of a model: {misfit(error)}"
         raise BundleError(what, where=where, mend="push one with `push`") from error
     known, named = Names(), dict[str, dict[str, Any]]()
     for layer in found["layers"]:

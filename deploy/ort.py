@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import BuildError, ConfigError
 from .backend import Built, Feed, Profile, Run, Takes
+from .misfit import misfit
 from .ort_session import Settings, fitting, onnxruntime, open_session, options
 
 if TYPE_CHECKING:
@@ -155,10 +156,8 @@ def _options(given: Mapping[str, object]) -> Options:
     try:
         return Options.model_validate({key.replace("-", "_"): given[key] for key in given})
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
         raise ConfigError(
-            f"{problem['msg']}: {key}",
+            misfit(error),
             where="[build.options.onnxruntime]",
             mend=f"it takes {', '.join(Options.model_fields)}",
         ) from error

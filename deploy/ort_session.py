@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import BuildError, MissingError
+from .misfit import misfit
 
 FILE = "engine.json"
 CPU = "CPUExecutionProvider"
@@ -60,7 +61,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            what = f"engine.json does not fit: {error.errors()[0]['msg']}"
+            what = f"engine.json does not fit: {misfit(error)}"
             raise BuildError(what, where=path, mend="build the engine again") from error
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import ConfigError
+from .misfit import misfit
 
 _FILES = ("generation_config.json", "config.json")
 _Ids = int | list[int] | None
@@ -63,10 +64,10 @@ class Rules:
         try:
             said = _Said.model_validate(found)
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = f"{folder / file} at {'.'.join(map(str, problem['loc']))}"
-            what = f"the generation settings do not fit: {problem['msg']}"
-            raise ConfigError(what, where=where, mend="mend it, and export again") from error
+            what = f"the generation settings do not fit: {misfit(error)}"
+            raise ConfigError(
+                what, where=folder / file, mend="mend it, and export again"
+            ) from error
         ends = stop_ids(folder)
         phrases = (tuple(one) for one in said.bad_words_ids or ())
         return cls(

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import ConfigError
+from .misfit import misfit
 
 FILE = "io.json"
 
@@ -82,8 +83,5 @@ class Signature(Record):
         except OSError as error:
             raise ConfigError("no io.json", where=folder, mend="run `llmdeploy export`") from error
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = f"{path} at {'.'.join(map(str, problem['loc']))}"
-            raise ConfigError(
-                f"io.json does not fit: {problem['msg']}", where=where, mend="export again"
-            ) from error
+            what = f"io.json does not fit: {misfit(error)}"
+            raise ConfigError(what, where=path, mend="export again") from error

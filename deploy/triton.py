@@ -16,6 +16,7 @@ from .bundle import MANIFEST, digest
 from .contents import Contents
 from .gather import below, engine, sealed, shared
 from .manifests import size_of, written
+from .misfit import misfit
 from .places import MODELS
 from .signature import FILE, Signature
 from .text import TOKENIZER
@@ -136,10 +137,8 @@ def _options(given: Mapping[str, Any]) -> Options:
     try:
         return Options.model_validate({key.replace("-", "_"): given[key] for key in given})
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
         mend = f"it takes {', '.join(Options.model_fields)}"
-        raise ConfigError(f"{problem['msg']}: {key}", where="[bundle.triton]", mend=mend) from error
+        raise ConfigError(misfit(error), where="[bundle.triton]", mend=mend) from error
 
 
 def _engines(root: Repository, texts: bool) -> dict[str, Part]:

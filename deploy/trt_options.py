@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .. import ConfigError
 from . import gpu
+from .misfit import misfit
 
 Capability = Annotated[str, Field(pattern=r"^\d+\.\d$")]
 Sizes = tuple[int, int, int]
@@ -76,12 +77,9 @@ def read(backend: str, given: Mapping[str, object], no_gpu: str | None) -> Optio
     try:
         options = Options.model_validate({key.replace("-", "_"): given[key] for key in given})
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"])).replace("_", "-")
         known = ", ".join(name.replace("_", "-") for name in Options.model_fields)
-        raise ConfigError(
-            f"{problem['msg']}: {key}", where=where, mend=f"it takes {known}"
-        ) from error
+        what = misfit(error, dashes=True)
+        raise ConfigError(what, where=where, mend=f"it takes {known}") from error
     needs_gpu = dict.fromkeys(NEEDS_GPU, f"it needs a GPU to build: {no_gpu}") if no_gpu else {}
     for name, why in {**REFUSED[backend], **needs_gpu}.items():
         if getattr(options, name) != Options.model_fields[name].default:

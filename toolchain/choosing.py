@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .. import ConfigError, MissingError
 from ..deploy.backend import Backend, Profile
+from ..deploy.misfit import misfit
 from ..deploy.signature import Signature
 from . import registry
 from .config import PassTable
@@ -128,10 +129,8 @@ def make_pass(table: PassTable) -> ir.passes.PassBase:
     try:
         return TypeAdapter(cls).validate_python(table.options)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"])) or table.use
         raise ConfigError(
-            f"pass {table.use}: {problem['msg']}: {field}",
+            f"pass {table.use}: {misfit(error, 'its options', dashes=True)}",
             where="[[passes]]",
             mend="`llmdeploy list` shows each pass's options",
         ) from error

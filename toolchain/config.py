@@ -1,6 +1,5 @@
 """llmdeploy.toml as frozen records: one class a section, unknown keys refused."""
 
-import reprlib
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .. import ConfigError
+from ..deploy.misfit import is_unknown, misfit
 from .paths import resolve
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "w8a16", "w8", "int4"]
@@ -207,29 +207,10 @@ def load(path: Path) -> Config:
     try:
         return Config.model_validate({**tables, "folder": path.parent})
     except ValidationError as error:
-        raise ConfigError(*_first(error), where=path, mend=_mend(error)) from error
-
-
-def _first(error: ValidationError) -> tuple[str]:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "the file"
-    unknown = problem["type"] == "extra_forbidden"
-    return (f"unknown key {key}" if unknown else f"{key}: {wanted(error)}",)
-
-
-def wanted(error: ValidationError) -> str:
-    """What the first wrong value is and what is wanted instead, in plain words."""
-    problem = error.errors()[0]
-    if problem["type"] == "value_error":
-        return problem["msg"].removeprefix("Value error, ")
-    words = problem["msg"][:1].lower() + problem["msg"][1:]
-    if not words.startswith("input "):
-        return words
-    words = words.removeprefix("input ").partition(", unable to")[0]
-    return f"{reprlib.repr(problem['input'])} {words}"
+        raise ConfigError(misfit(error), where=path, mend=_mend(error)) from error
 
 
 def _mend(error: ValidationError) -> str:
-    if error.errors()[0]["type"] == "extra_forbidden":
+    if is_unknown(error):
         return "correct or remove it; `llmdeploy init` writes every key with its meaning"
     return "correct its value"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
 from .. import ConfigError
+from ..deploy.misfit import misfit
 from .config import Config
 from .report import Report
 from .run import Run
@@ -172,7 +173,7 @@ def read_report(path: Path) -> Report:
     except OSError as error:
         raise ConfigError("no report there", where=path, mend=mend) from error
     except ValidationError as error:
-        what = f"not a report: {error.errors()[0]['msg']}"
+        what = f"not a report: {misfit(error)}"
         raise ConfigError(what, where=file, mend=mend) from error
 
 

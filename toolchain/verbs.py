@@ -12,8 +12,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from .. import ConfigError
+from ..deploy.misfit import wanted
 from . import allowing, checks, release, report, stages
-from .config import WEIGHT_ONLY, Config, PassTable, Precision, load, wanted
+from .config import WEIGHT_ONLY, Config, PassTable, Precision, load
 from .console import emit, people, say, watcher
 from .int8 import showing
 from .judging import engine_facts

@@ -100,7 +100,7 @@ def test_no_start(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_are_named(tmp_path: Path, settings: dict[str, Any]) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps(settings))
     name = next(iter(settings))
-    with pytest.raises(ConfigError, match=f"do not fit.*generation_config.json at {name}"):
+    with pytest.raises(ConfigError, match=f"do not fit: {name}.*generation_config.json"):
         Rules.load(tmp_path)
 
 

@@ -91,8 +91,9 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: str | None) -> No
     other = tmp_path / "b.json"
     if content is not None:
         other.write_text(content)
-    with pytest.raises(ConfigError, match="report"):
+    with pytest.raises(ConfigError, match="report") as caught:
         diff(one, other)
+    assert content != "{}" or "not a report: tool: it is missing" in str(caught.value)
 
 
 GRAPH = """<ir_version: 10, opset_import: ["" : 20]>

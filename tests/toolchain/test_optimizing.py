@@ -51,6 +51,22 @@ def test_any_file_is_optimised_into_a_new_folder(
     assert cli.call(["optimize", str(graph), "-o", str(output)]) == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("growht = 3", "pass fold: unknown key growht"),
+        ('growth = "x"', "pass fold: growth: 'x' should be a valid integer"),
+    ],
+)
+def test_a_pass_with_a_wrong_option_is_told_by_key_and_value(
+    graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, told: str
+) -> None:
+    config = tmp_path / "llmdeploy.toml"
+    config.write_text(f'[[passes]]\nuse = "fold"\n{option}\n')
+    assert cli.call(["optimize", str(graph), "--config", str(config)]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_explains_why_a_rule_did_or_did_not_match(
     graph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from ... import ConfigError
+from ...deploy.misfit import misfit
 from .. import registry
-from ..config import Config, Precision, Section, load, wanted
+from ..config import Config, Precision, Section, load
 
 
 class Exclude(Section):
@@ -95,9 +96,8 @@ def _matrix(path: Path) -> Matrix:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("the matrix is not TOML", where=path, mend=str(error)) from error
     except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
         mend = f"it takes {', '.join(Matrix.model_fields)}"
-        raise ConfigError(f"{key}: {wanted(error)}", where=path, mend=mend) from error
+        raise ConfigError(misfit(error), where=path, mend=mend) from error
 
 
 def _name(file: Path, config: Config) -> str:
