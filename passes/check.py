@@ -7,9 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from .. import PassError
-
-#: Weights above this many bytes are not handed to the checker, only their dtype and shape.
-WEIGHTLESS = 1024
+from .skeleton import skeleton, unshaped
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def check(model: ir.Model, before: Facts | None = None, *, where: str = "") -> N
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         _check_values(graph, set(), where)
     try:
-        onnx.checker.check_model(_standard(skeleton(model)), full_check=True)
+        onnx.checker.check_model(_standard(unshaped(skeleton(model))), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise PassError(f"not valid ONNX: {_line(error)}", where=where) from error
     if before is not None:
@@ -116,41 +114,6 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()
-
-
-def skeleton(model: ir.Model) -> onnx.ModelProto:
-    """The model as protobuf without its weights: they become inputs, so nothing big is copied."""
-    initializers = model.graph.initializers
-    everything = dict(initializers)
-    heavy = [value for value in everything.values() if _is_heavy(value.const_value)]
-    try:
-        for value in heavy:
-            del initializers[value.name or ""]
-        proto = ir.serde.serialize_model(model)
-    finally:
-        initializers.clear()
-        initializers.update(everything)
-    inputs = {value.name for value in proto.graph.input}
-    proto.graph.input.extend(
-        ir.serde.serialize_value(_typed(value)) for value in heavy if value.name not in inputs
-    )
-    return proto
-
-
-def _is_heavy(tensor: ir.TensorProtocol | None) -> bool:
-    """Whether the checker goes without it: it is large, elsewhere, or not made yet."""
-    if tensor is None or isinstance(tensor, ir.ExternalTensor | ir.LazyTensor):
-        return True
-    return tensor.nbytes > WEIGHTLESS
-
-
-def _typed(value: ir.Value) -> ir.Value:
-    tensor = value.const_value
-    if tensor is None:
-        return value
-    return ir.Value(
-        name=value.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
-    )
 
 
 def _check_facts(model: ir.Model, before: Facts, where: str) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import onnx
 import onnx_ir as ir
 
-from .check import skeleton
 from .facts import exact_shape
 from .sizes import correct, equate, is_vague, sizes, text
+from .skeleton import skeleton
 
 
 def forget(model: ir.Model) -> None:

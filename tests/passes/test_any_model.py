@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from llmdeploy import PassError
-from llmdeploy.passes import PassManager, load
+from llmdeploy.passes import PassManager, load, save
 from llmdeploy.passes.clean import Clean
 from llmdeploy.passes.fold import Fold
 from llmdeploy.passes.fuse import Fuse
@@ -172,6 +172,53 @@ def test_two_outputs_of_one_value_keep_their_names(execute):
     found = execute(model, {"x": x})
     assert list(found) == ["y", "z", "w"]
     assert all(np.array_equal(array, -x) for array in found.values())
+
+
+def test_inputs_and_outputs_whose_rank_nobody_knows(execute):
+    nodes = [
+        helper.make_node("Identity", ["x"], ["a"]),
+        helper.make_node("Squeeze", ["a"], ["b"]),
+        helper.make_node("Neg", ["b"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    model, _ = optimised(ir.from_proto(made(nodes, ends[:1], ends[1:])))
+    assert [node.op_type for node in model.graph] == ["Squeeze", "Neg"]
+    x = np.ones((2, 1), np.float32)
+    np.testing.assert_array_equal(execute(model, {"x": x})["y"], [-1, -1])
+
+
+@pytest.mark.parametrize("held", ["as weights", "as constants"])
+def test_weights_that_bodies_hold_in_files_of_their_own(held, tmp_path, execute):
+    """As a decoder has it whose branches are its prefill and its next token."""
+    weights = {n: np.full((3, 3000), k, np.float32) for k, n in enumerate(["one", "two"], 1)}
+    bodies = {}
+    for name, array in weights.items():
+        tensor = onnx.numpy_helper.from_array(array, name)
+        nodes = [helper.make_node("MatMul", ["x", name], [f"{name}_y"])]
+        if held == "as constants":
+            nodes.insert(0, helper.make_node("Constant", [], [name], value=tensor))
+        kept = [tensor] if held == "as weights" else []
+        output = info(f"{name}_y", shape=(2, 3000))
+        bodies[name] = helper.make_graph(nodes, name, [], [output], kept)
+    node = helper.make_node(
+        "If", ["c"], ["y"], then_branch=bodies["one"], else_branch=bodies["two"]
+    )
+    condition = info("c", TensorProto.BOOL, ())
+    proto = made([node], [condition, info("x")], [info("y", shape=(2, 3000))])
+    options = {"all_tensors_to_one_file": False, "convert_attribute": True}
+    onnx.save(proto, tmp_path / "some.onnx", save_as_external_data=True, **options)
+    model, _ = optimised(load(tmp_path / "some.onnx"))
+    save(model, tmp_path / "made")
+    for condition, number in ((True, 3), (False, 6)):
+        feed = {"c": np.array(condition), "x": np.ones((2, 3), np.float32)}
+        assert (execute(load(tmp_path / "made"), feed)["y"] == number).all()
+
+
+def test_a_graph_without_a_name(tmp_path):
+    proto = made([helper.make_node("Neg", ["x"], ["y"])], [info("x")], [info("y")])
+    proto.graph.name = ""
+    onnx.save(proto, tmp_path / "model.onnx")
+    optimised(load(tmp_path / "model.onnx"))
 
 
 def test_random_operators_are_not_merged_or_folded():
