@@ -17,7 +17,7 @@ from llmdeploy.toolchain import checks
 from llmdeploy.toolchain.choosing import profile_of
 from llmdeploy.toolchain.config import Build, Calibration, Config
 from llmdeploy.toolchain.exporter import apart
-from llmdeploy.toolchain.feeds import parity_feeds, timed_feeds
+from llmdeploy.toolchain.feeds import calibration_feeds, parity_feeds, timed_feeds
 from llmdeploy.toolchain.feeds.corners import corners
 from llmdeploy.toolchain.feeds.encoding import Texts
 from llmdeploy.toolchain.phases import phases
@@ -71,6 +71,18 @@ def test_as_many_batches_are_named_as_there_are(run: Run, tmp_path: Path) -> Non
     samples = Calibration(samples=str(tmp_path / "s.npz"))
     feeds, what = parity_feeds(having(run, calibration=samples), count=32, lossy=True)
     assert what == f"{len(list(feeds))} batches of {tmp_path / 's.npz'}"
+
+
+def test_calibration_runs_little_padding_and_each_text_once(run: Run, tmp_path: Path) -> None:
+    counts = [1, 9, 2, 15, 1, 3, 12, 2] * 8
+    (tmp_path / "t.txt").write_text("\n".join("the " * count for count in counts))
+    feeds = calibration_feeds(having(run, calibration=Calibration(samples=str(tmp_path / "t.txt"))))
+    made = [feed["attention_mask"] for feed in (*feeds.fit, *feeds.held_out)]
+    lengths = [int(length) for mask in made for length in mask.sum(1)]
+    assert sorted(lengths) == sorted(count + 2 for count in counts)
+    assert sum(mask.size for mask in made) < 1.3 * sum(mask.sum() for mask in made)
+    assert max(len(mask) for mask in made) == run.config.calibration.batch
+    assert len(feeds.held_out) < len(feeds.fit)
 
 
 def test_what_is_timed_is_named_by_its_shape(run: Run) -> None:

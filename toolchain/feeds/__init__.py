@@ -53,9 +53,10 @@ def no_samples() -> ConfigError:
 
 
 def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
-    """The calibration samples as feeds of `[calibration] batch` rows.
+    """The calibration samples as feeds of at most `[calibration] batch` rows.
 
-    A graph that keeps a cache, or that comes after another, gets what really running gave.
+    Texts of like length share one: batches of texts as they come may be half padding. A graph that
+    keeps a cache, or that comes after another, gets what really running gave.
 
     Raises:
         ConfigError: no samples are named: INT8 is never calibrated on made-up data.
@@ -67,11 +68,11 @@ def calibration_feeds(run: Run, graph: str = "") -> SampleFeeds:
     if samples.texts:
         encode = Texts(run)
         fit, held_out = (
-            [encode(texts, table.max_length) for texts in batches]
-            for batches in hold_out(samples.texts, table.batch)
+            encode.batches(texts, table.max_length, table.batch)
+            for texts in hold_out(samples.texts, table.batch)
         )
     else:
-        fit, held_out = ([feed for (feed,) in one] for one in hold_out(samples.feeds, 1))
+        fit, held_out = hold_out(samples.feeds, 1)
     chain = Chain(run, graph)
     return SampleFeeds(chain.calibration(fit), chain.calibration(held_out), source(run, samples))
 

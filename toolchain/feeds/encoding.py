@@ -1,9 +1,11 @@
 """Texts to the feeds of an export's first graph."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 from ...deploy.backend import Feed
+from ...deploy.lengths import alike
 from ...deploy.signature import Signature
 from ..narrowing import home
 from ..run import Run
@@ -24,6 +26,15 @@ class Texts:
     def __call__(self, texts: Sequence[str], max_length: int) -> Feed:
         """Arrays [texts, tokens], padded to the longest."""
         return self._encoder.encode(texts, max_length=max_length)
+
+    def batches(self, texts: Sequence[str], max_length: int, size: int) -> list[Feed]:
+        """The same in batches of `size` texts of like length: padding is run for nothing.
+
+        They come as their first texts do, so that the first few are like all.
+        """
+        encodings = self._encoder.encodings(texts, max_length=max_length)
+        batches = sorted(alike([len(each.ids) for each in encodings], size, spread=inf), key=min)
+        return [self._encoder.arrays([encodings[place] for place in batch]) for batch in batches]
 
 
 def tokenizes(folder: Path) -> bool:

@@ -6,26 +6,17 @@ from typing import TypeVar
 #: Every so many batches one is held out.
 EVERY = 8
 Sample = TypeVar("Sample")
-Batches = list[Sequence[Sample]]
 
 
-def hold_out(samples: Sequence[Sample], batch: int) -> tuple[Batches[Sample], Batches[Sample]]:
-    """Batches to fit to, and batches held out, of `batch` samples at most.
+def hold_out(samples: Sequence[Sample], batch: int) -> tuple[list[Sample], list[Sample]]:
+    """Samples to fit to, and samples held out.
 
-    Every eighth batch is held out; of fewer batches every eighth sample; of fewer samples the
-    last. A single sample has to do both.
+    Every eighth batch of `batch` is held out; of fewer batches every eighth sample; of fewer
+    samples the last. A single sample has to do both.
     """
-    batches = _batches(samples, batch)
-    if len(batches) >= EVERY:
-        return _every(batches)
-    fit, held_out = _every(samples) if len(samples) >= EVERY else (samples[:-1], samples[-1:])
-    return _batches(fit or samples, batch), _batches(held_out, batch)
-
-
-def _batches(samples: Sequence[Sample], batch: int) -> Batches[Sample]:
-    return [samples[start : start + batch] for start in range(0, len(samples), batch)]
-
-
-def _every(items: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    kept = [item for place, item in enumerate(items, 1) if place % EVERY]
-    return kept, list(items[EVERY - 1 :: EVERY])
+    run = batch if len(samples) > (EVERY - 1) * batch else 1
+    if len(samples) < EVERY:
+        return list(samples[:-1] or samples), list(samples[-1:])
+    held_out = [place // run % EVERY == EVERY - 1 for place in range(len(samples))]
+    pairs = list(zip(samples, held_out, strict=True))
+    return [each for each, held in pairs if not held], [each for each, held in pairs if held]

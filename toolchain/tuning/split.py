@@ -82,8 +82,7 @@ def refuse_nothing(config: Config) -> None:
 
 def _held_out(run: Run) -> list[str]:
     """The calibration texts that nothing is fitted to."""
-    _, held_out = hold_out(read(run).texts, run.config.calibration.batch)
-    return [text for batch in held_out for text in batch]
+    return hold_out(read(run).texts, run.config.calibration.batch)[1]
 
 
 def _outputs(run: Run) -> Split:
