@@ -27,16 +27,16 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
-        good = {
-            "max_new_tokens": self.max_new_tokens >= 1,
-            "temperature": 0 <= self.temperature < float("inf"),
-            "top_k": self.top_k >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "repetition_penalty": 1e-3 <= self.repetition_penalty <= 1e3,
+        wanted = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
+            "temperature": (0 <= self.temperature < float("inf"), "0 or a number above it"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "repetition_penalty": (1e-3 <= self.repetition_penalty <= 1e3, "from 0.001 to 1000"),
         }
-        bad = next((name for name, fine in good.items() if not fine), None)
-        if bad:
-            raise ConfigError(f"{bad} cannot be {getattr(self, bad)}")
+        for name, (fine, numbers) in wanted.items():
+            if not fine:
+                raise ConfigError(f"{name} cannot be {getattr(self, name)}", mend=f"give {numbers}")
 
 
 def choose(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 from ... import Error, __version__
@@ -80,7 +81,7 @@ def call(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return fail(Error("interrupted"), 130, as_json)
     except TyperException as error:
-        return fail(Error(_told(error), mend="see --help"), 2, as_json)
+        return fail(Error(_told(error), mend=_mend(error)), 2, as_json)
     except MemoryError:
         return fail(Error("out of memory", mend="use a smaller model or machine"), 3, as_json)
     except Exception as error:
@@ -102,6 +103,18 @@ def _told(error: TyperException) -> str:
     whole = getattr(error, "format_message", None)
     told = whole() if callable(whole) else str(error)
     return " ".join(str(told).split()).rstrip(".") or type(error).__name__
+
+
+#: pydantic's names of what bounds a number.
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _mend(error: TyperException) -> str:
+    """The numbers that are taken, where it is one out of their range."""
+    cause = error.__cause__
+    within = cause.errors()[0].get("ctx", {}) if isinstance(cause, ValidationError) else {}
+    known = (f"give {word} {within[key]}" for key, word in _BOUNDS.items() if key in within)
+    return next(known, "see --help")
 
 
 def _version(asked: bool) -> None:
