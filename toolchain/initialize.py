@@ -10,6 +10,7 @@ from .. import ConfigError, Error, ExportError
 from .checkpoint import locate, read_json, refuse_pickles
 from .config import load
 from .config_text import text
+from .longest import limit_of, longest
 from .paths import PREFIX, resolve
 from .workspace import write_text
 
@@ -28,6 +29,8 @@ _TASKS: Mapping[str, str] = {
     "ForCTC": "ctc",
 }
 _TEXT = ("fill-mask", "text-classification", "token-classification", "feature-extraction")
+#: How many places a position table has.
+_TABLES = ("max_position_embeddings", "n_positions")
 #: All that is fetched of a hub's repository.
 _SMALL = ("*.json",)
 #: Above this many bytes of weights a second copy of them is not made unasked.
@@ -127,13 +130,9 @@ def _weights(folder: Path) -> int:
 
 
 def _longest(folder: Path, config: Mapping[str, Any]) -> int:
-    limits = [
-        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
-        read_json(folder / "tokenizer_config.json").get("model_max_length"),
-        *(config.get(key) for key in ("max_position_embeddings", "n_positions")),
-    ]
-    known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 1e9]
-    return min(known, default=0)
+    """What its files say a text is cut after, or fewer where its position table has no room."""
+    places = (limit_of(config.get(key)) for key in _TABLES)
+    return min(filter(None, (longest(folder), *places)), default=0)
 
 
 def values(facts: Facts, checkpoint: str) -> dict[str, dict[str, object]]:

@@ -21,7 +21,9 @@ MODEL: Mapping[str, Meaning] = {
     "dtype": Meaning("The dtype of the weights; auto keeps the checkpoint's."),
     "weights": Meaning("copy; or reference or in-place, which leave the checkpoint's bytes alone."),
     "max-batch": Meaning("The most texts, images or sounds at a time that io.json allows.", 32),
-    "max-sequence": Meaning("The most tokens that io.json allows.", 256),
+    "max-sequence": Meaning(
+        "The most tokens of a text, which is cut there; else what the checkpoint's files say.", 256
+    ),
     "trust-remote-code": Meaning("Run Python code that the checkpoint brings; read it first."),
 }
 OPTIMIZE: Mapping[str, Meaning] = {

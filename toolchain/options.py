@@ -33,7 +33,10 @@ WeightsWay = Annotated[
     str | None, typer.Option("--weights", help="copy, reference or in-place: where they lie.")
 ]
 MaxBatch = Annotated[int | None, typer.Option("--max-batch", help="What io.json allows.")]
-MaxSequence = Annotated[int | None, typer.Option("--max-sequence", help="What io.json allows.")]
+MaxSequence = Annotated[
+    int | None,
+    typer.Option("--max-sequence", help="Tokens of a text at most. The checkpoint's own."),
+]
 TrustRemoteCode = Annotated[
     bool | None,
     typer.Option("--trust-remote-code", help="Run the checkpoint's own Python code."),

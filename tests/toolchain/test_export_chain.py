@@ -27,6 +27,9 @@ def hub(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tup
     saved, home = tmp_path / "saved", tmp_path / "cache" / "models--acme--tiny"
     shutil.copytree(tiny_bert, saved)
     (saved / "model.safetensors").unlink()
+    settings = json.loads((saved / "tokenizer_config.json").read_text())
+    settings["model_max_length"] = 8  # less than what the test asks for
+    (saved / "tokenizer_config.json").write_text(json.dumps(settings))
     model = AutoModelForSequenceClassification.from_pretrained(tiny_bert)
     model.save_pretrained(saved, max_shard_size="25KB")
     snapshot = home / "snapshots" / REVISION

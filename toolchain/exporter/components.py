@@ -12,6 +12,7 @@ from torch import nn
 from ... import ConfigError, ExportError
 from ...deploy.signature import Bounds
 from ..checkpoint import read_json
+from ..longest import limit_of
 from . import modules
 from .blame import explain
 from .cache import Shapes, causal_shapes
@@ -182,14 +183,13 @@ def _has_token_types(config: Any, tokenizer: Mapping[str, Any]) -> bool:
 
 
 def sequence_bounds(subject: Subject) -> Bounds:
-    """At least 1, up to the lesser of the position table's and the tokenizer's limit."""
+    """At least 1, up to what the position table has room for."""
+    config = subject.model.config
     found = [
-        getattr(subject.model.config, "max_position_embeddings", None),
-        getattr(subject.model.config, "max_target_positions", None),  # a speech model's texts
-        subject.tokenizer.get("model_max_length"),  # 1e30 where nothing limits it
+        getattr(config, "max_position_embeddings", None),
+        getattr(config, "max_target_positions", None),  # a speech model's texts
     ]
-    limits = [int(one) for one in found if one and 1 < one < 1 << 31]
-    return Bounds(max=min(limits, default=None))
+    return Bounds(max=min(filter(None, map(limit_of, found)), default=None))
 
 
 def pads(subject: Subject) -> dict[str, int]:

@@ -72,7 +72,8 @@ def export(
 ) -> dict[str, Any]:
     """Fill `folder` with model.onnx, its weights, io.json, tokenizer and configuration.
 
-    `max_batch` rows and `max_sequence` tokens are the most that io.json then allows.
+    `max_batch` rows and `max_sequence` tokens are the most that io.json then allows; without the
+    latter, as many tokens as the checkpoint's own files say a text is cut after.
 
     Raises:
         ConfigError: no such checkpoint, task or option.
@@ -161,6 +162,7 @@ def _keep_in_float32(model: Any) -> None:
 def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) -> dict[str, Any]:
     """Trace one graph, give it its weights and write it into `folder`."""
     from .. import referenced
+    from ..longest import longest
     from . import finish, pooling
     from .components import limited
     from .names import name_nodes
@@ -185,7 +187,7 @@ def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) ->
         referenced.leave(folder, origin.opened.folder, placed.files)
     beside = origin.opened.folder if asked.weights == "in-place" else None
     finish.write(program, folder, beside=beside)
-    allowed = limited(part, asked.max_batch, asked.max_sequence)
+    allowed = limited(part, asked.max_batch, asked.max_sequence or longest(origin.opened.folder))
     finish.signature(program.graph, target, allowed, config).save(folder)
     return {
         "opset": program.opset_imports[""],
