@@ -31,6 +31,12 @@ _TASKS: Mapping[str, str] = {
 _TEXT = ("fill-mask", "text-classification", "token-classification", "feature-extraction")
 #: How many places a position table has.
 _TABLES = ("max_position_embeddings", "n_positions")
+#: Models whose tokens' places begin after the padding's number: the table has room for fewer.
+_FROM_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke"),
+    *("markuplm", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
+    "xmod",
+)
 #: All that is fetched of a hub's repository.
 _SMALL = ("*.json",)
 #: Above this many bytes of weights a second copy of them is not made unasked.
@@ -132,7 +138,16 @@ def _weights(folder: Path) -> int:
 def _longest(folder: Path, config: Mapping[str, Any]) -> int:
     """What its files say a text is cut after, or fewer where its position table has no room."""
     places = (limit_of(config.get(key)) for key in _TABLES)
-    return min(filter(None, (longest(folder), *places)), default=0)
+    rooms = (most - _taken(config) for most in places if most)
+    return min(filter(None, (longest(folder), *rooms)), default=0)
+
+
+def _taken(config: Mapping[str, Any]) -> int:
+    """Places of the position table that no token takes."""
+    if config.get("model_type") not in _FROM_PADDING:
+        return 0
+    padding = config.get("pad_token_id")
+    return padding + 1 if isinstance(padding, int) else 2
 
 
 def values(facts: Facts, checkpoint: str) -> dict[str, dict[str, object]]:

@@ -185,11 +185,20 @@ def _has_token_types(config: Any, tokenizer: Mapping[str, Any]) -> bool:
 def sequence_bounds(subject: Subject) -> Bounds:
     """At least 1, up to what the position table has room for."""
     config = subject.model.config
+    config = getattr(config, "text_config", None) or config  # CLIP's, beside the images'
     found = [
         getattr(config, "max_position_embeddings", None),
         getattr(config, "max_target_positions", None),  # a speech model's texts
     ]
-    return Bounds(max=min(filter(None, map(limit_of, found)), default=None))
+    limits = [limit - _before(subject.model) for limit in map(limit_of, found) if limit]
+    return Bounds(max=min(limits, default=None))
+
+
+def _before(model: Any) -> int:
+    """Places of the position table that no token takes: RoBERTa counts from its padding's on."""
+    tables = (getattr(each, "position_embeddings", None) for each in model.modules())
+    padding = (getattr(table, "padding_idx", None) for table in tables)
+    return max((place + 1 for place in padding if isinstance(place, int)), default=0)
 
 
 def pads(subject: Subject) -> dict[str, int]:
