@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from .. import ConfigError
 from .signature import FILE, Signature, Tensor
@@ -44,11 +43,6 @@ class Words:
         self._tokenizer = _read(folder / TOKENIZER)
         self._tokenizer.no_padding()
         self._lock = Lock()
-
-    def pieces(self) -> Callable[[int], str]:
-        """A function of one text's token ids, in order, to the characters each completes."""
-        stream = DecodeStream(skip_special_tokens=True)
-        return lambda token: stream.step(self._tokenizer, token) or ""
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Token ids back to text."""

@@ -10,6 +10,7 @@ from .generate import Decoder, Row, decode
 from .rules import Rules
 from .sampling import Sampling
 from .seq2seq import Pair
+from .spelling import Spelling
 from .text import Arrays, Encoder, Words
 
 Steps = Generator[None]
@@ -122,7 +123,7 @@ class _Text:
 
     def __init__(self, words: Words, stop: tuple[str, ...]) -> None:
         self.all = ""
-        self._pieces = words.pieces()
+        self._spelling = Spelling(words)
         self._stop = stop
         self._held = ""
         self._taken = 0
@@ -133,8 +134,10 @@ class _Text:
         if self._done:
             return ""
         for token in row.new[self._taken :]:
-            self._held += self._pieces(token)
+            self._held += self._spelling.add(token)
         self._taken = len(row.new)
+        if row.finish:
+            self._held += self._spelling.rest()
         cut = min((at for at in map(self._held.find, self._stop) if at >= 0), default=-1)
         if cut >= 0:
             row.finish = "stop"
