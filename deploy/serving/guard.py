@@ -61,6 +61,7 @@ class Guard:
         self._limits = limits
         self._metrics = metrics
         self._inside = 0
+        self._held = 0  # bytes of all bodies, those that come in among them
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
@@ -90,16 +91,22 @@ class Guard:
         if scope["path"].startswith(FREE):
             await self._app(scope, receive, send)
             return
-        if self._inside >= self._limits.queue:
-            raise RefusedError(503, "too many requests at once")
+        self._room()
+        body = await self._body(scope, receive)
+        self._room()  # who sends a body slowly takes no place of those who have sent theirs
         self._inside += 1
+        self._held += len(body)
         self._metrics.inside.set(self._inside)
         try:
-            body = await self._body(scope, receive)
             await self._heard(scope, body, receive, send)
         finally:
             self._inside -= 1
+            self._held -= len(body)
             self._metrics.inside.set(self._inside)
+
+    def _room(self) -> None:
+        if self._inside >= self._limits.queue:
+            raise RefusedError(503, "too many requests at once")
 
     async def _heard(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
         """Run the application, but no longer than somebody waits for its answer."""
@@ -130,17 +137,23 @@ class Guard:
 
     async def _read(self, receive: Receive) -> bytes:
         parts, size = list[bytes](), 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RefusedError(400, "the client has gone")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._limits.body:
-                raise RefusedError(413, f"a body has at most {self._limits.body:,} bytes")
-            parts.append(part)
-            if not message.get("more_body"):
-                return b"".join(parts)
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedError(400, "the client has gone")
+                part = message.get("body", b"")
+                size += len(part)
+                self._held += len(part)
+                if size > self._limits.body:
+                    raise RefusedError(413, f"a body has at most {self._limits.body:,} bytes")
+                if self._held > self._limits.body * self._limits.queue:
+                    raise RefusedError(503, "too many bodies at once")
+                parts.append(part)
+                if not message.get("more_body"):
+                    return b"".join(parts)
+        finally:
+            self._held -= size
 
 
 def _replayed(body: bytes, gone: "asyncio.Future[Message]") -> Receive:

@@ -374,6 +374,48 @@ def test_who_has_gone_is_not_written_for(talker: Any) -> None:
     assert "llmdeploy_requests_inside 0.0" in told
 
 
+def test_slow_bodies_take_no_place_and_little_memory(tmp_path: Path) -> None:
+    """Many that have sent a byte keep nobody out; many that have sent much are refused."""
+    body = json.dumps({"model": "tiny", "input": "the"})
+    with client(write_engine(tmp_path / "tiny"), queue=2, body=100) as made:
+
+        async def send_slowly(parts: list[int]) -> list[int]:
+            come, go_on, found = asyncio.Semaphore(0), asyncio.Event(), list[int]()
+
+            async def one(size: int) -> None:
+                messages = [{"type": "http.request", "body": b" " * size, "more_body": True}]
+
+                async def receive() -> Any:
+                    if messages:
+                        return messages.pop()
+                    come.release()
+                    await go_on.wait()
+                    return {"type": "http.request", "body": b"", "more_body": False}
+
+                async def send(message: Any) -> None:
+                    if "status" in message:
+                        come.release()
+                        found.append(message["status"])
+
+                path = "/v1/embeddings"
+                scope = {"type": "http", "method": "POST", "path": path}
+                await made.app({**scope, "headers": [], "query_string": b""}, receive, send)
+
+            async with asyncio.TaskGroup() as group:
+                for size in parts:
+                    group.create_task(one(size))
+                for _ in parts:
+                    await come.acquire()
+                asked = await asyncio.to_thread(made.post, "/v1/embeddings", content=body)
+                found.append(asked.status_code)
+                go_on.set()
+            return found
+
+        assert made.portal.call(send_slowly, [1] * 20)[0] == 200
+        assert made.portal.call(send_slowly, [90, 90, 90])[0] == 503
+        assert made.post("/v1/embeddings", content=body).status_code == 200
+
+
 def test_a_long_answer_is_the_json_of_all_its_numbers() -> None:
     from llmdeploy.deploy.serving import tensors
 
