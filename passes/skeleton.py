@@ -17,7 +17,8 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     """
     initializers = model.graph.initializers
     everything = dict(initializers)
-    heavy = [value for value in everything.values() if _is_heavy(value.const_value)]
+    # a default is only taken where nobody gives another: nothing may be inferred of its numbers
+    heavy = [v for v in everything.values() if v.is_graph_input() or _is_heavy(v.const_value)]
     try:
         for value in heavy:
             del initializers[value.name or ""]

@@ -10,6 +10,7 @@ from llmdeploy.passes.clean import Clean
 from llmdeploy.passes.fold import Fold
 from llmdeploy.passes.fuse import Fuse
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 
 def optimised(model):
@@ -151,6 +152,24 @@ def test_an_initializer_that_is_an_input_may_be_overridden(execute):
     model, _ = optimised(ir.from_proto(proto))
     assert [node.op_type for node in model.graph] == ["Add", "Neg"]
     assert [value.name for value in model.graph.inputs] == ["x", "w"]
+
+
+def test_shapes_that_are_inputs_with_defaults_may_be_others():
+    shapes = [
+        helper.make_tensor(name, TensorProto.INT64, [2], shape)
+        for name, shape in (("s", (3, 2)), ("t", (6, 1)))
+    ]
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["a"]),
+        helper.make_node("Reshape", ["a", "t"], ["b"]),
+        helper.make_node("Neg", ["b"], ["y"]),
+    ]
+    inputs = [info("x"), *(info(name, TensorProto.INT64, (2,)) for name in "st")]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("m", "n"))
+    model, _ = optimised(ir.from_proto(made(nodes, inputs, [output], shapes)))
+    x = np.ones((2, 3), np.float32)
+    (y,) = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x, "t": np.array([1, 6])})
+    assert y.shape == (1, 6)
 
 
 def test_an_output_that_is_an_input_keeps_its_node():
