@@ -1,13 +1,17 @@
 """Types and shapes that nobody has written down, by ONNX's own inference, weights unread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 import onnx_ir as ir
 
+from .check import subgraphs
 from .facts import exact_shape
 from .sizes import correct, equate, is_vague, sizes, text
 from .skeleton import skeleton
+
+#: The names of what the nodes make that a value is in a body of, which body, and its own.
+Place = tuple[str, ...]
 
 
 def forget(model: ir.Model) -> None:
@@ -39,19 +43,19 @@ def _agreed(inferred: ir.Shape | None, written: ir.Shape | None) -> ir.Shape | N
 
 
 def infer(model: ir.Model) -> bool:
-    """Fill in types and shapes that are not known; whether there was anything to fill in.
+    """Fill in types and shapes that are not known, in bodies too; whether any was to fill in.
 
     What is known is kept. A dimension ONNX's inference only numbers (unk__1) is asked for again
     every time: what was rewritten since may tell it.
     """
     _equate(model.graph)
-    unknown = [value for value in _values(model.graph) if not _settled(value)]
-    for value in unknown:
+    unknown = {place: value for place, value in _places(model.graph) if not _settled(value)}
+    for value in unknown.values():
         if value.shape is not None:
             value.shape = _plain(value.shape)
     if not unknown:
         return False
-    while _infer(model, unknown) and _exact(unknown):
+    while _infer(model, unknown) and _exact(unknown.values()):
         pass
     _equate(model.graph)
     return True
@@ -78,20 +82,20 @@ def _equate(graph: ir.Graph) -> None:
             equate(graph, one.name or "", two)
 
 
-def _infer(model: ir.Model, unknown: Sequence[ir.Value]) -> bool:
+def _infer(model: ir.Model, unknown: Mapping[Place, ir.Value]) -> bool:
     try:
         proto = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return False  # what cannot be inferred stays unknown; the checker judges the graph
-    found = {info.name: info for info in (*proto.graph.value_info, *proto.graph.output)}
-    for value in unknown:
-        info = found.get(value.name or "")
+    found = dict(_told(proto.graph))
+    for place, value in unknown.items():
+        info = found.get(place)
         if info is not None:
             _refine(value, info)
     return True
 
 
-def _exact(unknown: Sequence[ir.Value]) -> bool:
+def _exact(unknown: Iterable[ir.Value]) -> bool:
     """Name what shape arithmetic tells, as 12*batch, where ONNX's inference only numbers it."""
     found = False
     for value in unknown:
@@ -108,6 +112,29 @@ def _exact(unknown: Sequence[ir.Value]) -> bool:
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     return (value for node in graph for value in node.outputs)
+
+
+def _places(graph: ir.Graph, within: Place = ()) -> Iterator[tuple[Place, ir.Value]]:
+    """The values that nodes make, by where they are: bodies side by side may use one name twice."""
+    for node in graph:
+        names = tuple(value.name or "" for value in node.outputs)
+        for name, value in zip(names, node.outputs, strict=True):
+            yield (*within, name), value
+        for index, body in enumerate(subgraphs(node)):
+            yield from _places(body, (*within, *names, str(index)))
+
+
+def _told(
+    graph: onnx.GraphProto, within: Place = ()
+) -> Iterator[tuple[Place, onnx.ValueInfoProto]]:
+    """What inference says of those values, by the same."""
+    for info in (*graph.value_info, *graph.output):
+        yield (*within, info.name), info
+    for node in graph.node:
+        held = [each for each in node.attribute if each.HasField("g") or each.graphs]
+        bodies = [body for each in held for body in (each.graphs or [each.g])]
+        for index, body in enumerate(bodies):
+            yield from _told(body, (*within, *node.output, str(index)))
 
 
 def _settled(value: ir.Value) -> bool:

@@ -86,6 +86,41 @@ def test_bodies_are_rewritten_and_see_what_is_around_them(depth, execute):
         np.testing.assert_array_equal(after["o0"], before["o0"])
 
 
+def test_shapes_inside_bodies_are_known(execute):
+    """Of two bodies that use the same names for values of other shapes."""
+    turned = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("Shape", ["t"], ["s"]),
+        helper.make_node("Reshape", ["t", "s"], ["r"]),
+        helper.make_node("Transpose", ["r"], ["u"], perm=[1, 0]),
+        helper.make_node("Neg", ["u"], ["y"]),
+    ]
+    doubled = [
+        helper.make_node("Concat", ["x", "x"], ["t"], axis=1),
+        helper.make_node("Shape", ["t"], ["s"]),
+        helper.make_node("Reshape", ["t", "s"], ["r"]),
+        helper.make_node("ReduceSum", ["r", "last"], ["y"]),
+    ]
+    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    last = helper.make_tensor("last", TensorProto.INT64, [1], [1])
+    node = helper.make_node(
+        "If",
+        ["c"],
+        ["z"],
+        then_branch=helper.make_graph(turned, "t", [], [end]),
+        else_branch=helper.make_graph(doubled, "e", [], [end], [last]),
+    )
+    ends = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ("m", "n"))]
+    proto = made([node], [info("c", TensorProto.BOOL, ()), info("x", shape=("a", "b"))], ends)
+    model, _ = optimised(ir.from_proto(proto))
+    bodies = [[each.op_type for each in graph] for graph in model.graph.subgraphs()]
+    assert sorted(bodies) == [["Concat", "ReduceSum"], ["Neg"]]
+    for condition in (True, False):
+        feed = {"c": np.array(condition), "x": np.ones((2, 3), np.float32)}
+        before, after = execute(ir.from_proto(proto), feed), execute(model, feed)
+        np.testing.assert_array_equal(after["z"], before["z"])
+
+
 def test_a_body_that_goes_away_lets_go_of_what_it_read():
     proto = conditional(1)
     proto.graph.node.insert(0, helper.make_node("Exp", ["x"], ["seen"]))
