@@ -17,7 +17,7 @@ from llmdeploy.toolchain import checks
 from llmdeploy.toolchain.choosing import profile_of
 from llmdeploy.toolchain.config import Build, Calibration, Config
 from llmdeploy.toolchain.exporter import apart
-from llmdeploy.toolchain.feeds import calibration_feeds, parity_feeds, timed_feeds
+from llmdeploy.toolchain.feeds import assets, calibration_feeds, parity_feeds, timed_feeds
 from llmdeploy.toolchain.feeds.corners import corners
 from llmdeploy.toolchain.feeds.encoding import Texts
 from llmdeploy.toolchain.phases import phases
@@ -144,3 +144,10 @@ def test_half_a_graph_is_held_against_torch_in_its_own_dtype(
     )
     assert found.results["ok"], found.results["reason"]
     assert found.results["tolerance"]["min_cosine"] == checks.SAME
+
+
+def test_what_goes_with_an_engine_says_nothing_of_the_checkpoint(tmp_path: Path) -> None:
+    """An engine has its own weights: weights.json beside it would send its readers elsewhere."""
+    for name in ("io.json", "stage.json", "weights.json", "tokenizer.json"):
+        (tmp_path / name).touch()
+    assert [path.name for path in assets(tmp_path)] == ["io.json", "tokenizer.json"]

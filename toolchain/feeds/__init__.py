@@ -12,8 +12,10 @@ from ... import ConfigError
 from ...deploy.backend import Feed
 from ...deploy.ort_session import KEEP
 from ...deploy.signature import Signature, Tensor
+from .. import referenced
 from ..choosing import profile_of
 from ..run import Run
+from ..workspace import RECORD
 from .chain import Chain
 from .completing import completed, vocabulary_of
 from .corners import corners
@@ -256,7 +258,10 @@ def _is_cache(tensor: Tensor, mask: Tensor) -> bool:
 
 
 def assets(folder: Path) -> list[Path]:
-    """The files of an export that an engine needs beside it: io.json, tokenizer, configurations."""
+    """The files of an export that an engine needs beside it: io.json, tokenizer, configurations.
+
+    Not weights.json, which would send a reader of that engine to the checkpoint for its weights.
+    """
     keep = (".json", ".jinja", ".txt", ".model")
     files = sorted(path for path in folder.iterdir() if path.suffix in keep)
-    return [path for path in files if path.name != "stage.json"]
+    return [path for path in files if path.name not in (RECORD, referenced.FILE)]
