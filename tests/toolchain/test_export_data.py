@@ -53,6 +53,13 @@ def test_a_cast_that_overflows(tmp_path: Path) -> None:
         list(data.cast(tensor, ir.DataType.FLOAT16))
 
 
+def test_a_cast_that_overflows_bfloat16(tmp_path: Path) -> None:
+    """Float32's largest numbers round to its infinity."""
+    tensor = store(tmp_path, np.array([np.finfo(np.float32).max], np.float32), "F32")
+    with pytest.raises(ExportError, match=r"does not fit bfloat16.*--dtype float32"):
+        list(data.cast(tensor, ir.DataType.BFLOAT16))
+
+
 def test_a_file_that_ends_early(tmp_path: Path) -> None:
     tensor = store(tmp_path, np.zeros(100, np.float32), "F32")
     tensor.file.write_bytes(tensor.file.read_bytes()[:200])

@@ -32,8 +32,14 @@ DTYPES = {
     "U8": ir.DataType.UINT8,
     "BOOL": ir.DataType.BOOL,
 }
+#: The floats that a model can be exported in, as options and torch name them.
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: Bits of the exponent, all set in NaN and infinity, of dtypes numpy is slow or unable to test.
 _EXPONENT = {ir.DataType.FLOAT16: 0x7C00, ir.DataType.BFLOAT16: 0x7F80}
+_WIDER = {
+    ir.DataType.FLOAT16: "pass --dtype bfloat16 or float32",
+    ir.DataType.BFLOAT16: "pass --dtype float32",
+}
 
 
 def blocks(tensor: Stored) -> Generator[NDArray[np.generic]]:
@@ -64,19 +70,20 @@ def finite(tensor: Stored, block: NDArray[np.generic]) -> NDArray[np.generic]:
     Raises:
         ExportError: it holds NaN or infinity.
     """
-    kind = DTYPES[tensor.dtype]
-    if kind in _EXPONENT:
-        bits = block.view(np.uint16) & _EXPONENT[kind]
-        good = bool((bits != _EXPONENT[kind]).all())
-    else:
-        good = not kind.is_floating_point() or bool(np.isfinite(block).all())
-    if not good:
+    if not _all_finite(block, DTYPES[tensor.dtype]):
         raise ExportError(
             f"tensor {tensor.name} holds NaN or infinity",
             where=tensor.file,
             mend="take a checkpoint from before the training diverged",
         )
     return block
+
+
+def _all_finite(block: NDArray[np.generic], kind: ir.DataType) -> bool:
+    if kind in _EXPONENT:
+        bits = block.view(np.uint16) & _EXPONENT[kind]
+        return bool((bits != _EXPONENT[kind]).all())
+    return not kind.is_floating_point() or bool(np.isfinite(block).all())
 
 
 def check(tensor: Stored) -> None:
@@ -89,17 +96,18 @@ def cast(tensor: Stored, dtype: ir.DataType) -> Generator[NDArray[np.generic]]:
     """A stored tensor's elements as `dtype`, checked, a block at a time.
 
     Raises:
-        ExportError: NaN or infinity, before the cast or made by it (float16 ends at 65504).
+        ExportError: NaN or infinity, before the cast or made by it (float16 ends at 65504, and
+            bfloat16 just below float32).
     """
     for block in blocks(tensor):
         finite(tensor, block)
         with np.errstate(over="ignore"):
             made = block.astype(dtype.numpy())
-        if dtype == ir.DataType.FLOAT16 and not np.isfinite(made).all():
+        if not _all_finite(made, dtype):
             raise ExportError(
-                f"tensor {tensor.name} does not fit float16",
+                f"tensor {tensor.name} does not fit {made.dtype}",
                 where=tensor.file,
-                mend="pass --dtype bfloat16 or float32",
+                mend=_WIDER.get(dtype, ""),
             )
         yield made
 
