@@ -18,7 +18,9 @@ MODEL: Mapping[str, Meaning] = {
     "opset": Meaning(
         "The ONNX opset; 20 suits float32, 23 brings fused attention for fp16 and bf16."
     ),
-    "dtype": Meaning("The dtype of the weights; auto keeps the checkpoint's."),
+    "dtype": Meaning(
+        "The dtype of the weights; auto keeps the checkpoint's. ONNX Runtime builds no bfloat16."
+    ),
     "weights": Meaning("copy; or reference or in-place, which leave the checkpoint's bytes alone."),
     "max-batch": Meaning("The most texts, images or sounds at a time that io.json allows.", 32),
     "max-sequence": Meaning(

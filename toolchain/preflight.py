@@ -10,6 +10,7 @@ from .feeds import read
 from .run import Run
 from .sampled import samples_digest
 from .token_tables import rounds_tables
+from .widened import of_bfloat16
 
 
 def preflight(run: Run) -> None:
@@ -78,6 +79,26 @@ def can_calibrate(run: Run) -> None:
     if needs_samples(config) or config.calibration.samples:
         samples_digest(run)
         read(run)
+
+
+def suits(run: Run, *, calibrating: bool = False) -> None:
+    """Hold the dtype of what was exported against what is to be made of it, before all the work.
+
+    Raises:
+        ConfigError: it is bfloat16, and something of it has to be computed on this CPU.
+    """
+    config, mend = run.config, "export with --dtype float32"
+    precision, backends = config.build.precision, config.build.backends
+    if not any(of_bfloat16(run.folder("export", graph) / "model.onnx") for graph in run.graphs):
+        return
+    where = "[model] dtype"
+    for name in () if calibrating else backends:
+        if "bf16" not in registry.find("backends", name).precisions:
+            what = f"{name} computes no bfloat16, of which the export is"
+            raise ConfigError(what, where=where, mend=mend)
+    if calibrating or precision != "fp32" or needs_samples(config):
+        what = "ONNX Runtime's CPU, which measures what is rounded, computes no bfloat16"
+        raise ConfigError(f"{what}, of which the export is", where=where, mend=mend)
 
 
 def needs_samples(config: Config) -> bool:

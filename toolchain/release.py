@@ -17,7 +17,7 @@ from .against import read
 from .judging import gates
 from .keeping import wanted
 from .packing import contents
-from .preflight import preflight
+from .preflight import preflight, suits
 from .reporting import compile_report
 from .run import Run
 from .sampled import sample_options
@@ -84,6 +84,7 @@ def release(run: Run) -> Outcome:
 def _build(run: Run) -> dict[str, str]:
     preflight(run)
     export(run)
+    suits(run)
     wanted(run)  # that there is no cache to be int8 is said before all the work
     checks.export_parity(run)
     checks.optimize_parity(run)

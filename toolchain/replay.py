@@ -1,6 +1,7 @@
 """Run an ONNX file on feeds exactly as it is written: ONNX Runtime with its rewrites turned off.
 
-A model larger than memory runs a block of it at a time, all feeds through each block.
+A model larger than memory runs a block of it at a time, all feeds through each block. What is
+bfloat16, which the CPU has no kernel of, is run as float32.
 """
 
 import tempfile
@@ -17,8 +18,8 @@ from ..calibration import forward_blocks, is_large
 from ..deploy.backend import Feed
 from ..deploy.ort_session import Settings, open_session
 from ..passes import save
-from .referenced import weights_of
 from .spilled import Spilled
+from .widened import runnable
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -82,10 +83,13 @@ def _from_blocks(
 
     outputs = [each.name for each in onnx.load(path, load_external_data=False).graph.output]
     wanted = [name for name in outputs if not names or name in names]
-    weights = weights_of(path.parent)
     try:
-        for _, runs in forward_blocks(path, wanted, feeds, aside, weights=weights, rewrites=False):
-            yield from enumerate(runs)
+        with runnable(path) as file:
+            fed = Spilled(aside / "fed", map(file.fed, feeds)) if file.path != path else feeds
+            for _, runs in forward_blocks(
+                file.path, wanted, fed, aside, weights=file.weights, rewrites=False
+            ):
+                yield from ((index, file.given(arrays)) for index, arrays in enumerate(runs))
     except (CalibrationError, ConfigError) as error:
         raise ParityError(error.what, where=error.where or path, mend=error.mend) from error
 
@@ -98,17 +102,18 @@ def opened(
     Without an arena it gives memory back after each call, which costs time where calls are many.
     """
     settings = Settings(optimized=True, arena=arena)
-    session = open_session(path, settings, weights=weights_of(path.parent))
+    with runnable(path) as file:  # once it is open, a widened copy is mapped and may go
+        session = open_session(file.path, settings, weights=file.weights)
     every = [output.name for output in session.get_outputs()]
     asked = [name for name in every if not names or name in names]
 
     def call(feed: Feed) -> Outputs:
         try:
-            arrays = session.run(asked, dict(feed))
+            arrays = session.run(asked, file.fed(feed))
         except Exception as error:  # ONNX Runtime's own errors share no narrower class
             what = f"cannot be executed: {' '.join(str(error).split())[:300]}"
             raise ParityError(what, where=path) from error
-        return {name: np.asarray(each) for name, each in zip(asked, arrays, strict=True)}
+        return file.given(dict(zip(asked, map(np.asarray, arrays), strict=True)))
 
     return call
 

@@ -20,7 +20,7 @@ from .int8 import showing
 from .judging import engine_facts
 from .optimizing import Asked
 from .options import CONFIG
-from .preflight import can_calibrate
+from .preflight import can_calibrate, suits
 from .run import Run
 from .said import Said, words
 from .workspace import RECORD, Stage, Workspace
@@ -171,6 +171,9 @@ def stage(name: str, run: Run, as_json: bool, quiet: bool) -> int:
     if name == "calibrate":  # what is wrong is said before the export
         can_calibrate(run)
     with run.workspace.locked():
+        if name == "calibrate":
+            stages.export(run)
+            suits(run, calibrating=True)
         made: Stage = getattr(stages, name)(run)
         run.said.keep(run.workspace.root)
         parity = {"export": checks.export_parity, "optimize": checks.optimize_parity}.get(name)

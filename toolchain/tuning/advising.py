@@ -11,7 +11,7 @@ from ..choosing import options_of
 from ..feeds import signature, timed_phases
 from ..feeds.rolling import keeps_cache
 from ..machine import machine
-from ..preflight import preflight
+from ..preflight import preflight, suits
 from ..run import Run
 from ..sampled import samples_digest
 from ..stages import optimize
@@ -69,6 +69,7 @@ def advise(run: Run, request: Request) -> Advised:
         samples_digest(run)
     plain = plain_run(run, request.target)
     optimize(plain)
+    suits(plain, calibrating=True)
     graphs = plain.graphs
     shapes = [
         shape_of(plain.folder("optimize", graph) / "model.onnx", _cached(plain, graph))
