@@ -154,7 +154,7 @@ def _parity(
                 name=str(Path(name, graph)),
                 against=str(Path(against, graph)),
                 reference=_as(_common(run, names, graph), reference(graph)),
-                candidate=_as(of(run, name, graph).restored, candidate(graph)),
+                candidate=_as(_restored(run, name, graph), candidate(graph)),
                 tolerance=tolerance,
             )
             marks = partial(valid, run, graph=graph)
@@ -186,11 +186,16 @@ def _parity(
 def _common(run: Run, names: tuple[str, str], graph: str) -> Turn:
     """Makes the reference's outputs those that both graphs have, caches as floats."""
     ours, theirs = (of(run, each, graph) for each in names)
+    restored = _restored(run, names[1], graph)
 
     def turn(outputs: Outputs) -> Outputs:
-        return theirs.restored(ours.outputs(outputs) if ours and not theirs else outputs)
+        return restored(ours.outputs(outputs) if ours and not theirs else outputs)
 
     return turn
+
+
+def _restored(run: Run, stage: str, graph: str) -> Turn:
+    return partial(of(run, stage, graph).restored, signature(run, graph))
 
 
 def _as(turn: Turn, give: Give) -> Give:

@@ -59,12 +59,11 @@ class Narrowing:
             name: self._cut(name, array) for name, array in arrays.items() if name not in self.gone
         }
 
-    def restored(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """The narrow graph's own outputs, levels as the floats they stand for."""
-        return {
-            name: floats(array, self.steps[name]) if name in self.steps else array
-            for name, array in arrays.items()
-        }
+    def restored(self, known: Signature, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The narrow graph's own outputs, levels as the floats that the dense one, `known`, has."""
+        kinds = {each.name: each.dtype for each in known.outputs if each.name in self.steps}
+        made = {name: floats(arrays[name], self.steps[name]) for name in kinds if name in arrays}
+        return {**arrays, **{name: each.astype(kinds[name]) for name, each in made.items()}}
 
     def _cut(self, name: str, array: Array) -> Array:
         if name not in self.cuts:

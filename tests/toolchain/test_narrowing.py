@@ -84,8 +84,12 @@ def test_a_cache_of_levels(narrow: Narrowing, tmp_path: Path) -> None:
     assert made["past"].dtype == np.int8
     assert made["past"].tolist() == [[[[0, 1], [4, 3]], [[4, 2], [5, 3]]]]  # 10 / 4 and 2.5 to even
     present = {"present": np.full((1, 2, 1, 2), 3, np.int8), "logits": np.ones((1, 1, 3))}
-    assert both.restored(present)["present"].tolist() == [[[[1.5, 3.0]], [[6.0, 12.0]]]]
-    assert both.restored(present)["logits"] is present["logits"]
+    tensor = Tensor(name="present", dtype="float16", shape=(1, 3, 1, 2), role="present_key.0")
+    known = Signature(task="text-generation", inputs=(), outputs=(tensor,))
+    restored = both.restored(known, present)
+    assert restored["present"].dtype == np.float16  # as the dense graph's, which it is held against
+    assert restored["present"].tolist() == [[[[1.5, 3.0]], [[6.0, 12.0]]]]
+    assert restored["logits"] is present["logits"]
     dense = both.outputs({"present": np.ones((1, 3, 1, 2), np.float32)})["present"]
     assert (dense.dtype, dense.shape) == (np.float32, (1, 2, 1, 2))
     both.save(tmp_path)
