@@ -23,6 +23,8 @@ from .tensors import joined
 #: Every token is searched for every one of them: a text has few ends, and short ones.
 End = Annotated[str, Field(max_length=1000)]
 Stop = End | Annotated[list[End], Field(max_length=16)] | None
+#: Mistakes of a body that are looked at: to word a million holds all of a server for a minute.
+MANY = 100
 Unit = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -91,7 +93,7 @@ class Message(BaseModel):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | Annotated[list[Part], Field(fail_fast=True)]
 
     @property
     def plain(self) -> dict[str, str]:
@@ -104,7 +106,7 @@ class Message(BaseModel):
 class Chat(Writing):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
 
     @property
@@ -116,7 +118,7 @@ class Chat(Writing):
 class Embeddings(Request):
     """POST /v1/embeddings."""
 
-    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    input: str | Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True)]
     encoding_format: Literal["float", "base64"] = "float"
 
     @property
@@ -137,6 +139,9 @@ def parse(kind: type[Kind], body: bytes) -> Kind:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > MANY:
+            what = f"the body has {error.error_count():,} fields that are wrong or unknown"
+            raise ConfigError(what) from error
         problem = _nearest(error.errors(include_url=False))
         at = ".".join(map(str, problem["loc"]))[:80] or "the body"
         raise ConfigError(f"{at}: {problem['msg'][:200]}") from error

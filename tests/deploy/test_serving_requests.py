@@ -15,6 +15,7 @@ import pytest
 from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy.runtime import load
 from llmdeploy.deploy.signature import Signature, Tensor
+from pydantic import ValidationError
 
 from .causal import write_causal
 from .conftest import SIGNATURE, write_engine
@@ -330,6 +331,28 @@ def test_what_has_no_meaning_is_refused(talker: Any, field: str, value: Any, tol
 def test_too_many_inputs_are_told_the_limit(tiny: Any) -> None:
     answer = tiny.post("/v1/embeddings", json={"model": "tiny", "input": ["a"] * 2049})
     assert "at most 2048 items" in why(answer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "told"),
+    [
+        ("Chat", {"messages": [1] * 5000}, "messages.0: Input should be an object"),
+        ("Chat", {"messages": [{"role": "user", "content": [1] * 5000}]}, "content"),
+        ("Embeddings", {"input": [1] * 2000}, "input.list[str].0: Input should be a valid string"),
+        ("Embeddings", {"input": "a", "metadata": {str(k): 1 for k in range(500)}}, "500 fields"),
+        ("Embeddings", {"input": "a", **{str(k): 1 for k in range(500)}}, "500 fields"),
+    ],
+)
+def test_what_is_wrong_many_times_is_told_once(kind: str, field: dict[str, Any], told: str) -> None:
+    """To word each of a million mistakes would keep everybody else from an answer for a minute."""
+    from llmdeploy.deploy.serving import openai
+
+    with pytest.raises(ConfigError) as caught:
+        openai.parse(getattr(openai, kind), json.dumps({"model": "m", **field}).encode())
+    assert told in str(caught.value)
+    mistakes = caught.value.__cause__
+    assert isinstance(mistakes, ValidationError)
+    assert mistakes.error_count() < 10 or "500 fields" in told
 
 
 def test_who_has_gone_is_not_written_for(talker: Any) -> None:
