@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from ... import ConfigError
 from ..sampling import Sampling
 from ..writing import Written
-from .tensors import joined
+from .tensors import joined, listed
 
 #: Every token is searched for every one of them: a text has few ends, and short ones.
 End = Annotated[str, Field(max_length=1000)]
@@ -207,7 +207,7 @@ def embedded(asked: Embeddings, model: str, rows: NDArray[np.float32], tokens: i
         {
             "object": "embedding",
             "index": index,
-            "embedding": b64encode(row.astype("<f4").tobytes()).decode() if coded else row.tolist(),
+            "embedding": b64encode(row.astype("<f4").tobytes()).decode() if coded else listed(row),
         }
         for index, row in enumerate(rows)
     )

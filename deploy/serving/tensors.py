@@ -111,12 +111,15 @@ def joined(about: Mapping[str, Any], key: str, items: Iterable[str]) -> str:
 
 def _numbers(values: NDArray[Any]) -> Iterator[str]:
     for start in range(0, len(values), _PART):
-        yield json.dumps([_json(value) for value in values[start : start + _PART].tolist()])[1:-1]
+        yield json.dumps(listed(values[start : start + _PART]))[1:-1]
 
 
-def _json(value: Any) -> Any:
-    """JSON has no NaN and no Inf."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def listed(values: NDArray[Any]) -> list[Any]:
+    """Numbers [count] as JSON has them: null for NaN and Inf, which it has not."""
+    return [
+        None if isinstance(value, float) and not math.isfinite(value) else value
+        for value in values.tolist()
+    ]
 
 
 def _length(header: str) -> int:

@@ -174,6 +174,17 @@ def test_usage_of_embeddings_is_what_was_run(tiny: Any, tmp_path: Path) -> None:
     assert answer["usage"]["prompt_tokens"] == 6 + 64 + 3
 
 
+def test_an_embedding_of_no_token_is_json_too(tmp_path: Path) -> None:
+    """A mean over no token is no number."""
+    folder = write_engine(tmp_path / "tiny")
+    tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
+    with client(folder) as made:
+        answer = made.post("/v1/embeddings", json={"model": "tiny", "input": ["", "the"]})
+    found = json.loads(answer.text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert [each["embedding"][0] is None for each in found["data"]] == [True, False]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_model_that_writes_no_text_says_so(tiny: Any, stream: bool) -> None:
     asked = {"model": "tiny", "prompt": "the", "stream": stream}
