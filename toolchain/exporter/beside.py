@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from ... import ExportError
+from ..longest import SENTENCE, sentence
 
 FILES = (
     "config.json",
@@ -18,7 +19,7 @@ FILES = (
     "chat_template.json",
     "modules.json",
     "config_sentence_transformers.json",
-    "sentence_bert_config.json",
+    *SENTENCE,
 )
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "README*", "USE_POLICY*")
 #: What an old tokenizer is made of, where no tokenizer.json was saved.
@@ -35,11 +36,29 @@ def carry(checkpoint: Path, folder: Path, trust_remote_code: bool) -> list[str]:
     found += [path for kind in LICENCES for path in checkpoint.glob(kind) if path.is_file()]
     for path in found:
         shutil.copyfile(path, folder / path.name)
-    if (folder / "tokenizer.json").is_file():
-        return []
-    if not any(path for kind in _VOCABULARIES for path in checkpoint.glob(kind)):
-        return ["the checkpoint has no tokenizer"]
-    return _convert(checkpoint, folder, trust_remote_code)
+    notes: list[str] = []
+    if not (folder / "tokenizer.json").is_file():
+        if not any(path for kind in _VOCABULARIES for path in checkpoint.glob(kind)):
+            return ["the checkpoint has no tokenizer"]
+        notes = _convert(checkpoint, folder, trust_remote_code)
+    if not notes and sentence(checkpoint).get("do_lower_case") is True:
+        _lower(folder / "tokenizer.json")
+    return notes
+
+
+def _lower(path: Path) -> None:
+    """Have a tokenizer read capitals as small letters, as sentence-transformers has it do."""
+    from tokenizers import Tokenizer
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ExportError(f"tokenizer.json cannot be read: {error}", where=path) from error
+    own = tokenizer.normalizer
+    if own is None or own.normalize_str("A") != "a":
+        tokenizer.normalizer = Sequence([Lowercase(), *([own] if own else [])])
+        tokenizer.save(str(path))
 
 
 def _convert(checkpoint: Path, folder: Path, trust_remote_code: bool) -> list[str]:
