@@ -56,7 +56,10 @@ def write(folder: Path, kinds: list[str], config: dict[str, object]) -> None:
         ({"pooling_mode_cls_token": True, "include_prompt": True}, ("cls",)),
         ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, ("max", "mean")),
         ({"pooling_mode_mean_sqrt_len_tokens": True}, ("mean_sqrt_len_tokens",)),
+        ({"pooling_mode_weightedmean_tokens": True}, ("weightedmean",)),
         ({"pooling_mode": "mean"}, ("mean",)),
+        ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
+        ({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, ("cls",)),
     ],
 )
 def test_read(tmp_path: Path, config: dict[str, object], modes: tuple[str, ...]) -> None:

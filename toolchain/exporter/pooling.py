@@ -20,7 +20,7 @@ _KINDS = ("Transformer", "Pooling", "Normalize")
 
 @dataclass(frozen=True)
 class Pooling:
-    """The poolings to concatenate, in sentence-transformers' order, and whether to normalise."""
+    """The poolings to concatenate, in order, and whether to normalise."""
 
     modes: tuple[str, ...]
     normalize: bool
@@ -54,19 +54,19 @@ def read(folder: Path) -> Pooling | None:
 
 
 def _modes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
-    named = config.get("pooling_mode")
-    asked = {key.removeprefix("pooling_mode_") for key, on in config.items() if on is True}
-    asked |= {named} if isinstance(named, str) else set(named or ())
-    alias = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean"}
-    asked = {alias.get(mode, mode) for mode in asked} - {"include_prompt"}
-    alias = {"mean_sqrt_len": "mean_sqrt_len_tokens"}
-    asked = {alias.get(mode, mode) for mode in asked}
-    unknown = sorted(asked - _POOLS.keys())
+    named = config.get("pooling_mode")  # beside it older switches count for nothing
+    switched = {key.removeprefix("pooling_mode_") for key, on in config.items() if on is True}
+    alias = {f"{mode}_tokens": mode for mode in ("max", "mean", "weightedmean")}
+    alias |= {"cls_token": "cls", "mean_sqrt_len": "mean_sqrt_len_tokens"}
+    older = {alias.get(mode, mode) for mode in switched - {"include_prompt"}}
+    asked = [named] if isinstance(named, str) else list(named or ())
+    asked = asked or [*(mode for mode in _POOLS if mode in older), *sorted(older - _POOLS.keys())]
+    unknown = [mode for mode in asked if mode not in _POOLS]
     if unknown or not asked:
         raise ExportError(
             f"the pooling mode {unknown[0] if unknown else 'none'} is not known", where=path
         )
-    return tuple(mode for mode in _POOLS if mode in asked)
+    return tuple(asked)
 
 
 def append(model: ir.Model, pooling: Pooling, hidden: str = "last_hidden_state") -> None:
@@ -171,7 +171,7 @@ def _last(tape: _Tape, state: ir.Value, weights: ir.Value) -> ir.Value:
 
 
 _Pool = Callable[[_Tape, ir.Value, ir.Value], ir.Value]
-#: By sentence-transformers' names, in the order it concatenates them.
+#: By sentence-transformers' names, in the order it concatenates those that are switched on.
 _POOLS: dict[str, _Pool] = {
     "cls": _first,
     "max": _greatest,
