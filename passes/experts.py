@@ -1,11 +1,12 @@
 """MatMuls whose weight is no constant matrix: experts', in a stack or taken out of one."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 
 import onnx_ir as ir
 
-from .facts import attribute_int, input_of, is_constant, made_by
+from .facts import attribute_int, input_of, is_constant, made_by, scalar
 from .sites import MIN_DIM, Layer, is_weighted
 
 #: What only moves elements of its first input.
@@ -26,19 +27,60 @@ def experts(model: ir.Model) -> tuple[Layer, ...]:
     return tuple(_layers(model))
 
 
-def _layers(model: ir.Model) -> Iterator[Layer]:
+@dataclass(frozen=True)
+class Stack:
+    """Weights of experts, `elements` of them in all; a token goes through `share` of them."""
+
+    name: str
+    elements: int
+    share: float = 1.0
+
+
+def stacks(model: ir.Model) -> tuple[Stack, ...]:
+    """What the layers of `experts` are taken out of, each once.
+
+    Where a router chooses (TopK of as many as the stack is deep) a token goes through those alone,
+    unless a MatMul takes the whole stack.
+    """
+    routes, found = dict(_routes(model)), dict[str, Stack]()
+    for node, weight, stack in _weights(model):
+        sizes = stack.shape.numpy() if stack.shape is not None and stack.shape.is_static() else ()
+        if len(sizes) < 2 or min(sizes[-2:]) < MIN_DIM:
+            continue
+        whole = (_sizes(weight) or (0,))[0] == sizes[0] and node.op_type == "MatMul"
+        share = 1.0 if whole else routes.get(int(sizes[0]), 1.0)
+        found.setdefault(stack.name or "", Stack(stack.name or "", prod(map(int, sizes)), share))
+    return tuple(found.values())
+
+
+def _routes(model: ir.Model) -> Iterator[tuple[int, float]]:
+    """The share that each TopK chooses, by how many it chooses from."""
     for node in model.graph:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
-            continue
-        weight = input_of(node, 1)
-        stack = None if is_weighted(node) or is_constant(node.inputs[0]) else _stack(weight)
-        if weight is None or stack is None:
-            continue
+        scores = node.inputs[0] if node.op_type == "TopK" and not node.domain else None
+        many = scores.shape[-1] if scores is not None and scores.shape else None
+        few = scalar(input_of(node, 1)) if isinstance(many, int) else None
+        if isinstance(many, int) and few:
+            yield many, few / many
+
+
+def _layers(model: ir.Model) -> Iterator[Layer]:
+    for node, weight, stack in _weights(model):
         count, k, n = _sizes(weight) or _sizes(stack) or (0, 0, 0)
         if min(k, n) >= MIN_DIM:
             turned = attribute_int(node, "transB", 0) == 1
             k, n = (n, k) if turned else (k, n)
             yield Layer(node.name or "", weight.name or "", k, n, turned, REASON, count=count)
+
+
+def _weights(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Value, ir.Value]]:
+    """The nodes, what each multiplies by, and the constant that that is of."""
+    for node in model.graph:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
+            continue
+        weight = input_of(node, 1)
+        stack = None if is_weighted(node) or is_constant(node.inputs[0]) else _stack(weight)
+        if weight is not None and stack is not None:
+            yield node, weight, stack
 
 
 def _stack(weight: ir.Value | None) -> ir.Value | None:

@@ -18,7 +18,8 @@ class Shape(BaseModel):
     """What is known of a graph before it is run: its weight MatMuls, and all its weights.
 
     `macs` are multiply-adds a token, `moved` floats in and out of layers a token, `layer_bytes`
-    those of their weights and `weight_bytes` of all initializers.
+    those of their weights and `weight_bytes` of all initializers. `expert_bytes` are of experts'
+    weights beside; a token goes through the share `routed` of them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,11 +32,17 @@ class Shape(BaseModel):
     cached: bool
     #: Those of `macs` that make the logits of a vocabulary.
     head_macs: int = 0
+    expert_bytes: int = 0
+    routed: float = 1.0
 
     @property
     def headed(self) -> bool:
         """Whether it ends in such logits."""
         return self.head_macs > 0
+
+    def read(self, tokens: int) -> float:
+        """Bytes of weights that a call reads, its tokens sent to experts evenly."""
+        return self.layer_bytes + self.expert_bytes * min(1.0, self.routed * tokens)
 
 
 class Call(BaseModel):
@@ -66,20 +73,26 @@ class Call(BaseModel):
 def shape_of(path: Path, cached: bool) -> Shape:
     """The facts of an optimised graph; no weight is read."""
     from ...passes import load
+    from ...passes.experts import stacks
     from ...passes.sites import find
     from ...passes.store import tensors
 
     model = load(path)
     layers = [layer for site in find(model) for layer in site.layers]
     macs = sum(layer.k * layer.n for layer in layers)
+    experts = stacks(model)
+    elements = sum(stack.elements for stack in experts)
+    gone_through = sum(stack.elements * stack.share for stack in experts)
     return Shape(
         layers=len(layers),
-        macs=macs,
+        macs=macs + round(gone_through),
         moved=sum(layer.k + layer.n for layer in layers),
         layer_bytes=FLOAT_BYTES * macs,
         weight_bytes=sum(tensor.nbytes for tensor in tensors(model)),
         cached=cached,
         head_macs=sum(layer.k * layer.n for layer in layers if layer.head),
+        expert_bytes=FLOAT_BYTES * elements,
+        routed=gone_through / elements if elements else 1.0,
     )
 
 
@@ -100,16 +113,16 @@ def _call(shape: Shape, phase: str, name: str, feed: Feed, hardware: Hardware) -
     rows, tokens = _tokens(feed)
     spared = shape.head_macs * (tokens - rows) if KEEP in feed else 0
     flops = 2.0 * (shape.macs * tokens - spared)
-    moved = float(shape.layer_bytes + FLOAT_BYTES * shape.moved * tokens)
+    weights = shape.read(tokens)
     return Call(
         shape=name,
         phase=phase,
         rows=rows,
         tokens=tokens,
         flops=flops,
-        bytes=moved,
+        bytes=weights + FLOAT_BYTES * shape.moved * tokens,
         compute_s=flops / hardware.flops,
-        memory_s=shape.layer_bytes / hardware.bytes_per_s,
+        memory_s=weights / hardware.bytes_per_s,
     )
 
 

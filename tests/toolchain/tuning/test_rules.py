@@ -108,6 +108,39 @@ def test_a_graphs_facts_are_read_without_its_weights(tmp_path: Path):
     assert found.weight_bytes == found.layer_bytes == 4 * found.macs
 
 
+ROUTED = """scores = MatMul(x, router)
+    weights, chosen = TopK(scores, two)"""
+EXPERTS = {
+    "all of them": ("w = Identity(stack) y = MatMul(x, w)", 1.0),
+    "each apart": (f"""{ROUTED}
+        a, b, c, d = Split <axis = 0, num_outputs = 4> (stack)
+        e = Squeeze(a, zero) f = Squeeze(b, zero) g = Squeeze(c, zero) h = Squeeze(d, zero)
+        p = MatMul(x, e) q = MatMul(x, f) r = MatMul(x, g) s = MatMul(x, h)
+        y = Sum(p, q, r, s)""", 0.5),
+    "those that a token picks": (f"""{ROUTED}
+        w = Gather(stack, chosen) z = Unsqueeze(x, one) u = Unsqueeze(z, one)
+        y = MatMul(u, w)""", 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_experts_are_multiplied_by_and_read_where_tokens_are_sent(kind: str, tmp_path: Path):
+    body, share = EXPERTS[kind]
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[n, 32] x) => (float[] y)
+        <int64[1] two = {{2}}, int64[1] zero = {{0}}, int64[1] one = {{1}}> {{ {body} }}""")
+    for name, shape in (("stack", (4, 32, 16)), ("router", (32, 4))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, "f4"), name))
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "model.onnx")
+    found = shape_of(tmp_path / "model.onnx", cached=False)
+    stack, router = 4 * 32 * 16, 0 if share == 1 else 32 * 4
+    assert found.macs == stack * share + router
+    assert (found.expert_bytes, found.layer_bytes) == (4 * stack, 4 * router)
+    assert found.read(1) == 4 * (stack * share + router)
+    assert found.read(64) == 4 * (stack + router)
+
+
 def test_few_bits_where_calls_wait_for_weights_and_int8_where_they_multiply():
     multiplying, reading = tried(facts(tokens=128)), tried(facts(tokens=1))
     assert multiplying["int8"]
