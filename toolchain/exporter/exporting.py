@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # they import torch, which an export alone needs
     from .components import Component
     from .phantom import Phantoms
     from .plan import Plan
+    from .stored import Stored
     from .task import Target
 
 Feed = Mapping[str, NDArray[np.generic]]
@@ -134,7 +136,7 @@ def _origin(opened: _Opened, dtype: str, packed: Path | None) -> _Origin:
 
     tensors = {} if packed else stored(opened.folder)
     with phantom_parameters() as phantoms:
-        model = _build(opened, dtype)
+        model = _build(opened, _kind(opened, tensors, dtype))
         _keep_in_float32(model)
     found = Plan({}, [Blocks(packed, model)]) if packed else plan(model, tensors)
     tie(model, found, same)
@@ -234,13 +236,26 @@ def _open(source: Path, task: str, trust: bool) -> _Opened:
     return _Opened(source, config, target(source, config, task, trust))
 
 
-def _build(opened: _Opened, dtype: str) -> Any:
+def _kind(opened: _Opened, tensors: Mapping[str, Stored], dtype: str) -> Any:
+    """Torch's dtype of that name; of `auto` config.json's, else that of most of the weights."""
     import torch
 
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    kind = (opened.config.dtype or torch.float32) if dtype == "auto" else kinds.get(dtype)
-    if kind is None:
-        raise ConfigError(f"no dtype {dtype!r}", mend=f"auto or one of {', '.join(kinds)}")
+    from .data import FLOATS
+
+    if dtype == "auto" and opened.config.dtype is not None:
+        return opened.config.dtype
+    if dtype == "auto":
+        sizes = Counter({"float32": 0})
+        for each in tensors.values():
+            sizes[FLOATS.get(each.dtype, "float32")] += each.length
+        return getattr(torch, sizes.most_common(1)[0][0])
+    if dtype not in FLOATS.values():
+        mend = f"auto or one of {', '.join(FLOATS.values())}"
+        raise ConfigError(f"no dtype {dtype!r}", mend=mend)
+    return getattr(torch, dtype)
+
+
+def _build(opened: _Opened, kind: Any) -> Any:
     try:
         return opened.target.model_class._from_config(opened.config, dtype=kind).eval()
     except Exception as error:

@@ -70,7 +70,8 @@ class Weights:
                 data.check(source)
                 value.const_value = self._at(value, source, copied[source.file])
             else:
-                self._may_write(f"tensor {source.name} is stored as {source.dtype}")
+                why = f"tensor {source.name} is stored as {source.dtype}"
+                self._may_write(why, direct.values())
                 made = data.cast(source, _dtype(value))
                 value.const_value = self._external(value, self._data.append(made))
         sizes = [one.const_value.nbytes for one in graph.initializers.values() if one.const_value]
@@ -79,13 +80,18 @@ class Weights:
         files = tuple(sorted(copied.values()))
         return Placed(count, sum(sizes), files, tuple(self._notes))
 
-    def _may_write(self, why: str) -> None:
-        """Raise ConfigError where weights are to be left in the checkpoint and cannot be."""
+    def _may_write(self, why: str, stored: Iterable[Stored] = ()) -> None:
+        """Raise ConfigError where weights are to be left in the checkpoint and cannot be.
+
+        Where all that are `stored` are of one dtype, exporting in that leaves them.
+        """
         if self._refer:
+            kinds = {data.FLOATS.get(source.dtype, "") for source in stored}
+            other = f", or --dtype {kinds.pop()}" if len(kinds) == 1 and all(kinds) else ""
             raise ConfigError(
                 f"{why}: it has to be written anew",
                 where=type(self._model).__name__,
-                mend="--weights copy, or --dtype auto",
+                mend=f"--weights copy{other}",
             )
 
     def missing(self, graph: ir.Graph) -> list[str]:
