@@ -91,7 +91,7 @@ def _check_values(graph: ir.Graph, outer: set[ir.Value], where: str) -> None:
                     f"node {node.name or node.op_type} reads {value.name!r}, which nothing"
                     " before it makes",
                     where=where,
-                    mend="the graph has a cycle or a missing initializer",
+                    mend="a cycle, a missing initializer, or nodes that are out of order",
                 )
         for inner in subgraphs(node):
             _check_values(inner, known, where)
