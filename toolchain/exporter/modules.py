@@ -23,8 +23,16 @@ class Plain(nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> Tensors:
         """Arguments as the model's forward names them."""
-        made = self.model(**inputs, **self.flags, return_dict=True)
+        made = self.model(**fitting(self.model, inputs), **self.flags, return_dict=True)
         return {name: one for name, one in made.items() if isinstance(one, torch.Tensor)}
+
+
+def fitting(model: Any, inputs: Tensors) -> Tensors:
+    """Floats in the model's dtype: example pixels and sounds are float32."""
+    return {
+        name: one.to(model.dtype) if one.is_floating_point() else one
+        for name, one in inputs.items()
+    }
 
 
 class CausalLM(nn.Module):
@@ -70,7 +78,8 @@ class Encoder(nn.Module):
         """The encoder's states, and the cache after one token."""
         from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-        encoded = self.model.get_encoder()(**inputs, return_dict=True)
+        given = fitting(self.model, inputs)
+        encoded = self.model.get_encoder()(**given, return_dict=True)
         state = encoded.last_hidden_state
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.model(
