@@ -147,6 +147,8 @@ def _mapped(model: onnx.ModelProto, folder: Path, *, rewrites: bool = True) -> A
     options.add_session_config_entry(_FOLDER, str(folder.resolve()))
     # packed weights are copies of what is mapped, and gain nothing where tokens are many
     options.add_session_config_entry("session.disable_prepacking", "1")
+    # what is given is counted meanwhile: threads that spin would take the cores from that
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not rewrites:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
