@@ -25,7 +25,7 @@ from .triton_stages import Stage, placed, stages
 
 HERE = Path(__file__).parent
 #: Our own modules that the Python backend's models run with, copied beside them.
-MODULES = ("signature.py", "text.py", "answers.py", "ort_session.py")
+MODULES = ("misfit.py", "signature.py", "text.py", "answers.py", "ort_session.py")
 #: Files of the checkpoint that the tokenizer and the answers read.
 READ = (FILE, TOKENIZER, "config.json")
 CONFIG = "config.pbtxt"

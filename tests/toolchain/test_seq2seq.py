@@ -1,6 +1,7 @@
 """Encoder-decoders through the whole chain: tiny, random, two engines that write as torch does."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,7 @@ def test_int8_is_calibrated_on_what_the_encoder_gave(
     built: tuple[Path, Path], tmp_path: Path, some_texts: Path
 ) -> None:
     rest = f'[calibration]\nsamples = "{some_texts}"\nmax-length = 16\nmax-drop = 0.2\n'
+    shutil.copytree(built[1], tmp_path / "artifacts")  # its export and its passes are fresh
     here = settle(tmp_path, built[0], rest)
     assert cli.call(["build", "--int8", *here]) == 0
     quantize = json.loads((tmp_path / "artifacts/quantize/stage.json").read_text())["results"]

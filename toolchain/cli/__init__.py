@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 from ... import Error, __version__
@@ -111,6 +110,8 @@ _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less tha
 
 def _mend(error: TyperException) -> str:
     """The numbers that are taken, where it is one out of their range."""
+    from pydantic import ValidationError  # which the help is not to wait for
+
     cause = error.__cause__
     within = cause.errors()[0].get("ctx", {}) if isinstance(cause, ValidationError) else {}
     known = (f"give {word} {within[key]}" for key, word in _BOUNDS.items() if key in within)
