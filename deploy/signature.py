@@ -55,6 +55,7 @@ class Signature(Record):
     dims: dict[str, Bounds] = {}
     labels: tuple[str, ...] = ()
     padding_side: Literal["left", "right"] = "right"
+    truncation_side: Literal["left", "right"] = "right"
     components: tuple[str, ...] = ()
 
     def input(self, role: str) -> Tensor | None:

@@ -85,8 +85,8 @@ class Encoder(Words):
     def encode(self, texts: Sequence[Text], *, max_length: int) -> Arrays:
         """Input arrays of shape [texts, tokens], padded to the longest text.
 
-        A text is a string or a pair of strings; it is cut after `max_length` tokens, special
-        tokens among them. A cache (`past_...`) is given with nothing in it.
+        A text is a string or a pair of strings; it is cut to `max_length` tokens, special tokens
+        among them, on the side that io.json names. A cache (`past_...`) is given empty.
 
         Raises:
             ConfigError: `texts` is empty, or `max_length` leaves no room for a token.
@@ -98,7 +98,8 @@ class Encoder(Words):
     def encodings(self, texts: Sequence[Text], *, max_length: int) -> list[Encoding]:
         """What the tokenizer says of each text: tokens, offsets, special tokens; no padding.
 
-        Of a text that is cut no more is read than it takes, so `overflowing` is not all that was.
+        Of a text that is cut at its end no more is read than it takes, so `overflowing` is not all
+        that was.
         """
         pair = any(not isinstance(text, str) for text in texts)
         special = self._tokenizer.num_special_tokens_to_add(pair)
@@ -107,10 +108,12 @@ class Encoder(Words):
                 f"max_length {max_length} leaves no room beside {special} special tokens",
                 mend=f"set at least {special + 1}",
             )
-        limit = min(max_length, self.max_length or max_length)
+        limit, side = min(max_length, self.max_length or max_length), self.signature.truncation_side
         try:
             with self._lock:
-                self._tokenizer.enable_truncation(limit)
+                self._tokenizer.enable_truncation(limit, direction=side)
+                if side == "left":
+                    return self._tokenizer.encode_batch(list(texts))
                 return self._begun(texts, CHARACTERS * limit)
         except BaseException as error:
             raise _failure("the tokenizer failed", error, TOKENIZER) from error

@@ -51,6 +51,15 @@ def test_cuts_after_max_length_with_the_special_tokens_kept(tmp_path: Path) -> N
     assert feed["input_ids"].tolist() == [[2, 4, 5, 3]]
 
 
+def test_cuts_the_start_where_io_json_says_so(tmp_path: Path) -> None:
+    words = "the train to geneva leaves today"
+    made = encoder(tmp_path, truncation_side="left")
+    (whole,), (found,) = (made.encodings([words], max_length=most) for most in (64, 4))
+    assert found.ids == [whole.ids[0], *whole.ids[-3:]]
+    (found,) = made.encodings(["the train " * 5_000 + words], max_length=8)
+    assert found.ids == whole.ids[:1] + whole.ids[-7:]
+
+
 def test_of_a_long_text_only_the_start_is_read(tmp_path: Path) -> None:
     (found,) = encoder(tmp_path).encodings(["the train " * 50_000], max_length=8)
     assert found.ids == [2, 4, 5, 4, 5, 4, 5, 3]

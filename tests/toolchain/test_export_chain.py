@@ -29,6 +29,7 @@ def hub(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tup
     (saved / "model.safetensors").unlink()
     settings = json.loads((saved / "tokenizer_config.json").read_text())
     settings["model_max_length"] = 8  # less than what the test asks for
+    settings["truncation_side"] = "left"
     (saved / "tokenizer_config.json").write_text(json.dumps(settings))
     model = AutoModelForSequenceClassification.from_pretrained(tiny_bert)
     model.save_pretrained(saved, max_shard_size="25KB")
@@ -64,6 +65,7 @@ def test_five_shards_by_hub_id(hub: tuple[str, Path], tmp_path: Path) -> None:
     assert {one.version for one in model.opset_import if not one.domain} == {21}
     signature = Signature.load(folder)
     assert signature.dims == {"batch": Bounds(max=4), "sequence": Bounds(max=16)}
+    assert (signature.truncation_side, signature.padding_side) == ("left", "right")
     wanted = reference(str(snapshot), [FEED], task="text-classification")
     for one, other in zip(replay(folder / "model.onnx", [FEED]), wanted, strict=True):
         np.testing.assert_allclose(one["logits"], np.asarray(other["logits"], float), rtol=1e-4)

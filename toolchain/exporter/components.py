@@ -20,6 +20,7 @@ from .cache import Shapes, causal_shapes
 #: Sizes to trace at: all different, none 0 or 1, which torch.export would take for constants.
 SIZES = {"batch": 2, "sequence": 3, "choices": 5, "past": 7, "total": 10, "source": 11, "texts": 4}
 Axes = dict[int, str]
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Component:
     dims: dict[str, Axes]
     bounds: dict[str, Bounds]
     pads: Mapping[str, int] = field(default_factory=dict[str, int])
-    padding_side: Literal["left", "right"] = "right"
+    padding_side: Side = "right"
+    truncation_side: Side = "right"
     notes: tuple[str, ...] = ()
 
 
@@ -52,6 +54,10 @@ class Subject:
     def tokenizer(self) -> dict[str, Any]:
         """tokenizer_config.json."""
         return read_json(self.folder / "tokenizer_config.json")
+
+    def side(self, key: str) -> Side:
+        """A side of texts that tokenizer_config.json names, the right one where it does not."""
+        return "left" if self.tokenizer.get(key) == "left" else "right"
 
 
 #: What `max_batch` and `max_sequence` limit.
@@ -109,7 +115,8 @@ def text(subject: Subject) -> Component:
         dims={name: dict(enumerate(axes)) for name in names},
         bounds={**{axis: Bounds() for axis in axes}, "sequence": sequence_bounds(subject)},
         pads=pads(subject),
-        padding_side="left" if subject.tokenizer.get("padding_side") == "left" else "right",
+        padding_side=subject.side("padding_side"),
+        truncation_side=subject.side("truncation_side"),
     )
 
 

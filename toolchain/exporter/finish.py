@@ -85,6 +85,7 @@ def signature(graph: ir.Graph, target: Target, component: Component, config: Any
         dims={name: bounds for name, bounds in component.bounds.items() if name in used},
         labels=tuple(names.values()) if labelled else (),
         padding_side=component.padding_side,
+        truncation_side=component.truncation_side,
     )
 
 
