@@ -81,3 +81,17 @@ def test_an_unknown_mode(tmp_path: Path) -> None:
     write(tmp_path, ["Transformer", "Pooling"], {"pooling_mode_median": True})
     with pytest.raises(ExportError, match="mode median is not known"):
         pooling.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("query", ["'find: ' (query)"]), ("plain", []), (None, []), ("gone", [])]
+)
+def test_a_default_prompt_that_nothing_puts_before_texts_is_said(
+    tmp_path: Path, name: str | None, said: list[str]
+) -> None:
+    assert pooling.unprompted(tmp_path) == []
+    content = {"prompts": {"query": "find: ", "plain": ""}, "default_prompt_name": name}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(content))
+    found = pooling.unprompted(tmp_path)
+    assert len(found) == len(said)
+    assert all(part in note for part, note in zip(said, found, strict=True))

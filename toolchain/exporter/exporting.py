@@ -175,6 +175,7 @@ def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) ->
     target, config = origin.opened.target, origin.opened.config
     program = trace(part, origin.model, asked.opset)
     pool = pooling.read(origin.opened.folder) if target.task == "feature-extraction" else None
+    unprompted = pooling.unprompted(origin.opened.folder) if pool else []
     if pool:
         pooling.append(program, pool)
     finish.split_plainly(program)
@@ -196,7 +197,7 @@ def _component(origin: _Origin, part: Component, folder: Path, asked: _Asked) ->
         "parameters": placed.parameters,
         "weight_bytes": placed.weight_bytes,
         "nodes": program.graph.num_nodes(),
-        "notes": [*part.notes, *notes, *placed.notes],
+        "notes": [*part.notes, *unprompted, *notes, *placed.notes],
     }
 
 

@@ -53,6 +53,16 @@ def read(folder: Path) -> Pooling | None:
     return Pooling(_modes(config, path), "Normalize" in kinds)
 
 
+def unprompted(folder: Path) -> list[str]:
+    """A note where sentence-transformers puts a prompt before every text: nothing here does."""
+    config = read_json(folder / "config_sentence_transformers.json")
+    name, prompts = config.get("default_prompt_name"), config.get("prompts")
+    prompt = prompts.get(name) if isinstance(prompts, dict) else None
+    if not prompt:
+        return []
+    return [f"sentence-transformers puts {prompt!r} ({name}) before every text: give texts with it"]
+
+
 def _modes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     named = config.get("pooling_mode")  # beside it older switches count for nothing
     switched = {key.removeprefix("pooling_mode_") for key, on in config.items() if on is True}
