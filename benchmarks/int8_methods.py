@@ -55,8 +55,8 @@ class Feeds:
 
 def uniform(feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
     """Feeds padded to one width, of one batch size: these calibrators stack what they see."""
-    size = len(next(iter(feeds[0].values())))
-    whole = [feed for feed in feeds if len(next(iter(feed.values()))) == size]
+    size = max(len(feed["input_ids"]) for feed in feeds)
+    whole = [feed for feed in feeds if len(feed["input_ids"]) == size]
     width = max(feed["input_ids"].shape[1] for feed in whole)
 
     def padded(array: Array) -> Array:
