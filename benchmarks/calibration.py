@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from int8_data import MissingError, write_texts
-from int8_methods import Feeds, uniform
+from int8_methods import Feeds, stackable
 from int8_texts import sts_texts
 from llmdeploy.toolchain import stages
 from llmdeploy.toolchain.config import Calibration, Config, Model
@@ -86,7 +86,7 @@ def theirs(method: str) -> Callable[[Path, SampleFeeds, Path], None]:
             augmented_model_path=str(folder / "augmented.onnx"),
             calibrate_method=CalibrationMethod[method],
         )
-        calibrator.collect_data(Feeds(uniform([*feeds.fit, *feeds.held_out])))
+        calibrator.collect_data(Feeds(stackable(method, [*feeds.fit, *feeds.held_out])))
         calibrator.compute_data()
 
     return make

@@ -54,7 +54,7 @@ class Feeds:
 
 
 def uniform(feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-    """Feeds padded to one width, of one batch size: these calibrators stack what they see."""
+    """Feeds padded to one width, of one batch size."""
     size = max(len(feed["input_ids"]) for feed in feeds)
     whole = [feed for feed in feeds if len(feed["input_ids"]) == size]
     width = max(feed["input_ids"].shape[1] for feed in whole)
@@ -66,6 +66,11 @@ def uniform(feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
     return [{name: padded(array) for name, array in feed.items()} for feed in whole]
 
 
+def stackable(method: str, feeds: Sequence[Mapping[str, Array]]) -> Sequence[Mapping[str, Array]]:
+    """What one of ONNX Runtime's calibrators can take: all but min-max stack what they see."""
+    return feeds if method == "MinMax" else uniform(feeds)
+
+
 def static(method: str) -> Callable[..., None]:
     """onnxruntime.quantization.quantize_static, per channel, by one of its calibrators."""
 
@@ -75,7 +80,7 @@ def static(method: str) -> Callable[..., None]:
         quantize_static(
             graph,
             path,
-            Feeds(uniform(feeds)),
+            Feeds(stackable(method, feeds)),
             calibrate_method=CalibrationMethod[method],
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
