@@ -193,7 +193,8 @@ def _told(archive: Path) -> Generator[None]:
     try:
         yield
     except zstandard.ZstdError as error:
-        raise BundleError(f"not a sound archive: {error}", where=archive) from error
+        what = f"not a sound archive: {error}"
+        raise BundleError(what, where=archive, mend="fetch it again") from error
     except OSError as error:
         raise BundleError(f"cannot read: {error.strerror or error}", where=archive) from error
 
@@ -226,7 +227,7 @@ def _exactly(stream: BinaryIO, size: int, archive: Path) -> bytes:
     while size:
         part = _read(stream, size, archive)
         if not part:
-            raise BundleError("the archive is cut short", where=archive)
+            raise BundleError("the archive is cut short", where=archive, mend="fetch it again")
         parts.append(part)
         size -= len(part)
     return b"".join(parts)

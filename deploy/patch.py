@@ -70,7 +70,7 @@ def _frames(patch: Path) -> Generator[bytes]:
             # A frame is never much longer than what it gives.
             frame = source.read(length) if 0 < length <= 2 * BLOCK else b""
             if not frame or len(frame) != length:
-                raise BundleError("a patch is cut short", where=patch)
+                raise BundleError("a patch is cut short", where=patch, mend="fetch it again")
             yield frame
 
 

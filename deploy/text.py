@@ -112,7 +112,7 @@ class Encoder(Words):
         try:
             with self._lock:
                 self._tokenizer.enable_truncation(limit, direction=side)
-                if side == "left":
+                if side == "left":  # its end is what counts: all of it is read
                     return self._tokenizer.encode_batch(list(texts))
                 return self._begun(texts, CHARACTERS * limit)
         except BaseException as error:

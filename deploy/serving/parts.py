@@ -19,9 +19,3 @@ def joined(parts: Sequence[Arrays]) -> Arrays:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def by_length(texts: Sequence[str], size: int) -> list[list[int]]:
-    """The places of texts, at most `size` together and those of like length: less padding."""
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    return [order[start : start + size] for start in range(0, len(order), size)]

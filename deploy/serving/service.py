@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Hashable, Sequence
+from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ... import BundleError, ConfigError
+from ..lengths import alike
 from .batching import Batcher
 from .guard import Metrics
 from .keeper import Keeper, Served
 from .limits import Limits
-from .parts import by_length, cut, joined
+from .parts import cut, joined
 from .shapes import fit, refusal
 from .tensors import Arrays, rows_of
 from .writing import Scribes
@@ -74,7 +76,7 @@ class Service:
 
     async def embed(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
         """Embeddings [texts, width], and the tokens of all texts."""
-        places = by_length(texts, self.limits.batch)
+        places = list(alike([len(text) for text in texts], self.limits.batch, spread=inf))
         parts = [([texts[place] for place in part], len(part)) for part in places]
         found = await self.within(self._batcher.each(("texts", served, None), parts))
         back = np.argsort([place for part in places for place in part])

@@ -84,10 +84,11 @@ def test_an_unknown_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("query", ["'find: ' (query)"]), ("plain", []), (None, []), ("gone", [])]
+    ("name", "said"),
+    [("query", ["'find: ' (query)"]), *((name, []) for name in ("plain", None, "gone", ["query"]))],
 )
 def test_a_default_prompt_that_nothing_puts_before_texts_is_said(
-    tmp_path: Path, name: str | None, said: list[str]
+    tmp_path: Path, name: object, said: list[str]
 ) -> None:
     assert pooling.unprompted(tmp_path) == []
     content = {"prompts": {"query": "find: ", "plain": ""}, "default_prompt_name": name}

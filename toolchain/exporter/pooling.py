@@ -57,7 +57,7 @@ def unprompted(folder: Path) -> list[str]:
     """A note where sentence-transformers puts a prompt before every text: nothing here does."""
     config = read_json(folder / "config_sentence_transformers.json")
     name, prompts = config.get("default_prompt_name"), config.get("prompts")
-    prompt = prompts.get(name) if isinstance(prompts, dict) else None
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
     if not prompt:
         return []
     return [f"sentence-transformers puts {prompt!r} ({name}) before every text: give texts with it"]
@@ -74,7 +74,9 @@ def _modes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     unknown = [mode for mode in asked if mode not in _POOLS]
     if unknown or not asked:
         raise ExportError(
-            f"the pooling mode {unknown[0] if unknown else 'none'} is not known", where=path
+            f"the pooling mode {unknown[0] if unknown else 'none'} is not known",
+            where=path,
+            mend=f"say one of {', '.join(_POOLS)} in the config.json of its pooling",
         )
     return tuple(asked)
 
