@@ -17,6 +17,9 @@ Call = Literal["faster", "slower", "within noise"]
 INTERVAL = (2.5, 97.5)
 #: Untimed runs at the start of a turn, and after how many seconds of them no more are needed.
 SETTLING, SETTLED_S = 4, 0.05
+#: How long a look at the process is, the CPU time in it that still is nothing, and when to give up.
+#: A look outlasts a tick of the kernel (at most 10 ms), which is when a running thread is counted.
+LOOK_S, NOTHING_S, GIVEN_UP_S = 0.012, 5e-4, 0.3
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ def measure(
 ) -> tuple[Timing, ...]:
     """Time every runner on every feed; the first runner is the reference of the ratios.
 
-    A round gives each runner, in an order drawn anew, a few untimed runs and `burst` timed ones.
-    The untimed outlast the spinning threads of the runner before, and bring this one's weights
-    back into the caches: a small engine is then as fast as it is alone, which is how it will be
-    deployed. Rounds stop at `rounds`, or when a feed has used `budget_s` seconds and three rounds
-    are done.
+    A round gives each runner, in an order drawn anew, a few untimed runs and `burst` timed ones,
+    once the threads of the runner before have stopped spinning (ONNX Runtime's do so for 40 ms and
+    take a core from whoever is next). The untimed runs bring this one's weights back into the
+    caches: a small engine is then as fast as it is alone, which is how it will be deployed. Rounds
+    stop at `rounds`, or when a feed has used `budget_s` seconds and three rounds are done.
 
     Raises:
         ConfigError: nothing to time.
@@ -95,9 +98,20 @@ def _rounds(
         if done >= min(3, rounds) and time.perf_counter() - started > budget_s:
             break
         for index in random.permutation(len(names)):
+            quiet()
             _settle(runners[names[index]], feed)
             seconds[names[index]] += _burst(runners[names[index]], feed, burst)
     return {name: np.array(values) for name, values in seconds.items()}
+
+
+def quiet() -> None:
+    """Wait until nothing in this process computes, at most `GIVEN_UP_S` seconds."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < GIVEN_UP_S:
+        before = time.process_time()
+        time.sleep(LOOK_S)
+        if time.process_time() - before < NOTHING_S:
+            return
 
 
 def _settle(run: Run, feed: Feed) -> None:

@@ -10,20 +10,31 @@ FEEDS = {"1x8": {"x": np.ones((1, 8))}, "2x8": {"x": np.ones((2, 8))}}
 
 
 class Clock:
-    """Time that passes only while a runner works."""
+    """Time that passes only while a runner works, or `spinning` seconds after it."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.used = 0.0
         self.calls: list[str] = []
+        self.spinning = self.left = 0.0
 
     def perf_counter(self) -> float:
         return self.now
+
+    def process_time(self) -> float:
+        return self.used
+
+    def sleep(self, seconds: float) -> None:
+        spent = min(seconds, self.left)
+        self.now, self.used, self.left = self.now + spent, self.used + spent, self.left - spent
 
     def runner(self, name: str, *seconds: float) -> Callable[[Feed], None]:
         """A runner that takes these seconds in turn."""
 
         def run(_: Feed) -> None:
+            if self.calls and self.calls[-1] != name:
+                self.now += self.left  # the last one's threads still hold a core
             self.now += seconds[self.calls.count(name) % len(seconds)]
+            self.left = self.spinning
             self.calls.append(name)
 
         return run
@@ -63,6 +74,26 @@ def test_a_difference_within_noise_is_not_called(clock: Clock) -> None:
     _, second = measure(runners, {"1x8": FEEDS["1x8"]}, rounds=6)
     assert second.call == "within noise"
     assert second.low_ms <= second.median_ms <= second.high_ms <= second.p99_ms
+
+
+def test_a_runner_starts_when_the_threads_of_the_one_before_are_still(clock: Clock) -> None:
+    clock.spinning = 0.04
+    turns: list[float] = []
+    inner = clock.runner("two", 0.001)
+
+    def two(feed: Feed) -> None:
+        if clock.calls[-1] != "two":
+            turns.append(clock.left)
+        inner(feed)
+
+    measure({"one": clock.runner("one", 0.001), "two": two}, {"1x8": FEEDS["1x8"]}, rounds=6)
+    assert turns[1:] and max(turns[1:]) < 1e-9  # the first is the warm-up
+
+
+def test_a_process_that_never_rests_is_timed_nonetheless(clock: Clock) -> None:
+    clock.spinning = 1e9
+    (timing,) = measure({"one": clock.runner("one", 0.001)}, {"1x8": FEEDS["1x8"]}, rounds=2)
+    assert timing.runs == 10
 
 
 def test_the_budget_ends_the_rounds(clock: Clock) -> None:
