@@ -14,7 +14,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -113,15 +113,20 @@ def runner(path: Path, threads: int, stack: ExitStack) -> Any:
 def cpu_rows(
     model: str, runners: Mapping[str, Any], shapes: Mapping[str, dict[str, Any]], rounds: int
 ) -> list[dict[str, Any]]:
-    """Median CPU milliseconds, interleaved: what others do on the machine hardly counts."""
+    """Median CPU milliseconds, interleaved: what others do on the machine hardly counts.
+
+    Two runs before the timed ones bring an engine's weights back into the caches.
+    """
     found: list[dict[str, Any]] = []
     for shape, feed in shapes.items():
         spent: dict[str, list[float]] = {name: [] for name in runners}
         for _ in range(rounds):
             for name, run in runners.items():
-                started = time.process_time()
-                run(feed)
-                spent[name].append(1e3 * (time.process_time() - started))
+                for count in range(5):
+                    started = time.process_time()
+                    run(feed)
+                    if count > 1:
+                        spent[name].append(1e3 * (time.process_time() - started))
         median = {name: float(np.median(each)) for name, each in spent.items()}
         first = next(iter(median.values()))
         for name, each in median.items():
@@ -161,7 +166,7 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
-def table(rows: list[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
+def table(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
     print(f"{facts['processor']}, {facts['threads']} threads, onnxruntime {facts['onnxruntime']}")
     print(f"{'method':26} {'shape':>6} {'median ms':>10} {'95 %':>19} {'x float':>8} {'95 %':>13}")
     for each in rows:

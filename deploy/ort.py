@@ -77,6 +77,7 @@ class OnnxRuntime:
         from .ort_kept import KeepLogits
         from .ort_norm import ShareNorm
         from .ort_outliers import PickSooner
+        from .ort_rows import SliceRows
         from .ort_tied import TiedMatMul
         from .ort_weights import WeightOnlyMatMul
         from .sequences import SplitSequences
@@ -90,6 +91,7 @@ class OnnxRuntime:
             TiedMatMul(),
             ShareNorm(),
             RoundedGelu(),
+            SliceRows(),
             *([FuseAttention(hide=hidden_rows_are_zero())] if fused else []),
             KeepLogits(),
         )

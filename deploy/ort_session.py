@@ -29,7 +29,8 @@ PROVIDERS = {
 class Settings(BaseModel):
     """How a session runs. `threads` 0 means as many as there are cores.
 
-    `optimized` says that the file was optimised when it was built: it is loaded as it is.
+    `optimized` says that the file was optimised when it was built: it is loaded as it is, and runs
+    in its own order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +102,8 @@ def options(settings: Settings, *, exact: bool = True) -> Any:
     }
     for key, value in entries.items():
         made.add_session_config_entry(key, value)
+    if settings.optimized:  # in the file's order, where a product waits for the sum that reads it
+        made.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     levels = ort.GraphOptimizationLevel
     made.graph_optimization_level = (
         levels.ORT_DISABLE_ALL if settings.optimized else levels.ORT_ENABLE_EXTENDED
