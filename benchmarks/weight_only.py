@@ -82,7 +82,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workspace", type=Path, help="keep the stages here")
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    for precision in asked.precision or ():
+        known = {method for method, _ in VARIANTS[precision]}
+        if asked.method and not known & set(asked.method):
+            parser.error(f"--precision {precision} is measured by {', '.join(sorted(known))} alone")
+    return asked
 
 
 def run_of(
