@@ -98,13 +98,13 @@ def _rounds(
         if done >= min(3, rounds) and time.perf_counter() - started > budget_s:
             break
         for index in random.permutation(len(names)):
-            quiet()
+            _quiet()
             _settle(runners[names[index]], feed)
             seconds[names[index]] += _burst(runners[names[index]], feed, burst)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
-def quiet() -> None:
+def _quiet() -> None:
     """Wait until nothing in this process computes, at most `GIVEN_UP_S` seconds."""
     started = time.perf_counter()
     while time.perf_counter() - started < GIVEN_UP_S:

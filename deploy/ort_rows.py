@@ -37,8 +37,11 @@ def _sliced(graph: ir.Graph, pick: ir.Node) -> bool:
         return False
     if not np.array_equal(ids.reshape(-1), np.arange(rows)) or not _along_last(part, ids.ndim):
         return False
+    kind = part.inputs[1].dtype if part.inputs[1] is not None else None
+    if kind is None:  # all that Slice is given beside its data is of one type
+        return False
     name = f"{out.name}.rows"
-    zero, one = (array(graph, f"{name}.{n}", np.array([n], np.int64)) for n in (0, 1))
+    zero, one = (array(graph, f"{name}.{n}", np.array([n], kind.numpy())) for n in (0, 1))
     made = insert(pick, "Slice", [table, *part.inputs[1:3], zero, one], name=name)
     made.type = out.type
     if ids.ndim > 1:

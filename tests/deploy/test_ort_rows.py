@@ -12,13 +12,15 @@ from .graphs import evaluate, normal, ops, parse
 ORDER = np.arange(12)[None]
 
 
-def positions(ids: np.ndarray = ORDER, given: str = "s, e, a, t", axis: int = 1) -> ir.Model:
+def positions(
+    ids: np.ndarray = ORDER, inputs: str = "s, e, a, t", axis: int = 1, kind: str = "int64"
+) -> ir.Model:
     kinds = f"int64[{','.join(map(str, ids.shape))}] ids, float[12,4] table"
     return parse(
         f"""<ir_version: 10, opset_import: ["" : 20]>
-        g (int64[1] s, int64[1] e, {kinds}) => (float[A,B,4] y)
-        <int64[1] a = {{{axis}}}, int64[1] t = {{1}}, int64[1] two = {{2}}> {{
-            some = Slice(ids, {given})
+        g ({kind}[1] s, {kind}[1] e, {kinds}) => (float[A,B,4] y)
+        <{kind}[1] a = {{{axis}}}, {kind}[1] t = {{1}}, {kind}[1] two = {{2}}> {{
+            some = Slice(ids, {inputs})
             y = Gather(table, some)
         }}""",
         {"ids": ids, "table": normal(12, 4)},
@@ -38,6 +40,13 @@ def test_the_same_rows_whatever_part_is_asked_for(start: int, end: int) -> None:
     assert not SliceRows()(model).modified
 
 
+def test_bounds_may_be_int32() -> None:
+    model, feed = positions(kind="int32"), {"s": np.array([2], "i4"), "e": np.array([7], "i4")}
+    before = evaluate(model, feed)[0]
+    assert SliceRows()(model).modified
+    assert (evaluate(model, feed)[0] == before).all()
+
+
 def test_ids_of_one_axis_need_no_other() -> None:
     model, feed = positions(np.arange(12), "s, e", 0), {"s": np.array([2]), "e": np.array([7])}
     before = evaluate(model, feed)[0]
@@ -52,7 +61,7 @@ def test_ids_of_one_axis_need_no_other() -> None:
         positions(ORDER[:, ::-1]),  # in another order
         positions(ORDER[:, :7]),  # not to the table's end: what lies beyond it would come too
         positions(np.repeat(ORDER, 2, 0)),  # twice
-        positions(given="s, e, a, two"),  # every other
+        positions(inputs="s, e, a, two"),  # every other
         positions(axis=0),  # of the batch
     ],
 )
