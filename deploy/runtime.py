@@ -6,7 +6,6 @@ Only numpy, pydantic, tokenizers and onnxruntime are imported.
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from math import inf
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ from .. import BundleError, ConfigError
 from .answers import answer, multi_label
 from .chat import Message, prompt
 from .generate import is_causal
-from .lengths import SPREAD, alike
+from .lengths import alike, filled
 from .ort_session import KEEP, Settings, fitting, open_session
 from .pipeline import Pipeline
 from .places import Places, locate, model_of
@@ -231,11 +230,10 @@ class Session:
         limit = self._max_length or self.encoder.max_length or MAX_LENGTH
         encodings = self.encoder.encodings(texts, max_length=limit) if texts else []
         fixed = self.encoder.batch  # of what is filled up, a batch more is more work
-        spread = inf if fixed else SPREAD
         lengths = [self.encoder.width([encoding]) for encoding in encodings]
-        for places in alike(lengths, fixed or self._batch, spread):
-            filled = places + places[-1:] * ((fixed or 0) - len(places))
-            outputs = self.run(self.encoder.arrays([encodings[place] for place in filled]))
+        for places in filled(lengths, fixed) if fixed else alike(lengths, self._batch):
+            full = places + places[-1:] * ((fixed or 0) - len(places))
+            outputs = self.run(self.encoder.arrays([encodings[place] for place in full]))
             for row, place in enumerate(places):
                 yield place, encodings[place], self._row(outputs, row, encodings[place])
 

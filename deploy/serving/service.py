@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Hashable, Sequence
-from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ... import BundleError, ConfigError
-from ..lengths import alike
+from ..lengths import filled, room
 from .batching import Batcher
 from .guard import Metrics
 from .keeper import Keeper, Served
@@ -64,8 +63,7 @@ class Service:
         rows = rows_of(served.session.signature, arrays)
         like = tuple((name, each.dtype.name, each.shape[1:]) for name, each in arrays.items())
         key: Hashable = ("arrays", served, like if rows else object())
-        most = self.limits.batch
-        parts = list(cut(arrays, rows, most)) if rows else [(arrays, most)]
+        parts = self._parts(served, arrays, rows) if rows else [(arrays, self.limits.batch)]
         try:
             return joined(await self.within(self._batcher.each(key, parts)))
         except BundleError as error:
@@ -74,9 +72,16 @@ class Service:
                 raise
             raise told from error
 
+    def _parts(self, served: Served, arrays: Arrays, rows: int) -> list[tuple[Arrays, int]]:
+        """A request's parts and how much of a batch each fills: a row of many tokens fills more."""
+        ids = served.session.signature.input("input_ids")
+        most = room(self.limits.batch, arrays[ids.name].shape[-1] if ids else 0)
+        share = self.limits.batch // most
+        return [(part, share * count) for part, count in cut(arrays, rows, most)]
+
     async def embed(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
         """Embeddings [texts, width], and the tokens of all texts."""
-        places = list(alike([len(text) for text in texts], self.limits.batch, spread=inf))
+        places = list(filled([len(text) for text in texts], self.limits.batch))
         parts = [([texts[place] for place in part], len(part)) for part in places]
         found = await self.within(self._batcher.each(("texts", served, None), parts))
         back = np.argsort([place for part in places for place in part])

@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy.runtime import load
-from llmdeploy.deploy.signature import Signature, Tensor
+from llmdeploy.deploy.signature import Bounds, Signature, Tensor
 from pydantic import ValidationError
 
 from .causal import write_causal
@@ -123,6 +123,27 @@ def test_a_great_request_lets_others_between(
     np.testing.assert_allclose(numbers(great.result().json()), numbers(wanted), rtol=1e-6)
     assert max(sizes) <= 16
     assert sizes.index(1) < len(sizes) - 1
+
+
+def test_rows_of_many_tokens_run_fewer_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory of a run grows with the square of their length, of several requests' too."""
+    folder, sizes = write_engine(tmp_path / "tiny"), list[int]()
+    SIGNATURE.model_copy(update={"dims": {"sequence": Bounds(max=2048)}}).save(folder)
+    with client(folder, wait=0.2) as made, ThreadPoolExecutor(2) as clients:
+        session = made.service.keeper.model.session
+        run = session.run
+        monkeypatch.setattr(
+            session, "run", lambda feed: sizes.append(len(feed["input_ids"])) or run(feed)
+        )
+        asked = arrays([2] * 6 * 1024, [6, 1024])
+        for answer in clients.map(
+            lambda _: made.post("/v2/models/tiny/infer", json=asked), range(2)
+        ):
+            assert answer.json()["outputs"][0]["shape"] == [6, 4]
+    assert max(sizes) == 4
+    assert sum(sizes) == 12
 
 
 def numbers(answer: dict[str, Any]) -> list[float]:
