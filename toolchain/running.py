@@ -15,10 +15,10 @@ from .writing_out import Way, written
 
 def run_texts(path: Path, texts: Sequence[str], way: Way, as_json: bool, quiet: bool) -> int:
     """Run on texts, or on the lines of stdin when none is given; a line of JSON a text."""
-    given = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not given:
-        raise ConfigError("no text to run on", mend="give texts, or lines on stdin")
-    with load(path) as session:
+    with load(path) as session:  # before stdin is waited for: the one argument may be no path
+        given = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        if not given:
+            raise ConfigError("no text to run on", mend="give texts, or lines on stdin")
         results: list[dict[str, Any]] = (
             written(session, given, way) if way.asked else session(given)
         )
