@@ -1,5 +1,6 @@
 """ONNX Runtime's own weight-only quantiser on the same graph: int4, blocks of 32."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ def quantized(config: Callable[[], Any] | None, *, symmetric: bool = True) -> Pe
     def make(source: Path, target: Path) -> Path:
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+        logging.getLogger("onnxruntime.quantization").setLevel(logging.WARNING)  # a line a node
         model = onnx.load(source)
         settings = {"algo_config": config()} if config else {}
         quantizer = MatMulNBitsQuantizer(
