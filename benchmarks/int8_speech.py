@@ -129,10 +129,12 @@ def main() -> None:
             found.append({"model": "whisper-tiny.en", "method": "all", "reason": str(error)})
             print(found[-1]["reason"], file=out)
     same = [row["same"] for row in found if "same" in row]
-    print(f"{sum(same)} of {len(same)} clips: the same words as float", file=out)
+    if same:
+        print(f"{sum(same)} of {len(same)} clips: the same words as float", file=out)
     if asked.json:
         facts = {"cores": os.cpu_count(), "threads": asked.threads}
         print(json.dumps({"rows": found, "environment": facts}))
+    sys.exit(not same)
 
 
 def line(row: dict[str, Any]) -> str:
