@@ -28,7 +28,7 @@ class Texts:
         return self._encoder.encode(texts, max_length=max_length)
 
     def batches(self, texts: Sequence[str], max_length: int, size: int) -> list[Feed]:
-        """The same in batches of `size` texts of like length: padding is run for nothing.
+        """The same in batches of at most `size` texts of like length: less padding, less memory.
 
         They come as their first texts do, so that the first few are like all.
         """
