@@ -141,7 +141,7 @@ def open_session(
             )
     except Exception as error:
         what = f"the engine cannot be loaded: {' '.join(str(error).split())[:300]}"
-        mend = "make it again, with this onnxruntime"
+        mend = "build or unpack it again, for this onnxruntime"
         raise BuildError(what, where=model, mend=mend) from error
     running = session.get_providers()[0]
     if running != asked:
