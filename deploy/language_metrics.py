@@ -37,11 +37,8 @@ class Perplexity(Metric):
         real = np.asarray(feed.get("attention_mask", np.ones_like(tokens))).astype(bool)
         real = real[:, -tokens.shape[1] :]
         pairs = real[:, :-1] & real[:, 1:]
-        logits = output[:, :-1].astype(np.float32)
-        top = logits.max(-1)
-        total = top + np.log(np.exp(logits - top[..., None]).sum(-1, dtype=np.float64))
-        chosen = np.take_along_axis(logits, tokens[:, 1:, None].astype(np.intp), -1)[..., 0]
-        losses = np.where(pairs, total - chosen, 0.0)
+        losses = np.stack([_losses(*each) for each in zip(output, tokens, strict=True)])
+        losses = np.where(pairs, losses, 0.0)
         return np.stack([losses.sum(1), pairs.sum(1)], axis=1)
 
     def predictions(self, data: Labelled, outputs: Sequence[Array]) -> Array:
@@ -104,6 +101,14 @@ class WordErrorRate(Generated):
         """Edits per word, over all texts."""
         edits, count = predictions.sum(0)
         return float(edits / max(count, 1))
+
+
+def _losses(logits: Array, tokens: Array) -> Array:
+    """Nats [tokens - 1] of a text's next tokens; a text at a time, since logits are large."""
+    logits = logits[:-1].astype(np.float32, copy=False)
+    top = logits.max(-1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(-1, dtype=np.float64))
+    return total - np.take_along_axis(logits, tokens[1:, None].astype(np.intp), -1)[:, 0]
 
 
 def words(text: str) -> list[str]:

@@ -158,8 +158,10 @@ class F1(Classification):
         return float(np.mean([_f1(predictions == each, gold == each) for each in np.unique(gold)]))
 
 
-def stack(outputs: Sequence[Array], count: int) -> Array:
+def stack(outputs: Sequence[Array], count: int, places: Sequence[int] = ()) -> Array:
     """Join batches [rows, ...], or single rows [...], into [count, ...].
+
+    `places` are those of the rows where batches were run in another order.
 
     Raises:
         ParityError: there are not `count` rows, their widths differ, or one is not finite.
@@ -171,6 +173,8 @@ def stack(outputs: Sequence[Array], count: int) -> Array:
         raise ParityError("outputs of the evaluation do not fit together", where=error) from error
     if len(rows) != count:
         raise ParityError(f"{len(rows)} outputs for {count} texts of the evaluation")
+    if places:
+        rows = rows[np.argsort(places)]
     # argmax, ranks and clipped norms make ordinary numbers of a NaN: it is told before them
     bad = _not_finite(rows)
     if len(bad):

@@ -34,7 +34,7 @@ def score(run: Run, stage: Stage, against: Stage | None = None) -> Stage:
         results = {"metric": metric.name, "samples": len(data.gold), "data": table.samples}
         outputs = _written(run, stage, data, out) if metric.generates else None
         if outputs is None:
-            outputs = stack(_evaluate(run, stage, metric, data.texts), len(data.texts))
+            outputs = _evaluate(run, stage, metric, data.texts)
         np.save(out / OUTPUTS, outputs, allow_pickle=False)
         if against is None:
             return {**results, "value": metric.score(data, [outputs])}
@@ -97,8 +97,8 @@ def _written(run: Run, stage: Stage, data: Labelled, out: Path) -> Array:
     return np.array(said)
 
 
-def _evaluate(run: Run, stage: Stage, metric: Metric, texts: Sequence[str]) -> list[Any]:
-    """What the metric keeps of every text's primary output, in order, a batch at a time."""
+def _evaluate(run: Run, stage: Stage, metric: Metric, texts: Sequence[str]) -> Array:
+    """What the metric keeps of every text's primary output, texts of like length at a time."""
     if run.graphs != ("",):
         mend = "one that scores what is written: exact-match or wer"
         raise ConfigError(
@@ -109,12 +109,13 @@ def _evaluate(run: Run, stage: Stage, metric: Metric, texts: Sequence[str]) -> l
     table, encode = run.config.evaluation, Texts(run, stage.name)
     name = signature(run).outputs[0].name
     backend = registry.find("backends", stage.name.rpartition("/")[2])()
-    kept: list[Any] = []
+    kept: list[Array] = []
+    order: list[int] = []
     with backend.runner(run.folder(stage.name)) as call:
-        for at in range(0, len(texts), table.batch):
-            feed = encode(texts[at : at + table.batch], table.max_length)
+        for places, feed in encode.placed(texts, table.max_length, table.batch):
             kept.append(metric.reduce(call(feed)[name], feed))
-    return kept
+            order += places
+    return stack(kept, len(texts), order)
 
 
 def labelled(run: Run) -> tuple[Metric, Labelled]:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 from llmdeploy import ConfigError
 from llmdeploy.deploy.runtime import load
@@ -80,6 +81,29 @@ def test_a_drop_of_what_is_written_fails_its_gate(tmp_path: Path) -> None:
     (gate,) = (each for each in gates(made, {}) if each.name == "max-score-drop")
     assert gate.status == "fail"
     assert "95 % in [" in gate.reason
+
+
+def test_texts_of_like_length_run_together_and_each_keeps_its_place(tmp_path: Path) -> None:
+    texts = [
+        "the model is the text",
+        "is word",
+        "the model",
+        "is the text",
+        "text is the model word",
+    ]
+    kept: list[np.ndarray] = []
+    for batch in (1, 3):
+        made = run(tmp_path / str(batch), "perplexity")
+        (made.config.folder / "asked.txt").write_text("\n".join(texts) + "\n")
+        table = made.config.evaluation.model_copy(update={"labels": "", "batch": batch})
+        made = dataclasses.replace(
+            made, config=made.config.model_copy(update={"evaluation": table})
+        )
+        score(made, stage("float/onnxruntime"))
+        kept.append(np.load(made.folder("score/float/onnxruntime") / "outputs.npy"))
+    alone, together = kept
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    assert len({row.tobytes() for row in alone}) == len(texts)  # so that a wrong place is seen
 
 
 def test_a_metric_of_one_graph_refuses_several(

@@ -1,6 +1,6 @@
 """Texts to the feeds of an export's first graph."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from ..narrowing import home
 from ..run import Run
 
 TOKENIZER = "tokenizer.json"
+#: Texts that are encoded at a time where their batches are run one after the other.
+AHEAD = 512
 _TEXTUAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
@@ -32,9 +34,24 @@ class Texts:
 
         They come as their first texts do, so that the first few are like all.
         """
+        batches = sorted(self._batches(texts, max_length, size), key=lambda each: min(each[0]))
+        return [feed for _, feed in batches]
+
+    def placed(
+        self, texts: Sequence[str], max_length: int, size: int
+    ) -> Iterator[tuple[list[int], Feed]]:
+        """Such batches and the places of their texts, `AHEAD` texts in memory at a time."""
+        for start in range(0, len(texts), AHEAD):
+            ahead = texts[start : start + AHEAD]
+            for places, feed in self._batches(ahead, max_length, size):
+                yield [start + place for place in places], feed
+
+    def _batches(
+        self, texts: Sequence[str], max_length: int, size: int
+    ) -> Iterator[tuple[list[int], Feed]]:
         encodings = self._encoder.encodings(texts, max_length=max_length)
-        batches = sorted(alike([len(each.ids) for each in encodings], size, spread=inf), key=min)
-        return [self._encoder.arrays([encodings[place] for place in batch]) for batch in batches]
+        for places in alike([len(each.ids) for each in encodings], size, spread=inf):
+            yield places, self._encoder.arrays([encodings[place] for place in places])
 
 
 def tokenizes(folder: Path) -> bool:
