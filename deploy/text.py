@@ -42,6 +42,7 @@ class Words:
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _read(folder / TOKENIZER)
         self._tokenizer.no_padding()
+        self._readers: dict[tuple[int, str], Tokenizer] = {}
         self._lock = Lock()
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -50,9 +51,24 @@ class Words:
 
     def ids(self, text: str) -> list[int]:
         """All tokens of a text, no special ones among them."""
-        with self._lock:  # truncation is a state of the tokenizer
-            self._tokenizer.no_truncation()
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._reader().encode(text, add_special_tokens=False).ids
+
+    def _reader(self, limit: int = 0, side: str = "right") -> Tokenizer:
+        """The tokenizer that cuts a text at `limit` tokens, at none where that is 0.
+
+        Where it cuts is a state of a tokenizer, so each has its own, which never changes: a text
+        that takes seconds keeps nobody waiting who reads at the same time.
+        """
+        with self._lock:
+            if (limit, side) not in self._readers:
+                first = not self._readers  # most engines cut in one way alone
+                made = self._tokenizer if first else Tokenizer.from_str(self._tokenizer.to_str())
+                if limit:
+                    made.enable_truncation(limit, direction=side)
+                else:
+                    made.no_truncation()
+                self._readers[limit, side] = made
+            return self._readers[limit, side]
 
 
 class Encoder(Words):
@@ -110,11 +126,10 @@ class Encoder(Words):
             )
         limit, side = min(max_length, self.max_length or max_length), self.signature.truncation_side
         try:
-            with self._lock:
-                self._tokenizer.enable_truncation(limit, direction=side)
-                if side == "left":  # its end is what counts: all of it is read
-                    return self._tokenizer.encode_batch(list(texts))
-                return self._begun(texts, CHARACTERS * limit)
+            reader = self._reader(limit, side)
+            if side == "left":  # its end is what counts: all of it is read
+                return reader.encode_batch(list(texts))
+            return _begun(reader, texts, CHARACTERS * limit)
         except BaseException as error:
             raise _failure("the tokenizer failed", error, TOKENIZER) from error
 
@@ -127,9 +142,7 @@ class Encoder(Words):
             ConfigError: a text has more tokens than the graph takes.
         """
         try:
-            with self._lock:
-                self._tokenizer.no_truncation()
-                found = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+            found = self._reader().encode_batch(list(texts), add_special_tokens=special)
         except BaseException as error:
             raise _failure("the tokenizer failed", error, TOKENIZER) from error
         longest = max((len(encoding.ids) for encoding in found), default=0)
@@ -162,20 +175,6 @@ class Encoder(Words):
         count = len(encoding.ids)
         return row[len(row) - count :] if self.signature.padding_side == "left" else row[:count]
 
-    def _begun(self, texts: Sequence[Text], size: int) -> list[Encoding]:
-        """Encodings of texts of whose first `size` characters, or else of more, all tokens are."""
-        found = self._tokenizer.encode_batch([_start(text, size) for text in texts])
-        more = [
-            place
-            for place, text in enumerate(texts)
-            if _start(text, size) != text and not _decided(found[place], size)
-        ]
-        if more:
-            again = self._begun([texts[place] for place in more], 32 * size)
-            for place, encoding in zip(more, again, strict=True):
-                found[place] = encoding
-        return found
-
     def _bounds(self, dim: str) -> tuple[int, int | None]:
         bounds = self.signature.dims.get(dim)
         return (bounds.min, bounds.max) if bounds else (1, None)
@@ -196,6 +195,21 @@ class Encoder(Words):
         first = self._ids.shape[0]
         sizes = {first: batch} if isinstance(first, str) else {}
         return tuple(dim if isinstance(dim, int) else sizes.get(dim, 0) for dim in tensor.shape)
+
+
+def _begun(reader: Tokenizer, texts: Sequence[Text], size: int) -> list[Encoding]:
+    """Encodings of texts of whose first `size` characters, or else of more, all tokens are."""
+    found = reader.encode_batch([_start(text, size) for text in texts])
+    more = [
+        place
+        for place, text in enumerate(texts)
+        if _start(text, size) != text and not _decided(found[place], size)
+    ]
+    if more:
+        again = _begun(reader, [texts[place] for place in more], 32 * size)
+        for place, encoding in zip(more, again, strict=True):
+            found[place] = encoding
+    return found
 
 
 def _start(text: Text, size: int) -> Text:

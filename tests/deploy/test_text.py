@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,15 @@ def test_a_missing_tokenizer_says_so(tmp_path: Path) -> None:
     SIGNATURE.save(tmp_path)
     with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
         Encoder(tmp_path)
+
+
+def test_a_text_that_takes_long_keeps_nobody_waiting(tmp_path: Path) -> None:
+    made, long, read = encoder(tmp_path), " ".join(["train"] * 300_000), 0
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(made.ids, long)
+        while not slow.done():
+            (found,) = made.encodings(["today"], max_length=8)
+            assert len(found.ids) == 3
+            read += 1
+    assert read > 10
+    assert len(slow.result()) == 300_000
