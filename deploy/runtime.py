@@ -99,7 +99,7 @@ class Session:
             return [asdict(written) for written in self.generate(texts)]
         multi = multi_label(self._places.assets)
         answers: list[dict[str, Any]] = [{} for _ in texts]
-        for place, encoding, outputs in self._each(texts):
+        for place, encoding, outputs in self._each(self.encodings(texts)):
             answers[place] = answer(self.signature, outputs, encoding, multi_label=multi)
         return answers
 
@@ -109,22 +109,26 @@ class Session:
         Raises:
             ConfigError: the graph gives none.
         """
-        return self.embed_counted(texts)[0]
+        return self.embed_encodings(self.encodings(texts))
 
-    def embed_counted(self, texts: Sequence[Text]) -> tuple[NDArray[np.float32], list[int]]:
-        """The same, and how many tokens each text took."""
+    def encodings(self, texts: Sequence[Text]) -> list[Encoding]:
+        """Each text's tokens, cut where the caller or the graph says; other threads may run."""
+        limit = self._max_length or self.encoder.max_length or MAX_LENGTH
+        return self.encoder.encodings(texts, max_length=limit) if texts else []
+
+    def embed_encodings(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
+        """Sentence embeddings [texts, width] of texts that `encodings` tokenised; as `embed`."""
         output = self.signature.output("sentence_embedding")
         if output is None:
             raise ConfigError(f"a graph for {self.signature.task} gives no sentence embedding")
-        found = sorted(self._each(texts), key=itemgetter(0))
+        found = sorted(self._each(encodings), key=itemgetter(0))
         rows = [outputs[output.name] for _, _, outputs in found]
-        made = np.stack(rows).astype(np.float32) if rows else np.empty((0, 0), np.float32)
-        return made, [len(encoding.ids) for _, encoding, _ in found]
+        return np.stack(rows).astype(np.float32) if rows else np.empty((0, 0), np.float32)
 
     def outputs(self, texts: Sequence[Text]) -> list[Arrays]:
         """Each text's outputs, in order, without the batch dimension and without padding."""
         results: list[Arrays] = [{} for _ in texts]
-        for place, _, outputs in self._each(texts):
+        for place, _, outputs in self._each(self.encodings(texts)):
             results[place] = outputs
         return results
 
@@ -225,10 +229,8 @@ class Session:
             raise ConfigError(f"a graph for {self.signature.task} writes no text")
         return Writer(self.encoder, self._engines[""], assets)
 
-    def _each(self, texts: Sequence[Text]) -> Iterator[tuple[int, Encoding, Arrays]]:
+    def _each(self, encodings: Sequence[Encoding]) -> Iterator[tuple[int, Encoding, Arrays]]:
         """Place, encoding and outputs of each text, in batches of like length: less padding."""
-        limit = self._max_length or self.encoder.max_length or MAX_LENGTH
-        encodings = self.encoder.encodings(texts, max_length=limit) if texts else []
         fixed = self.encoder.batch  # of what is filled up, a batch more is more work
         lengths = [self.encoder.width([encoding]) for encoding in encodings]
         for places in filled(lengths, fixed) if fixed else alike(lengths, self._batch):

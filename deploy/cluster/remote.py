@@ -4,8 +4,11 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from tokenizers import Encoding
+
 from ..chat import Message, prompt
 from ..places import Places
+from ..runtime import MAX_LENGTH
 from ..sampling import Sampling
 from ..serving.writing import Asked
 from ..signature import Signature
@@ -29,9 +32,15 @@ class Remote:
         """Arrays to arrays, by any replica; by another one when that is lost."""
         return again(lambda: self._handle.run.remote(dict(feed)).result(), self._seconds)
 
-    def embed_counted(self, texts: Sequence[Text]) -> Any:
-        """Embeddings [texts, width], and the tokens of each text."""
-        return again(lambda: self._handle.embed_counted.remote(list(texts)).result(), self._seconds)
+    def encodings(self, texts: Sequence[Text]) -> list[Encoding]:
+        """The tokens of each text, read at the door."""
+        limit = self.encoder.max_length or MAX_LENGTH
+        return self.encoder.encodings(texts, max_length=limit) if texts else []
+
+    def embed_encodings(self, encodings: Sequence[Encoding]) -> Any:
+        """Embeddings [texts, width] of texts by their tokens."""
+        work = self._handle.embed_encodings
+        return again(lambda: work.remote(list(encodings)).result(), self._seconds)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """A conversation as a prompt."""

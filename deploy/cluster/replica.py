@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Encoding
+
 from ..runtime import Session
 from ..serving.limits import Limits
 from ..serving.writing import Asked, Scribes
-from ..text import Arrays, Text
+from ..text import Arrays
 from ..writing import Written
 from .chain import Chain
 from .loss import bare
@@ -40,10 +42,10 @@ class Replica:
         with _plainly():
             return self._session.run(feed)
 
-    def embed_counted(self, texts: Sequence[Text]) -> Any:
-        """Embeddings [texts, width], and the tokens of each text."""
+    def embed_encodings(self, encodings: Sequence[Encoding]) -> Any:
+        """Embeddings [texts, width] of texts by their tokens."""
         with _plainly():
-            return self._session.embed_counted(texts)
+            return self._session.embed_encodings(encodings)
 
     async def write(self, asked: Asked) -> AsyncGenerator[str | Written]:
         """Pieces of text, and last what was written in all."""

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from ..chat import Message
 from ..sampling import Sampling
@@ -30,8 +31,12 @@ class Model(Protocol):
         """Arrays by input name to arrays by output name."""
         ...
 
-    def embed_counted(self, texts: Sequence[Text]) -> tuple[NDArray[np.float32], list[int]]:
-        """Sentence embeddings [texts, width], and the tokens of each text."""
+    def encodings(self, texts: Sequence[Text]) -> list[Encoding]:
+        """The tokens of each text, by any thread."""
+        ...
+
+    def embed_encodings(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
+        """Sentence embeddings [texts, width] of texts by their tokens."""
         ...
 
     def prompt(self, messages: Sequence[Message]) -> str:

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ... import BundleError, ConfigError
-from ..lengths import filled, room
+from ..lengths import alike, room
 from .batching import Batcher
 from .guard import Metrics
 from .keeper import Keeper, Served
@@ -19,6 +21,8 @@ from .tensors import Arrays, rows_of
 from .writing import Scribes
 
 T = TypeVar("T")
+#: Requests whose texts are read at a time.
+READERS = 4
 
 
 class Service:
@@ -33,6 +37,7 @@ class Service:
         self._batcher = Batcher(_call, limits, workers)
         self._batcher.seen = self.metrics.batches.observe
         self._poll = poll
+        self._readers = ThreadPoolExecutor(READERS, "reader")
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -48,6 +53,7 @@ class Service:
             self._task.cancel()
         await self._batcher.stop()
         await self.scribes.stop()
+        await asyncio.to_thread(self._readers.shutdown)
         self.keeper.model.retire()
 
     async def infer(self, served: Served, arrays: Arrays) -> Arrays:
@@ -80,12 +86,28 @@ class Service:
         return [(part, share * count) for part, count in cut(arrays, rows, most)]
 
     async def embed(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
-        """Embeddings [texts, width], and the tokens of all texts."""
-        places = list(filled([len(text) for text in texts], self.limits.batch))
-        parts = [([texts[place] for place in part], len(part)) for part in places]
-        found = await self.within(self._batcher.each(("texts", served, None), parts))
+        """Embeddings [texts, width], and the tokens of all texts.
+
+        Texts are read beside the engine: one of megabytes takes seconds, and others go on.
+        """
+        return await self.within(self._embedded(served, texts))
+
+    async def _embedded(self, served: Served, texts: list[str]) -> tuple[NDArray[np.float32], int]:
+        loop = asyncio.get_running_loop()
+        encodings = await loop.run_in_executor(self._readers, served.session.encodings, texts)
+        lengths = [len(each.ids) for each in encodings]
+        places = list(alike(lengths, self.limits.batch, spread=inf))
+        parts = [
+            ([encodings[place] for place in part], self._fills(part, lengths)) for part in places
+        ]
+        found = await self._batcher.each(("texts", served, None), parts)
         back = np.argsort([place for part in places for place in part])
-        return np.concatenate([rows for rows, _ in found])[back], sum(count for _, count in found)
+        return np.concatenate(found)[back], sum(lengths)
+
+    def _fills(self, part: Sequence[int], lengths: Sequence[int]) -> int:
+        """How much of a batch some texts fill: long ones more."""
+        longest = max(lengths[place] for place in part)
+        return len(part) * (self.limits.batch // room(self.limits.batch, longest))
 
     async def within(self, work: Awaitable[T]) -> T:
         """What a request's work gives, in the time that one may take.
@@ -100,10 +122,8 @@ class Service:
 def _call(key: Any, items: Sequence[Any]) -> list[Any]:
     kind, served, _ = key
     if kind == "texts":
-        rows, tokens = served.session.embed_counted([text for texts in items for text in texts])
-        sizes = [len(texts) for texts in items]
-        parts, counts = _split(rows, sizes), _split(np.array(tokens), sizes)
-        return [(part, int(each.sum())) for part, each in zip(parts, counts, strict=True)]
+        rows = served.session.embed_encodings([each for part in items for each in part])
+        return _split(rows, [len(part) for part in items])
     if len(items) == 1:
         return [served.session.run(items[0])]
     names = list(items[0])

@@ -87,6 +87,28 @@ def test_health_is_answered_while_a_text_is_tokenised(
     assert found[0].status_code == 200
 
 
+def test_embeddings_are_given_while_another_s_text_is_tokenised(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = tiny.service.keeper.model.session.encoder
+    call, began, go_on = encoder.encodings, threading.Event(), threading.Event()
+
+    def slow(texts: list[str], **options: Any) -> Any:
+        if texts == ["long"]:
+            began.set()
+            assert go_on.wait(10)
+        return call(texts, **options)
+
+    monkeypatch.setattr(encoder, "encodings", slow)
+    with ThreadPoolExecutor(1) as clients:
+        ask = lambda text: tiny.post("/v1/embeddings", json={"model": "tiny", "input": text})  # noqa: E731
+        long = clients.submit(ask, "long")
+        assert began.wait(10)
+        assert ask("the train").status_code == 200
+        go_on.set()
+        assert long.result().status_code == 200
+
+
 @pytest.mark.parametrize("route", ["/v1/embeddings", "/v2/models/tiny/infer"])
 def test_a_great_request_lets_others_between(
     tiny: Any, tmp_path: Path, route: str, monkeypatch: pytest.MonkeyPatch
