@@ -30,6 +30,7 @@ from .causal import write_causal, write_template
 from .conftest import make_contents, write_engine
 
 ASKED = 300
+TEXTS = ["the train to geneva", "today", "the train"]
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +115,15 @@ def test_two_stages_on_two_nodes_answer_as_one_process(cluster: Any, tmp_path: P
     names = ("input_ids", "attention_mask")
     feed = {name: np.array([[1, 2, 3, 4]] * 3) for name in names}
     with load(folder) as session:
-        wanted = session.run(feed)
+        wanted, embedded = session.run(feed), session.embed(TEXTS)
     with served(cluster, folder, "--stages", "2") as address:
         stages = actors("Stage")
         assert len({stage["Address"]["NodeID"] for stage in stages}) == 2 == len(stages)
         found = infer(address, 3)
+        body = json.dumps({"model": "tiny", "input": TEXTS}).encode()
+        with urllib.request.urlopen(f"http://{address}/v1/embeddings", body) as answer:
+            rows = [each["embedding"] for each in json.load(answer)["data"]]
+    np.testing.assert_allclose(rows, embedded, rtol=1e-6)
     for name, array in wanted.items():
         assert np.float32(found[name]).tobytes() == array.tobytes()
 
