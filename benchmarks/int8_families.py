@@ -106,6 +106,8 @@ def ruled(root: Path) -> dict[str, Any]:
 def drawn(tiny: Tiny, asked: argparse.Namespace, root: Path) -> dict[str, Any]:
     """A random model through the stages: its share in INT8 and its cosine on held-out samples."""
     options = {**tiny.options, "vocab_size": VOCABULARY}
+    if "n_words" in options:  # XLM's own name for it
+        options["n_words"] = VOCABULARY
     texts = lambda: [f"{n} {n * n} and {n + 7} words" for n in range(64)]  # noqa: E731
 
     def checkpoint(folder: Path) -> str:
