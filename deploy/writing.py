@@ -1,9 +1,11 @@
 """A causal engine and its tokenizer: prompts in, text out, whole or as it comes."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Encoding
 
 from .. import ConfigError
 from .generate import Decoder, Row, decode
@@ -50,12 +52,10 @@ class Writer:
     ) -> list[Written]:
         """The text after each prompt, in order; `chat` says that special tokens are in it."""
         together = self._pair or self._encoder.signature.padding_side == "left"
-        size = batch if together else 1
+        encodings = self._encoder.whole(prompts, special=not chat)
         found: list[Written] = []
-        for start in range(0, len(prompts), size):
-            found += self._whole(
-                *self._start(prompts[start : start + size], sampling, chat), sampling.stop
-            )
+        for part in self._batches(encodings, sampling, batch if together else 1):
+            found += self._whole(*self._start(part, sampling), sampling.stop)
         return found
 
     def write_of(self, feed: Arrays, sampling: Sampling, *, batch: int = 8) -> list[Written]:
@@ -76,7 +76,8 @@ class Writer:
         self, prompt: str, sampling: Sampling, *, chat: bool = False
     ) -> Generator[str, None, Written]:
         """The text after a prompt in pieces, each as soon as its characters are certain."""
-        (row,), steps = self._start([prompt], sampling, chat)
+        encodings = self._encoder.whole([prompt], special=not chat)
+        (row,), steps = self._start(encodings, sampling)
         text = _Text(self._words, sampling.stop)
         for _ in steps:
             piece = text.follow(row)
@@ -104,10 +105,28 @@ class Writer:
         rows = [Row(list(pair.start)) for _ in next(iter(feed.values()))]
         return rows, decode(pair, feed, rows, sampling, self._rules)
 
-    def _start(
-        self, prompts: Sequence[str], sampling: Sampling, chat: bool
-    ) -> tuple[list[Row], Steps]:
-        encodings = self._encoder.whole(prompts, special=not chat)
+    def _batches(
+        self, encodings: Sequence[Encoding], sampling: Sampling, size: int
+    ) -> Iterator[list[Encoding]]:
+        """Prompts in order, at most `size` together, each with room for what it writes alone."""
+        batch: list[Encoding] = []
+        for encoding in encodings:
+            if batch and (len(batch) >= size or not self._fit([*batch, encoding], sampling)):
+                yield batch
+                batch = []
+            batch.append(encoding)
+        if batch:
+            yield batch
+
+    def _fit(self, encodings: Sequence[Encoding], sampling: Sampling) -> bool:
+        """Whether no text ends sooner for the others: padding takes places of a cache too."""
+        bounds = self._encoder.signature.dims.get("total")
+        if self._pair or bounds is None or bounds.max is None:
+            return True
+        lengths = {len(encoding.ids) for encoding in encodings}
+        return len(lengths) == 1 or max(lengths) + sampling.max_new_tokens - 1 <= bounds.max
+
+    def _start(self, encodings: Sequence[Encoding], sampling: Sampling) -> tuple[list[Row], Steps]:
         rows = [Row(list(encoding.ids)) for encoding in encodings]
         if not all(row.prompt for row in rows):
             raise ConfigError("a prompt without a token", mend="give at least a word")

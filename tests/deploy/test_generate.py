@@ -102,6 +102,16 @@ def test_the_end_of_the_cache_ends_the_text(causal: Path) -> None:
             session.generate(["the " * 80])
 
 
+def test_a_long_prompt_beside_it_ends_no_text(causal: Path) -> None:
+    prompts = [" ".join(["the"] * 60), "today", "the train", "to geneva"]
+    sampling = Sampling(max_new_tokens=30)
+    with load(causal) as session:
+        together = session.generate(prompts, sampling)
+        alone = [session.generate([text], sampling)[0] for text in prompts]
+    assert [written.tokens for written in together] == [3, 30, 30, 30]
+    assert together == alone
+
+
 def test_answers_of_a_causal_graph_are_texts(causal: Path) -> None:
     (answer,) = run_texts(causal, ["the train"])
     assert set(answer) == {"text", "tokens", "finish"}
