@@ -14,6 +14,8 @@ from .. import ConfigError, MissingError
 
 CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
+#: What a template may write by its name: transformers gives it what the tokenizer has of these.
+TOKENS = tuple(f"{one}_token" for one in ("bos", "eos", "pad", "unk", "sep", "cls", "mask"))
 #: More than any template takes; a conversation is cut by no one.
 MAX_CHARACTERS = 1 << 20
 
@@ -34,10 +36,11 @@ def prompt(folder: Path, messages: Sequence[Message]) -> str:
     if not template or len(template) > MAX_CHARACTERS:
         raise ConfigError("the tokenizer has no chat template", where=folder, mend="give a prompt")
     environment = _environment()
-    named = {name: _token(config.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
+    given: dict[str, Any] = {name: _token(config.get(name)) for name in TOKENS}
+    # None, as transformers has it: `tools is not none` is true of what is not defined
+    given |= {"tools": None, "documents": None, "add_generation_prompt": True}
     try:
-        made = environment.from_string(template)
-        return made.render(messages=list(messages), add_generation_prompt=True, **named)
+        return environment.from_string(template).render(messages=list(messages), **given)
     except Exception as error:
         what = f"the chat template fails: {' '.join(str(error).split())[:200]}"
         raise ConfigError(what, where=folder) from error
@@ -45,19 +48,41 @@ def prompt(folder: Path, messages: Sequence[Message]) -> str:
 
 def _environment() -> Any:
     try:
+        from jinja2 import nodes
+        from jinja2.ext import Extension
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError as error:
         raise MissingError("jinja2 is not installed", mend="pip install jinja2") from error
-    loops = ["jinja2.ext.loopcontrols"]
+
+    class Generation(Extension):
+        """The tag by which training finds what the model says: its text as it stands."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
     made: Any = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=loops
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
-    made.filters["tojson"] = lambda value, indent=None: json.dumps(
-        value, ensure_ascii=False, indent=indent
-    )
+    made.filters["tojson"] = _json
     made.globals["raise_exception"] = _raise
     made.globals["strftime_now"] = _now
     return made
+
+
+def _json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """The filter `tojson` with transformers' options, in its order."""
+    options: dict[str, Any] = {"ensure_ascii": ensure_ascii, "indent": indent}
+    return json.dumps(value, separators=separators, sort_keys=sort_keys, **options)
 
 
 def _raise(message: str) -> NoReturn:

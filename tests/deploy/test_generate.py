@@ -11,7 +11,7 @@ from llmdeploy.deploy.runtime import Session, load, run_texts
 from llmdeploy.deploy.sampling import Sampling, choose
 
 from .causal import write_causal
-from .conftest import WORDS
+from .conftest import WORDS, write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,30 @@ def test_a_conversation_by_the_tokenizers_template(tmp_path: Path) -> None:
     assert prompt(tmp_path, messages) == "<user>hi</s><assistant>"
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content | tojson }}")
     assert prompt(tmp_path, messages) == '"hi"'
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+        "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}",
+        "{% if tools is not none or documents is not none %}tools{% endif %}no tools",
+        "{{ messages | tojson(separators=(',', ':'), sort_keys=True) }}",
+        "{{ messages | tojson(false, 2) }}",
+        "{{ unk_token }}{{ messages[0].content }}{{ eos_token }}",
+    ],
+)
+def test_a_template_gives_what_transformers_gives(tmp_path: Path, template: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    tokens = {"unk_token": "[UNK]", "eos_token": {"content": "[SEP]", "__type": "AddedToken"}}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **tokens}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    messages = [{"role": "user", "content": "hé <b>"}]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    options = {"tokenize": False, "add_generation_prompt": True}
+    assert prompt(tmp_path, messages) == tokenizer.apply_chat_template(messages, **options)
 
 
 @pytest.mark.parametrize(
