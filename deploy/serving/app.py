@@ -163,16 +163,21 @@ class _Routes:
                 written = await self._service.scribes.whole(session, what)
                 self._service.metrics.tokens.inc(written.tokens)
                 return JSONResponse(replies.whole(written, count))
-        usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        lines = self._lines(served, what, replies, count if usage else None)
+            usage = bool(asked.stream_options and asked.stream_options.include_usage)
+            lines = self._lines(served, what, replies, count if usage else None)
+            await anext(lines)  # it holds the model before this lets go: a switch may wait for that
         return StreamingResponse(lines, media_type="text/event-stream")
 
     async def _lines(
         self, served: Served, what: Asked, replies: oai.Replies, count: int | None
     ) -> AsyncGenerator[str]:
-        """Server-sent events; the model is held until the last, or until nobody listens."""
+        """Server-sent events; the model is held until the last, or until nobody listens.
+
+        The first piece is empty: whoever has taken it has begun, so that what is held is let go.
+        """
         served.users += 1
         try:
+            yield ""
             if first := replies.first():
                 yield _event(first)
             async with aclosing(self._service.scribes.write(served.session, what)) as pieces:

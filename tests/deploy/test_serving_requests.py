@@ -1,6 +1,8 @@
 """What single requests get: the application in this process, with a real engine behind it."""
 
 import asyncio
+import contextlib
+import gc
 import json
 import threading
 import time
@@ -250,6 +252,47 @@ def test_what_fails_in_a_stream_is_told_in_it(talker: Any, error: str, code: int
     answer = talker.post("/v1/completions", json=asked)
     last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
     assert last["error"]["code"] == code
+
+
+def test_a_stream_is_written_by_the_model_that_it_began_with(talker: Any) -> None:
+    """A switch of versions while a prompt is read leaves the old one open until all is written."""
+    served = talker.service.keeper.model
+    read = served.session.encoder.whole
+
+    def whole(*texts: Any, **how: Any) -> Any:
+        served.retired = True
+        return read(*texts, **how)
+
+    served.session.encoder.whole = whole
+    asked = {"model": "talker", "prompt": "the", "stream": True, "max_tokens": 3}
+    answer = talker.post("/v1/completions", json=asked)
+    assert '"error"' not in answer.text
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert served.users == 0
+    assert not served.session._engines
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_stream_that_nobody_takes_holds_no_model(talker: Any, sent: bool) -> None:
+    async def ask(guard: Any) -> None:
+        async def receive() -> Any:
+            return asked.pop() if asked else await asyncio.sleep(60)
+
+        async def send(message: Any) -> None:
+            if sent or message["type"] == "http.response.start":
+                raise OSError("gone")
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+        scope |= {"query_string": b"", "asgi": {"spec_version": "2.4"}}
+        with contextlib.suppress(Exception):
+            await guard(scope, receive, send)
+        gc.collect()
+        await asyncio.sleep(0.1)
+
+    body = json.dumps({"model": "talker", "prompt": "the", "stream": True}).encode()
+    asked = [{"type": "http.request", "body": body}]
+    talker.portal.call(ask, talker.app)
+    assert talker.service.keeper.model.users == 0
 
 
 def arrays(ids: list[int], shape: list[int], mask: list[int] | None = None) -> dict[str, Any]:
