@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -11,6 +12,7 @@ import torch
 from llmdeploy import ExportError
 from llmdeploy.toolchain.exporter import pooling
 from llmdeploy.toolchain.exporter.original import _pool
+from onnx.reference import ReferenceEvaluator
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 GRAPH = """<ir_version: 10, opset_import: ["" : 20]>
@@ -35,6 +37,21 @@ def test_modes(modes: tuple[str, ...], normalize: bool) -> None:
     pool = pooling.Pooling(modes, normalize)
     wanted = _pool(torch.from_numpy(state), torch.from_numpy(mask), pool).numpy()
     np.testing.assert_allclose(run(pool, state, mask), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_places_are_told_apart_in_bfloat16() -> None:
+    """From 256 on, the next whole number is none of bfloat16's."""
+    model = ir.from_onnx_text(GRAPH.replace("float[", "bfloat16["))
+    pool = pooling.Pooling(("lasttoken",), normalize=True)
+    pooling.append(model, pool)
+    state = np.random.default_rng(0).standard_normal((2, 300, 8)).astype(ml_dtypes.bfloat16)
+    mask = np.ones((2, 300), np.int64)
+    mask[1, -1] = 0
+    feed = {"state": state, "attention_mask": mask}
+    given = np.asarray(ReferenceEvaluator(ir.to_proto(model)).run(None, feed))[0]
+    wide = torch.from_numpy(state.astype(np.float32))
+    wanted = _pool(wide, torch.from_numpy(mask), pool).numpy()
+    np.testing.assert_allclose(given.astype(np.float32), wanted, rtol=0.02, atol=1e-3)
 
 
 def test_a_row_without_tokens_is_no_nan() -> None:

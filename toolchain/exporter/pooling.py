@@ -161,16 +161,22 @@ def _greatest(tape: _Tape, state: ir.Value, weights: ir.Value) -> ir.Value:
 
 
 def _positions(tape: _Tape, weights: ir.Value) -> ir.Value:
-    """1, 2, 3, ... along the sequence, 0 at padding; shape [batch, sequence, 1]."""
-    kind = weights.dtype or ir.DataType.FLOAT
-    zeros = tape("Mul", weights, tape.number(0, kind))
-    ones = tape("Add", zeros, tape.number(1, kind))
-    return tape("Mul", tape("CumSum", ones, tape.constant(np.array(1, np.int64))), weights)
+    """1, 2, 3, ... along the sequence, 0 at padding; int64 [batch, sequence, 1].
+
+    In bfloat16 all places from 256 on would be one number, in float16 neighbours from 2048 on.
+    """
+    one, zero = (tape.constant(np.array(value, np.int64)) for value in (1, 0))
+    there = tape("Cast", weights, to=ir.DataType.INT64.value)
+    ones = tape("Add", tape("Mul", there, zero), one)
+    # TensorRT sums up floats alone
+    places = tape("CumSum", tape("Cast", ones, to=ir.DataType.FLOAT.value), one)
+    return tape("Mul", tape("Cast", places, to=ir.DataType.INT64.value), there)
 
 
 def _weighted(tape: _Tape, state: ir.Value, weights: ir.Value) -> ir.Value:
-    places = _positions(tape, weights)
-    places.dtype = weights.dtype or ir.DataType.FLOAT
+    kind = weights.dtype or ir.DataType.FLOAT
+    places = tape("Cast", _positions(tape, weights), to=kind.value)
+    places.dtype = kind
     return _mean(tape, state, places)
 
 
