@@ -34,10 +34,11 @@ def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
     """
     fresh = {path.name: _config(path) for path in sorted(packed.iterdir())}
     models = sorted(fresh, key=lambda name: fresh[name].platform == "ensemble")
+    serving = _serving(repository, models[-1])
+    begun = _begun(fresh[models[-1]], repository / models[-1], serving)
     for name in models:
-        _admit(fresh[name], packed / name, repository / name)
+        _admit(fresh[name], packed / name, repository / name, begun)
     try:
-        serving = _serving(repository, models[-1])
         for name in models:
             _add(fresh[name], packed / name, repository / name, keep, serving)
     except OSError as error:
@@ -59,10 +60,19 @@ def switch(repository: Path, ensemble: str, version: int) -> None:
     _replace(repository / ensemble / CONFIG, source.read_text(encoding="utf-8"))
 
 
-def _admit(config: Any, packed: Path, folder: Path) -> None:
+def _begun(last: Any, folder: Path, serving: set[int]) -> bool:
+    """Whether what lies there of this version is of a publishing that was cut off: nobody runs it.
+
+    The last model is what has others run theirs.
+    """
+    number = last.version_policy.specific.versions[0]
+    return number not in serving and not (folder / str(number)).exists()
+
+
+def _admit(config: Any, packed: Path, folder: Path, begun: bool) -> None:
     """Refuse a version whose model would not fit beside those that are loaded."""
     number = config.version_policy.specific.versions[0]
-    if (folder / str(number)).exists():
+    if (folder / str(number)).exists() and not begun:
         there = versions(folder.parent, folder.name)
         mend = f"pack it as version {there[-1] + 1}"
         raise ConfigError(f"version {number} of {folder.name} is there already", mend=mend)
@@ -93,6 +103,8 @@ def _add(config: Any, packed: Path, folder: Path, keep: int, serving: set[int]) 
         shutil.copytree(packed / "warmup", folder / "warmup", dirs_exist_ok=True)
         flush(folder / "warmup")
     flush(aside)
+    if (folder / str(number)).exists():
+        shutil.rmtree(folder / str(number))  # of a publishing that was cut off
     aside.rename(folder / str(number))
     sync(folder)
     there = versions(folder.parent, folder.name)

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llmdeploy import ConfigError
+from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy import triton_config as configs
 from llmdeploy.deploy.contents import Contents
 from llmdeploy.deploy.runtime import load
@@ -276,3 +278,25 @@ def test_what_serves_and_what_is_published_are_kept(contents: Contents, tmp_path
     publish(made[4], live, keep=1)  # 2 answers until the ensemble is loaded again
     assert versions(live, "tiny-engine") == [2, 4]
     assert list(config(live, "tiny-engine").version_policy.specific.versions) == [2, 4]
+
+
+def test_a_publishing_that_was_cut_off_is_done_again(
+    contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, made = tmp_path / "live", packed(contents, tmp_path / "v1")
+    copied = shutil.copytree
+
+    def full(source: Path, target: Path, **how: Any) -> Any:
+        if source.parent.name == "tiny-tokenizer":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copied(source, target, **how)
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(BundleError, match="cannot publish"):
+        publish(made, live)
+    assert versions(live, "tiny-engine") == [1]
+    monkeypatch.undo()
+    assert publish(made, live) == ["tiny-engine", "tiny-tokenizer", "tiny"]
+    assert served(live) == {1}
+    with pytest.raises(ConfigError, match="there already"):
+        publish(made, live)
