@@ -131,9 +131,11 @@ def written(
     engine_bytes: int,
     versions: Mapping[str, str],
     python_engine: bool = False,
+    first: str = "",
 ) -> dict[str, bytes]:
     """The files by their names in the bundle; `engine_bytes` sizes the memory that is asked for.
 
+    `first` is the model that the server loads, by default the one of this name: an ensemble.
     `gpus` is how many devices are asked for, `policies` the server's host policies by name.
     `python_engine` says that the Python backend runs the engine too.
     """
@@ -144,7 +146,7 @@ def written(
     limits = f"memory: {2 * memory}Mi" + (f", nvidia.com/gpu: {gpus}" if gpus else "")
     flags = [f"--host-policy={each},{setting}" for each, setting in policies.items()]
     values = {
-        "name": name,
+        "name": first or name,
         "label": re.sub(r"[^\w.-]", "_", version)[:63].strip("-_."),
         "host": host,
         "folder": FOLDER,

@@ -84,6 +84,9 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
             f"no {options.engine} engine that Triton could run", mend=f"there are: {names}"
         )
     source = contents.engines[options.engine]
+    signature = Signature.load(contents.assets)
+    root = Repository(folder / f"{contents.name}-{contents.version}", contents, options, signature)
+    texts = bool(signature.input("input_ids")) and (contents.assets / TOKENIZER).is_file()
     manifests = written(
         contents.name,
         contents.version,
@@ -94,11 +97,9 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         engine_bytes=size_of(source),
         versions=contents.versions,
         python_engine=options.python_engine,
+        first=root.model("" if texts or options.stages > 1 else "engine"),
     )
     files: dict[str, Source] = {**shared(contents), **manifests}
-    signature = Signature.load(contents.assets)
-    root = Repository(folder / f"{contents.name}-{contents.version}", contents, options, signature)
-    texts = bool(signature.input("input_ids")) and (contents.assets / TOKENIZER).is_file()
     engines = _engines(root, texts)
     parts = [*engines, *(_around(root, engines, texts) if texts or len(engines) > 1 else [])]
     sizes = _seal(root, files, list(engines))

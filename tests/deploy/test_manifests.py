@@ -16,6 +16,7 @@ from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy import manifests, sagemaker, triton
 from llmdeploy.deploy.contents import Contents
 from llmdeploy.deploy.selfcheck import verify_bundle
+from llmdeploy.deploy.signature import Signature
 
 pytest.importorskip("tritonclient.grpc")
 
@@ -109,6 +110,18 @@ def test_a_cluster_takes_every_name_and_version(name: str, version: str) -> None
         assert re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", label)
     assert deployment["spec"]["selector"]["matchLabels"] == {"app.kubernetes.io/name": hosts.pop()}
     assert f"--load-model={name}" in str(documents)
+
+
+def test_an_engine_alone_is_what_the_server_loads(contents: Contents, tmp_path: Path) -> None:
+    """Without texts there is no ensemble, and so no model of the bundle's own name."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    Signature.load(contents.assets).save(assets)
+    made = triton.pack(replace(contents, assets=assets), tmp_path)
+    assert made["models"] == ["tiny-engine"]
+    for file in ("compose.yaml", "kubernetes.yaml", "kserve.yaml"):
+        text = (tmp_path / made["path"] / "manifests" / file).read_text()
+        assert re.findall(r"--load-model=([\w-]+)", text) == ["tiny-engine"]
 
 
 def test_the_image_has_what_a_python_engine_imports(contents: Contents, tmp_path: Path) -> None:
