@@ -244,9 +244,19 @@ def _failure(what: str, error: BaseException, where: object) -> ConfigError:
     return ConfigError(f"{what}: {' '.join(str(error).split())[:200]}", where=where)
 
 
+def from_text(signature: Signature) -> bool:
+    """Whether a text gives all that a graph takes."""
+    ids = signature.input("input_ids")
+    return ids is not None and len(ids.shape) == 2 and all(map(_given, signature.inputs))
+
+
+def _given(tensor: Tensor) -> bool:
+    return tensor.role in _ROWS or tensor.role.startswith("past_")
+
+
 def _ids(signature: Signature, folder: Path) -> Tensor:
     for tensor in signature.inputs:
-        if tensor.role not in _ROWS and not tensor.role.startswith("past_"):
+        if not _given(tensor):
             raise ConfigError(
                 f"no text gives the input {tensor.name!r} ({tensor.role})",
                 where=folder / FILE,

@@ -19,7 +19,7 @@ from .manifests import size_of, written
 from .misfit import misfit
 from .places import MODELS
 from .signature import FILE, Signature
-from .text import TOKENIZER
+from .text import TOKENIZER, from_text
 from .triton_config import Options, Part
 from .triton_stages import Stage, placed, stages
 
@@ -86,7 +86,7 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
     source = contents.engines[options.engine]
     signature = Signature.load(contents.assets)
     root = Repository(folder / f"{contents.name}-{contents.version}", contents, options, signature)
-    texts = bool(signature.input("input_ids")) and (contents.assets / TOKENIZER).is_file()
+    texts = from_text(signature) and (contents.assets / TOKENIZER).is_file()
     manifests = written(
         contents.name,
         contents.version,

@@ -18,7 +18,7 @@ from llmdeploy.deploy.signature import Bounds, Signature, Tensor
 from llmdeploy.deploy.triton import MODULES, pack
 from llmdeploy.deploy.triton_versions import publish, switch, versions
 
-from .conftest import SIGNATURE, make_contents, write_classifier
+from .conftest import SIGNATURE, make_contents, write_classifier, write_tokenizer
 
 
 def packed(contents: Contents, folder: Path, **options: Any) -> Path:
@@ -207,6 +207,24 @@ def test_stages_of_a_model_without_texts_are_joined_by_their_arrays(
     assert [tensor.name for tensor in whole.input] == ["input_ids", "attention_mask"]
     steps = whole.ensemble_scheduling.step
     assert [step.model_name for step in steps] == ["tiny-stage-0", "tiny-stage-1"]
+
+
+@pytest.mark.parametrize("kind", ["images", "choices"])
+def test_what_no_text_gives_alone_is_given_as_arrays(
+    contents: Contents, tmp_path: Path, kind: str
+) -> None:
+    """A tokenizer's model of texts beside images, or of several a row, would not load."""
+    pixels = Tensor(
+        name="pixel_values", dtype="float32", shape=("batch", 3, 8, 8), role="pixel_values"
+    )
+    choices = SIGNATURE.inputs[0].model_copy(update={"shape": ("batch", "choices", "sequence")})
+    inputs = {"images": (*SIGNATURE.inputs, pixels), "choices": (choices,)}[kind]
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    write_tokenizer(assets)
+    SIGNATURE.model_copy(update={"inputs": inputs}).save(assets)
+    repository = packed(dataclasses.replace(contents, assets=assets), tmp_path / "t")
+    assert [path.name for path in repository.iterdir()] == ["tiny-engine"]
 
 
 def test_what_cannot_be_cut_is_refused(cut: Contents, contents: Contents, tmp_path: Path) -> None:
