@@ -1,6 +1,7 @@
 """How the command line speaks: people on stderr, one JSON object on stdout, one line an error."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -48,13 +49,30 @@ def say(words: object, *, quiet: bool = False, file: TextIO | None = None) -> No
 
 def emit(value: object) -> None:
     """Print the one JSON object of a `--json` run, in ASCII where stdout cannot take its text."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = _json(value)
+    except ValueError:
+        value = _finite(value)
+        text = _json(value)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, default=str)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and Inf, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def fail(error: Exception, code: int, as_json: bool) -> int:

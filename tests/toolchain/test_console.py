@@ -20,6 +20,13 @@ def test_json_is_one_object_in_every_encoding(
     assert json.loads(raw.getvalue().decode(encoding)) == {"path": path}
 
 
+def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    console.emit({"rows": [[float("nan"), 1.5], (float("-inf"), "NaN")]})
+    text = capsys.readouterr().out
+    found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert found == {"rows": [[None, 1.5], [None, "NaN"]]}
+
+
 PATHS = ["out[int8]/export", "out[/x]/export", "a" * 80 + "/" + "b " * 80, "a :smile: b"]
 
 
