@@ -45,12 +45,14 @@ def written(session: "Session", texts: Sequence[str], way: Way) -> list[dict[str
     return [_streamed(session, prompt, sampling, way.chat) for prompt in prompts]
 
 
-def refuse_mixed(way: Way, as_json: bool, arrays: Path | None) -> None:
+def refuse_mixed(way: Way, as_json: bool, arrays: Path | None, texts: Sequence[str]) -> None:
     """Raise a ConfigError for options that contradict each other."""
     if way.stream and as_json:
         raise ConfigError("--stream shows text as it comes, --json one object", mend="ask for one")
     if way.asked and arrays is not None:
         raise ConfigError("no text is written after arrays", mend="give texts instead of --arrays")
+    if texts and arrays is not None:
+        raise ConfigError("texts and --arrays are two runs", mend="give one of them")
 
 
 def _prompt(session: "Session", text: str, chat: bool) -> str:

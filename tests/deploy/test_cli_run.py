@@ -88,6 +88,7 @@ def test_chat_puts_the_template_around(causal: Path, capsys: pytest.CaptureFixtu
         (("--top-p", 0), "top_p cannot be 0.0, give above 0 and at most 1"),
         (("--max-new-tokens", 0), "equal to 1, give at least 1"),
         (("--arrays", "x.npz", "--chat"), "no text is written after arrays"),
+        (("--arrays", "x.npz"), "texts and --arrays are two runs"),
     ],
 )
 def test_what_contradicts_itself_is_one_line(

@@ -53,7 +53,7 @@ def run(
     sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     sampling |= {"top_k": top_k, "top_p": top_p, "seed": seed}
     way = Way(sampling, stream, chat)
-    refuse_mixed(way, json, arrays)
+    refuse_mixed(way, json, arrays, text or [])
     if arrays is not None:
         return run_arrays(path, arrays, json, quiet)
     return run_texts(path, text or [], way, json, quiet)
