@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from ... import Error
@@ -12,6 +14,10 @@ from ..bundle import MANIFEST, Manifest, manifest_of
 from ..places import ARCHIVE, CURRENT
 from ..runtime import load
 from .model import Model
+
+#: Seconds until a version that could not be loaded is tried again, each time twice as many: what
+#: was lacking may be there then, and to try takes reading all of it.
+RETRY = 10.0
 
 
 @dataclass(eq=False)
@@ -48,6 +54,7 @@ class Keeper:
         self.path = path
         self._loading = loading or (lambda: loaded(path, threads))
         self._target = pointed(path)
+        self._pause, self._due = RETRY, inf
         self.model = self._loading()
         #: Switches that were made, and that failed: the version before goes on.
         self.switches = self.failures = 0
@@ -71,13 +78,16 @@ class Keeper:
     async def look(self) -> None:
         """Serve the version that is current now, if it is another and can be loaded."""
         target = pointed(self.path)
-        if target == self._target:
+        if target != self._target:
+            self._pause, self._due = RETRY, -inf
+        if time.monotonic() < self._due:
             return
-        self._target = target
+        self._target, self._due = target, inf
         try:
             other = await asyncio.to_thread(self._loading)
         except (Error, OSError):
             self.failures += 1
+            self._due, self._pause = time.monotonic() + self._pause, 2 * self._pause
             return
         before, self.model = self.model, other
         self.switches += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -270,6 +272,43 @@ def test_a_stream_is_written_by_the_model_that_it_began_with(talker: Any) -> Non
     assert answer.text.endswith("data: [DONE]\n\n")
     assert served.users == 0
     assert not served.session._engines
+
+
+def test_a_version_that_could_not_be_loaded_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmdeploy.deploy.serving import keeper
+
+    def point(name: str) -> None:
+        (tmp_path / "current").unlink(missing_ok=True)
+        (tmp_path / "current").symlink_to(name)
+
+    def loading() -> Any:
+        if lacking and keeper.pointed(tmp_path) == "b":
+            raise OSError(errno.EMFILE, lacking.pop())
+        return keeper.Served(session, "tiny", keeper.pointed(tmp_path) or "")
+
+    def look(seconds: float) -> tuple[str, int]:
+        now.append(seconds)
+        asyncio.run(kept.look())
+        return kept.model.version, kept.failures
+
+    session: Any = SimpleNamespace(close=lambda: None)
+    now, lacking = [0.0], ["too many open files"] * 2
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now[-1]))
+    point("a")
+    kept = keeper.Keeper(tmp_path, loading=loading)
+    assert look(1) == ("a", 0)
+    point("b")
+    assert [look(second) for second in (2, 3, 12, 31, 32)] == [
+        ("a", 1),
+        ("a", 1),
+        ("a", 2),
+        ("a", 2),
+        ("b", 2),
+    ]
+    assert kept.switches == 1
+    assert look(1000) == ("b", 2)
 
 
 @pytest.mark.parametrize("sent", [True, False])
