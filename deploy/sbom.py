@@ -137,7 +137,7 @@ def _data(contents: Contents, known: Card) -> list[Json]:
         return trained
     calibration: Json = {
         "type": "data",
-        "bom-ref": "data:calibration",
+        "bom-ref": "samples:calibration",  # a data set of that name has its own
         "name": "calibration samples",
         "hashes": _sha256(digest),
         "data": [{"type": "dataset", "name": "calibration samples"}],

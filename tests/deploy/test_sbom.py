@@ -54,6 +54,15 @@ def packed(full: Contents, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return tmp_path / "full" / facts["path"], facts
 
 
+def test_no_two_parts_of_a_bill_have_one_reference(full: Contents, tmp_path: Path) -> None:
+    """A data set may be called as ours is: references must differ (CycloneDX, bom-ref)."""
+    (full.assets / "README.md").write_text(README.replace("s2orc", "calibration"))
+    folder = unpack(tmp_path / pack(full, tmp_path)["path"], tmp_path / "unpacked")
+    found = json.loads((folder / "sbom.cdx.json").read_text())
+    references = [part["bom-ref"] for part in found["components"]]
+    assert len(references) == len(set(references))
+
+
 def test_the_bill_is_cyclonedx_1_6_and_has_every_file(
     packed: tuple[Path, Any], tmp_path: Path
 ) -> None:
