@@ -18,7 +18,7 @@ class Card:
 
 
 def card(folder: Path) -> Card:
-    """Read the front matter of `folder`'s README.md: `key: value` and lists of `- value` alone."""
+    """Read the front matter of `folder`'s README.md: `key: value`, `key: [a, b]` and `- value`."""
     path = folder / README
     if not path.is_file():
         return Card()
@@ -32,13 +32,17 @@ def card(folder: Path) -> Card:
         if line.strip() == "---":
             break
         if line.lstrip().startswith("- ") and key:
-            found[key].append(_plain(line.lstrip()[2:]))
+            found[key] += _values(line.lstrip()[2:])
         elif ":" in line and not line.startswith((" ", "-", "#")):
             key, _, value = line.partition(":")
-            found[key] = [_plain(value)] if value.strip() else []
+            found[key] = _values(value)
     licence = next(iter(found.get("license", [])), "")
     return Card(licence, tuple(found.get("datasets", [])), tuple(found.get("base_model", [])))
 
 
-def _plain(value: str) -> str:
-    return value.strip().strip("'\"")
+def _values(text: str) -> list[str]:
+    """One value, or those of a list in brackets, without what a comment says behind them."""
+    said = f" {text}".partition(" #")[0].strip()
+    inside = said.startswith("[") and said.endswith("]")
+    values = said[1:-1].split(",") if inside else [said]
+    return [plain for value in values if (plain := value.strip().strip("'\""))]

@@ -165,3 +165,7 @@ def test_a_card_is_read_and_never_trusted(tmp_path: Path) -> None:
         assert card(tmp_path).licence == ""
     (tmp_path / "README.md").write_text("---\nlicense: 'mit'\ndatasets: squad\n---\n")
     assert card(tmp_path) == card(tmp_path).__class__("mit", ("squad",), ())
+    (tmp_path / "README.md").write_text(
+        '---\nlicense: mit  # ours\ndatasets: [squad, "glue/mnli"]\nbase_model:\n- a/b # old\n---\n'
+    )
+    assert card(tmp_path) == card(tmp_path).__class__("mit", ("squad", "glue/mnli"), ("a/b",))
