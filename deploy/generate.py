@@ -144,6 +144,7 @@ def decode(
     decoder: Stepper, feed: Arrays, rows: Sequence[Row], sampling: Sampling, rules: Rules
 ) -> Generator[None]:
     """Generate until every row has ended; `rows` grow by a token each time this yields."""
+    sampling = rules.completed(sampling)
     random = [np.random.default_rng([sampling.seed, index]) for index in range(len(rows))]
     logits = decoder.prefill(feed)
     while True:

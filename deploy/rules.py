@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import ConfigError
 from .misfit import misfit
+from .sampling import Sampling
 
 _FILES = ("generation_config.json", "config.json")
 _Ids = int | list[int] | None
@@ -30,6 +31,7 @@ class _Said(BaseModel):
     min_length: int | None = None
     min_new_tokens: int | None = None
     no_repeat_ngram_size: int | None = None
+    repetition_penalty: float | None = Field(default=None, ge=1e-3, le=1e3)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Rules:
 
     `first` and `last` are forced_bos_token_id and forced_eos_token_id, `never` suppress_tokens,
     `not_first` begin_suppress_tokens, `phrases` bad_words_ids, `ends` eos_token_id, `least`
-    min_length and `least_new` min_new_tokens, `gram` no_repeat_ngram_size.
+    min_length and `least_new` min_new_tokens, `gram` no_repeat_ngram_size, `penalty`
+    repetition_penalty.
     """
 
     first: int | None = None
@@ -50,6 +53,7 @@ class Rules:
     least: int = 0
     least_new: int = 0
     gram: int = 0
+    penalty: float | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Rules":
@@ -80,7 +84,14 @@ class Rules:
             least=said.min_length or 0,
             least_new=said.min_new_tokens or 0,
             gram=said.no_repeat_ngram_size or 0,
+            penalty=said.repetition_penalty,
         )
+
+    def completed(self, sampling: Sampling) -> Sampling:
+        """What was asked for, and where nothing was, what the checkpoint says."""
+        if sampling.repetition_penalty is not None:
+            return sampling
+        return replace(sampling, repetition_penalty=self.penalty)
 
     def apply(
         self, logits: NDArray[Any], prompt: Sequence[int], new: Sequence[int], *, last: bool

@@ -14,14 +14,15 @@ class Sampling:
     """How tokens are chosen; `temperature` 0 takes the likeliest one, whatever the rest says.
 
     `top_k` 0 and `top_p` 1 cut nothing. `repetition_penalty` is CTRL's (Keskar et al., 2019), from
-    a thousandth to a thousand: beyond, logits are no numbers any longer.
+    a thousandth to a thousand: beyond, logits are no numbers any longer; None is what the
+    checkpoint's generation settings say, 1 where they say nothing.
     """
 
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
-    repetition_penalty: float = 1.0
+    repetition_penalty: float | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
 
@@ -32,18 +33,22 @@ class Sampling:
             "temperature": (0 <= self.temperature < float("inf"), "0 or a number above it"),
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "repetition_penalty": (1e-3 <= self.repetition_penalty <= 1e3, "from 0.001 to 1000"),
+            "repetition_penalty": (_bearable(self.repetition_penalty), "from 0.001 to 1000"),
         }
         for name, (fine, numbers) in wanted.items():
             if not fine:
                 raise ConfigError(f"{name} cannot be {getattr(self, name)}", mend=f"give {numbers}")
 
 
+def _bearable(penalty: float | None) -> bool:
+    return penalty is None or 1e-3 <= penalty <= 1e3
+
+
 def choose(
     logits: NDArray[Any], seen: list[int], sampling: Sampling, random: np.random.Generator
 ) -> int:
     """The next token's id from logits [vocabulary] and the ids that are in the text so far."""
-    scores = _penalised(logits.astype(np.float64), seen, sampling.repetition_penalty)
+    scores = _penalised(logits.astype(np.float64), seen, sampling.repetition_penalty or 1.0)
     if sampling.temperature == 0:
         return int(np.argmax(scores))
     with np.errstate(over="ignore"):  # far below the likeliest is -inf, however far

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,23 @@ def test_an_end_token_ends_its_row_alone(causal: Path, tmp_path: Path) -> None:
         assert rows[0].finish == "stop"
         for text, row in zip(PROMPTS, rows, strict=True):
             assert row == session.generate([text], Sampling(max_new_tokens=8))[0]
+
+
+def test_the_checkpoint_s_repetition_penalty_holds_where_none_is_asked_for(
+    causal: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "penalised"
+    shutil.copytree(causal, folder)
+    (folder / "generation_config.json").write_text(json.dumps({"repetition_penalty": 5.0}))
+
+    def written(path: Path, penalty: float | None = None) -> list[str]:
+        sampling = Sampling(max_new_tokens=9, repetition_penalty=penalty)
+        with load(path) as session:
+            return [each.text for each in session.generate(PROMPTS, sampling)]
+
+    plain, penalised = written(causal), written(folder)
+    assert penalised == written(causal, 5.0) != plain
+    assert written(folder, 1.0) == plain
 
 
 def test_the_end_of_the_cache_ends_the_text(causal: Path) -> None:

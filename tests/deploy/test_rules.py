@@ -95,6 +95,7 @@ def test_no_start(tmp_path: Path) -> None:
         {"min_length": "3"},
         {"no_repeat_ngram_size": 1.5},
         {"suppress_tokens": [1, "x"]},
+        {"repetition_penalty": 0},
     ],
 )
 def test_settings_that_do_not_fit_are_named(tmp_path: Path, settings: dict[str, Any]) -> None:
