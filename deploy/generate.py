@@ -25,11 +25,15 @@ PAST, PRESENT = "past_", "present_"
 
 @dataclass
 class Row:
-    """One prompt's tokens, what came after it, and why it ended."""
+    """One prompt's tokens, what came after it, and why it ended.
+
+    `number` is its place among all prompts, however many run together: what is drawn depends on it.
+    """
 
     prompt: list[int]
     new: list[int] = field(default_factory=list[int])
     finish: Literal["", "stop", "length"] = ""
+    number: int = 0
 
 
 def is_causal(signature: Signature) -> bool:
@@ -145,7 +149,7 @@ def decode(
 ) -> Generator[None]:
     """Generate until every row has ended; `rows` grow by a token each time this yields."""
     sampling = rules.completed(sampling)
-    random = [np.random.default_rng([sampling.seed, index]) for index in range(len(rows))]
+    random = [np.random.default_rng([sampling.seed, row.number]) for row in rows]
     logits = decoder.prefill(feed)
     while True:
         full = decoder.length >= decoder.limit

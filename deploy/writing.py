@@ -55,7 +55,7 @@ class Writer:
         encodings = self._encoder.whole(prompts, special=not chat)
         found: list[Written] = []
         for part in self._batches(encodings, sampling, batch if together else 1):
-            found += self._whole(*self._start(part, sampling), sampling.stop)
+            found += self._whole(*self._start(part, sampling, len(found)), sampling.stop)
         return found
 
     def write_of(self, feed: Arrays, sampling: Sampling, *, batch: int = 8) -> list[Written]:
@@ -69,7 +69,8 @@ class Writer:
         found: list[Written] = []
         for start in range(0, len(next(iter(feed.values()))), batch):
             part = {name: array[start : start + batch] for name, array in feed.items()}
-            found += self._whole(*self._paired(self._pair(), part, sampling), sampling.stop)
+            rows, steps = self._paired(self._pair(), part, sampling, start)
+            found += self._whole(rows, steps, sampling.stop)
         return found
 
     def stream(
@@ -101,8 +102,11 @@ class Writer:
             for row, text in zip(rows, texts, strict=True)
         ]
 
-    def _paired(self, pair: Pair, feed: Arrays, sampling: Sampling) -> tuple[list[Row], Steps]:
-        rows = [Row(list(pair.start)) for _ in next(iter(feed.values()))]
+    def _paired(
+        self, pair: Pair, feed: Arrays, sampling: Sampling, first: int
+    ) -> tuple[list[Row], Steps]:
+        count = len(next(iter(feed.values())))
+        rows = [Row(list(pair.start), number=first + place) for place in range(count)]
         return rows, decode(pair, feed, rows, sampling, self._rules)
 
     def _batches(
@@ -126,13 +130,15 @@ class Writer:
         lengths = {len(encoding.ids) for encoding in encodings}
         return len(lengths) == 1 or max(lengths) + sampling.max_new_tokens - 1 <= bounds.max
 
-    def _start(self, encodings: Sequence[Encoding], sampling: Sampling) -> tuple[list[Row], Steps]:
-        rows = [Row(list(encoding.ids)) for encoding in encodings]
+    def _start(
+        self, encodings: Sequence[Encoding], sampling: Sampling, first: int = 0
+    ) -> tuple[list[Row], Steps]:
+        rows = [Row(list(each.ids), number=first + place) for place, each in enumerate(encodings)]
         if not all(row.prompt for row in rows):
             raise ConfigError("a prompt without a token", mend="give at least a word")
         feed = self._encoder.arrays(encodings)
         if self._pair:
-            return self._paired(self._pair(), feed, sampling)
+            return self._paired(self._pair(), feed, sampling, first)
         decoder = Decoder(self._engine, self._encoder.signature, self._assets)
         return rows, decode(decoder, feed, rows, sampling, self._rules)
 

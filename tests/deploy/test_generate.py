@@ -111,6 +111,16 @@ def test_the_checkpoint_s_repetition_penalty_holds_where_none_is_asked_for(
     assert written(folder, 1.0) == plain
 
 
+def test_what_is_drawn_depends_on_no_batch(causal: Path) -> None:
+    sampling = Sampling(max_new_tokens=9, temperature=2.0, seed=1)
+    found: list[list[str]] = []
+    for batch in (2, 4):
+        with load(causal, batch=batch) as session:
+            found.append([each.text for each in session.generate(["the train"] * 4, sampling)])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 4
+
+
 def test_the_end_of_the_cache_ends_the_text(causal: Path) -> None:
     with load(causal) as session:
         written = session.generate(["the " * 40], Sampling(max_new_tokens=1000))[0]
