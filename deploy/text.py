@@ -131,7 +131,7 @@ class Encoder(Words):
                 return reader.encode_batch(list(texts))
             return _begun(reader, texts, CHARACTERS * limit)
         except BaseException as error:
-            raise _failure("the tokenizer failed", error, TOKENIZER) from error
+            raise _failed(texts, error) from error
 
     def whole(self, texts: Sequence[str], *, special: bool = True) -> list[Encoding]:
         """What the tokenizer says of each text, none of it cut.
@@ -144,7 +144,7 @@ class Encoder(Words):
         try:
             found = self._reader().encode_batch(list(texts), add_special_tokens=special)
         except BaseException as error:
-            raise _failure("the tokenizer failed", error, TOKENIZER) from error
+            raise _failed(texts, error) from error
         longest = max((len(encoding.ids) for encoding in found), default=0)
         if self.max_length and longest > self.max_length:
             raise ConfigError(
@@ -235,6 +235,17 @@ def _read(path: Path) -> Tokenizer:
         raise ConfigError(f"cannot read: {error.strerror}", where=path) from error
     except BaseException as error:
         raise _failure("tokenizer.json cannot be read", error, path) from error
+
+
+def _failed(texts: Sequence[Text], error: BaseException) -> ConfigError:
+    """The error of texts that the tokenizer does not take."""
+    for number, text in enumerate(texts, 1):
+        try:
+            "".join(text).encode()
+        except UnicodeEncodeError:
+            what = f"text {number} has bytes that are not UTF-8, or half a character"
+            return ConfigError(what, mend="give it in UTF-8")
+    return _failure("the tokenizer failed", error, TOKENIZER)
 
 
 def _failure(what: str, error: BaseException, where: object) -> ConfigError:

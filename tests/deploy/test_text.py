@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from llmdeploy import ConfigError
 from llmdeploy.deploy.signature import Bounds, Tensor
-from llmdeploy.deploy.text import Encoder
+from llmdeploy.deploy.text import Encoder, Text
 
 from .conftest import SIGNATURE, ids, write_tokenizer
 
@@ -164,3 +164,10 @@ def test_a_text_that_takes_long_keeps_nobody_waiting(tmp_path: Path) -> None:
             read += 1
     assert read > 10
     assert len(slow.result()) == 300_000
+
+
+@pytest.mark.parametrize("bad", ["ca\udcff", ("the", "\ud800")])
+def test_what_is_no_unicode_is_told_by_its_text(tmp_path: Path, bad: Text) -> None:
+    made = encoder(tmp_path)
+    with pytest.raises(ConfigError, match="text 2 has bytes that are not UTF-8"):
+        made.encodings([("the", "train") if isinstance(bad, tuple) else "the", bad], max_length=8)
