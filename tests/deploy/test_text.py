@@ -1,10 +1,14 @@
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
 from llmdeploy import ConfigError
+from llmdeploy.deploy import text
 from llmdeploy.deploy.signature import Bounds, Tensor
 from llmdeploy.deploy.text import Encoder, Text
 
@@ -154,16 +158,26 @@ def test_a_missing_tokenizer_says_so(tmp_path: Path) -> None:
         Encoder(tmp_path)
 
 
-def test_a_text_that_takes_long_keeps_nobody_waiting(tmp_path: Path) -> None:
-    made, long, read = encoder(tmp_path), " ".join(["train"] * 300_000), 0
+def test_a_text_that_takes_long_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, begun, began, go_on = encoder(tmp_path), text._begun, Event(), Event()
+
+    def slow(reader: Any, texts: Sequence[Text], size: int) -> Any:
+        if texts == ["long"]:
+            began.set()
+            assert go_on.wait(10)
+        return begun(reader, texts, size)
+
+    monkeypatch.setattr(text, "_begun", slow)
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(made.ids, long)
-        while not slow.done():
-            (found,) = made.encodings(["today"], max_length=8)
-            assert len(found.ids) == 3
-            read += 1
-    assert read > 10
-    assert len(slow.result()) == 300_000
+        long = pool.submit(made.encodings, ["long"], max_length=8)
+        assert began.wait(10)
+        for most in (8, 4):  # cut there too, and elsewhere
+            assert len(made.encodings(["the train to geneva"], max_length=most)[0].ids) <= most
+        assert made.ids("the train") == [4, 5]
+        go_on.set()
+        assert len(long.result()[0].ids) == 3
 
 
 @pytest.mark.parametrize("bad", ["ca\udcff", ("the", "\ud800")])
