@@ -84,6 +84,8 @@ def _lower(graph: ir.Graph, node: ir.Node, made: Made) -> bool:
     x, back = node.inputs[0], made_by((turn or node).inputs[0 if turn else 1], "DequantizeLinear")
     if x is None or x.dtype not in (ir.DataType.FLOAT, None) or back is None:
         return False
+    if made_by(x, "DequantizeLinear") is not None:
+        return False  # rounded as the graph says, to int16 as a rule: not to int8 once more
     stored = _stored(back, flipped=(turn is not None) != (integer(node, "transB", 0) == 1))
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if stored is None or (bias is not None and static(bias, 0) != stored.n):

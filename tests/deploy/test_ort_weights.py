@@ -138,3 +138,19 @@ def test_zero_points_go_into_the_kernel(k: int, block: int, bits: int) -> None:
     kind = f"{dtype.name.lower()}[{shape}] z"
     text = text.replace(" s) =>", f" s, {kind}) =>").replace("(w, s)", "(w, s, z)")
     check(text, ir.tensor(values, dtype=dtype, name="w"), scale, bits, zeros=zeros)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+def test_activations_that_the_graph_rounds_are_not_rounded_again(kind: str) -> None:
+    """Its kernel would make int8 of int16: `w8a16` engines were as coarse as int8 ones."""
+    weight, scale = quantized(normal(64, 48) / 8, axis=1)
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+      g (float[M,64] x, int8[64,48] w, float[48] s) => (float[M,48] y)
+      <float step = {{0.001}}, {kind} z = {{0}}> {{
+        q = QuantizeLinear(x, step, z)
+        r = DequantizeLinear(q, step, z)
+        d = DequantizeLinear<axis = 1>(w, s)
+        y = MatMul(r, d)
+      }}"""
+    model = parse(text, {"w": weight, "s": scale})
+    assert not WeightOnlyMatMul()(model).modified
