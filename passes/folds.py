@@ -43,7 +43,10 @@ class Fold:
 
 def fold_of(value: ir.Value, layers: Sequence[ir.Node]) -> Fold:
     """Where the scale of a value that `layers` read can go."""
-    alone = not value.is_graph_output() and set(value.consumers()) <= set(layers)
+    # a Gemm may add what it multiplies: that is no layer's reading of it
+    alone = not value.is_graph_output() and all(
+        use.node in layers and use.idx == 0 for use in value.uses()
+    )
     source = _reshaped(value) if alone else value
     norm = made_by(source, *NORMS)
     if norm is not None and norm.outputs[0] is source and _constant(norm):

@@ -120,6 +120,15 @@ GRAPHS["gemm-twice"] = (
     .replace("float[24] d", "float[6,24] t, float[24] d")
     .replace("q = Gemm(x, u, d)", "p = Gemm(x, u, t)\n  q = Add(p, d)")
 )
+#: What is multiplied is added as well: that is to stay as it was.
+GRAPHS["gemm-self"] = """
+agraph (float[6,16] x) => (float[6,16] y)
+<float[16] g, float[16] b, float[16,16] w>
+{
+  h = LayerNormalization <axis = -1> (x, g, b)
+  y = Gemm(h, w, h)
+}
+"""
 GRAPHS["rms"] = """
 agraph (float[batch,sequence,16] x) => (float[batch,sequence,32] y)
 <float[16] g, float[16,32] w>
@@ -145,6 +154,7 @@ GRAPHS["broadcast"] = (
 KINDS = {"reshaped": "norm", "relu": "weight", "product": "weight", "values": "weight"}
 KINDS |= {"grouped": "weight", "norm": "norm", "twin": "twin", "gain": "gain", "node": "node"}
 KINDS |= dict.fromkeys(("gemm", "row", "gemm-row", "broadcast"), "weight")
+KINDS |= {"gemm-self": "twin"}
 KINDS |= dict.fromkeys(("rows", "gemm-rows", "gemm-twice", "beta"), "node") | {"rms": "norm"}
 
 
