@@ -141,13 +141,22 @@ def _array(value: ir.Value) -> Array:
 def _add(graph: ir.Graph, node: ir.Node, bias: ir.Value) -> None:
     out = node.outputs[0]
     inner = ir.Value(name=f"{out.name}.unbiased", shape=out.shape, type=out.type)
-    add = ir.node("Add", [inner, bias], outputs=[ir.Value()], name=f"{node.name}.bias")
+    add = ir.node("Add", [inner, bias], outputs=[ir.Value()], name=_unlike(graph, node))
     made = add.outputs[0]
     made.shape, made.type = out.shape, out.type
     graph.insert_after(node, add)
     move(graph, out, made)
     add.replace_input_with(0, out)
     out.name, made.name = inner.name, out.name
+
+
+def _unlike(graph: ir.Graph, node: ir.Node) -> str:
+    """The name of a bias's Add; a Gemm that adds what is computed has one for each change."""
+    taken, name, count = {each.name for each in graph}, f"{node.name}.bias", 0
+    while name in taken:
+        count += 1
+        name = f"{node.name}.bias.{count}"
+    return name
 
 
 def move(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

@@ -9,6 +9,7 @@ import pytest
 from llmdeploy import PassError
 from llmdeploy.passes import check
 from llmdeploy.passes.check import Facts
+from llmdeploy.passes.linear import change_bias
 from llmdeploy.passes.quantize import Int8, Quantize
 from llmdeploy.passes.sites import find
 
@@ -131,6 +132,23 @@ def test_an_offset_goes_into_the_bias_or_makes_one(execute):
         made.graph.outputs.append(next(v for n in made.graph for v in n.outputs if v.name == "s"))
     difference = execute(moved, feed)["s"] - execute(plain, feed)["s"]
     np.testing.assert_allclose(difference, 0.75, rtol=0, atol=1e-5)
+
+
+def test_a_gemm_that_adds_what_is_computed_takes_two_offsets(execute):
+    """Of its shift and of its rounding, each in an Add of its own name: no runtime loads two."""
+    proto = onnx.parser.parse_model("""
+    <ir_version: 10, opset_import: ["" : 20]>
+    agraph (float[2,16] x, float[2,16] t) => (float[2,16] y) { [mm] y = Gemm(x, w, t) }
+    """)
+    weight = np.random.default_rng(0).normal(size=(16, 16)).astype("f4")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    made = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    feed = {name: np.ones((2, 16), "f4") for name in "xt"}
+    before = execute(made, feed)["y"]
+    for _ in range(2):
+        change_bias(made.graph.node("mm"), lambda b: b + 1, 16, "moved")
+    assert len({node.name for node in made.graph}) == len(made.graph)
+    np.testing.assert_allclose(execute(made, feed)["y"], before + 2, rtol=0, atol=1e-5)
 
 
 def test_in_whatever_order_layers_are_named(execute):
