@@ -126,9 +126,12 @@ def open_session(
     asked = PROVIDERS[settings.provider]
     providers = list(dict.fromkeys([asked, CPU]))
     try:
+        # A bias that is float in the graph stays so: as int32 in steps of both scales it is cut off
+        # where one is of nothing but zeros.
+        off = ["WeightBiasQuantization"]
         # On the CPU SkipLayerNormalization runs several times as long as the Add and the
         # LayerNormalization that it fuses.
-        off = ["SkipLayerNormFusion"] if settings.provider == "cpu" else []
+        off += ["SkipLayerNormFusion"] if settings.provider == "cpu" else []
         chosen = made if made is not None else options(settings)
         content: str | bytes = str(model)
         if weights is not None:

@@ -8,7 +8,7 @@ from llmdeploy import BuildError, ConfigError, MissingError
 from llmdeploy.deploy.backend import Profile
 from llmdeploy.deploy.ort import OnnxRuntime
 
-from .graphs import evaluate, normal, parse
+from .graphs import evaluate, normal, parse, quantized
 from .test_ort_int8 import feed, matmul
 
 
@@ -46,6 +46,27 @@ def test_weights_stay_int8_beside_the_graph(tmp_path: Path) -> None:
     engine = build(lowered(matmul(256, 512)), tmp_path)
     assert (engine / "model.onnx.data").stat().st_size < 1.1 * 256 * 512
     assert (engine / "model.onnx").stat().st_size < 16_000
+
+
+def test_the_bias_of_a_column_of_zeros_is_kept(tmp_path: Path) -> None:
+    """As int32 in steps of activation and weight, both least, it would be beyond what int32 holds."""
+    weight, scale = quantized(normal(16, 24), axis=1)
+    weight[:, 3], scale[3] = 0, 1e-12
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+      g (float[N,16] x, int8[16,24] w, float[24] ws, int8[24] wz, float[24] b) => (float[N,24] y)
+      <float s = {0.0001}, int16 z = {0}> {
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear<axis = 1>(w, ws, wz)
+        p = Gemm(d, wd, b)
+        h = Relu(p)
+        hq = QuantizeLinear(h, s, z)
+        y = DequantizeLinear(hq, s, z)
+      }"""
+    given = {"w": weight, "ws": scale, "wz": np.zeros(24, np.int8), "b": np.ones(24, np.float32)}
+    before = evaluate(parse(text, given), x := {"x": normal(5, 16, seed=2)})
+    with OnnxRuntime().runner(build(parse(text, given), tmp_path)) as run:
+        np.testing.assert_allclose(run(x)["y"], before[0], rtol=1e-6, atol=1e-5)
 
 
 def test_layer_normalisation_is_not_fused_with_the_sum_before_it(tmp_path: Path) -> None:
