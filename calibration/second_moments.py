@@ -114,8 +114,7 @@ class Sums:
             CalibrationError: an activation is not a number; tensor and batch are named.
         """
         for each in self._watched:
-            mask = real if each.tokens else None
-            x = rows_of(arrays[each.tensor], mask)
+            x = rows_of(arrays[each.tensor], each.mask(real))
             if not np.isfinite(x).all():
                 raise CalibrationError(
                     "the float model gives NaN or Inf",

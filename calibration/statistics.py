@@ -50,12 +50,20 @@ class Seen:
 class Watched:
     """An activation to watch: its name, its stream's, and whether its rows are tokens.
 
-    Where `tokens` is true its leading dimensions are those of the mask, batch x sequence.
+    Where `tokens` is true its leading dimensions are those of the mask, batch x sequence, or
+    where it is `turned` sequence x batch.
     """
 
     tensor: str
     stream: str | None = None
     tokens: bool = True
+    turned: bool = False
+
+    def mask(self, real: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """Which of its rows are real, given which tokens are; None where all count."""
+        if real is None or not self.tokens:
+            return None
+        return real.T if self.turned else real
 
 
 class Reservoir:
@@ -210,7 +218,7 @@ def collect(
     tallies: dict[str, _Tally] = {}
     for index, (arrays, real) in enumerate(runs):
         for each in watched:
-            mask = real if each.tokens else None
+            mask = each.mask(real)
             x = rows_of(arrays[each.tensor], mask)
             if not len(x):
                 continue

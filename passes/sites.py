@@ -65,6 +65,8 @@ class Site:
     stream: str | None
     #: Whether its rows are the tokens of an input, batch x sequence, or may be.
     tokens: bool
+    #: Whether they lie sequence x batch.
+    turned: bool = False
 
     @property
     def eligible(self) -> tuple[Layer, ...]:
@@ -109,6 +111,7 @@ def find(model: ir.Model) -> tuple[Site, ...]:
             fold=fold_of(value, [node for node in nodes if not layer_of(node).refused]),
             stream=next(filter(None, map(_stream, nodes)), None),
             tokens=tells(value),
+            turned=_is_turned(model, value),
         )
         for value, nodes in groups.items()
     )
@@ -120,10 +123,9 @@ def _maybe_tokens(model: ir.Model) -> Callable[[ir.Value], bool]:
     Batch x sequence of the inputs that hold ids, of several texts a sample too, are the tokens; a
     dimension that no input has is not known before running.
     """
-    ids = (value for value in model.graph.inputs if value.dtype in _IDS)
-    found = [sizes(value) for value in ids if value.shape is not None and len(value.shape) > 1]
-    tokens = {product(each) for each in found if each is not None}
-    names = {name for each in found if each for size in each for name in _names(size)}
+    found = _ids(model)
+    tokens = {product(each) for each in found}
+    names = {name for each in found for size in each for name in _names(size)}
 
     def tells(value: ir.Value) -> bool:
         dims = sizes(value)
@@ -131,6 +133,21 @@ def _maybe_tokens(model: ir.Model) -> Callable[[ir.Value], bool]:
         return rows is None or rows in tokens or not _names(rows) <= names
 
     return tells
+
+
+def _ids(model: ir.Model) -> list[tuple[Size, ...]]:
+    """The sizes of the inputs that hold ids."""
+    ids = (value for value in model.graph.inputs if value.dtype in _IDS)
+    found = (sizes(value) for value in ids if value.shape is not None and len(value.shape) > 1)
+    return [each for each in found if each is not None]
+
+
+def _is_turned(model: ir.Model, value: ir.Value) -> bool:
+    """Whether a value [..., k] is [sequence, batch, k], as XLNet has it."""
+    rows = tuple(sizes(value) or ())[:-1]
+    return any(
+        len(each) == 2 and each[0] != each[1] and rows == (each[1], each[0]) for each in _ids(model)
+    )
 
 
 def _names(size: Size) -> set[str]:

@@ -6,6 +6,7 @@ from llmdeploy import CalibrationError
 from llmdeploy.calibration import Size, Watched, ahead, collect
 from llmdeploy.calibration.histogram import BINS, Histogram
 from llmdeploy.calibration.observers import Entropy, MeanSquare, MinMax, Percentile
+from llmdeploy.calibration.second_moments import Sums
 
 
 def seen(batches, real=None, *, stream=None, size=64):
@@ -25,6 +26,20 @@ def test_padding_counts_in_nothing():
     for name in ("low", "high", "mean", "sample", "rows"):
         np.testing.assert_array_equal(getattr(found, name), getattr(clean, name))
     np.testing.assert_array_equal(found.histogram.counts, clean.histogram.counts)
+
+
+@pytest.mark.parametrize("length", [6, 4])
+def test_padding_counts_in_nothing_where_tokens_come_first(length: int):
+    """Of as many texts as tokens, too, where only the names of the dimensions tell them apart."""
+    x = np.random.default_rng(0).normal(size=(length, 4, 8)).astype(np.float32)
+    mask = np.arange(length) < np.array([[length], [3], [1], [2]])
+    x[~mask.T] = 1e6
+    watched = [Watched("x", turned=True)]
+    found = collect([({"x": x}, mask)], watched, size=Size(64), seed=0)["x"]
+    assert (found.rows, found.high.max() < 1e6) == (mask.sum(), True)
+    sums = Sums(watched)
+    sums.add({"x": x}, mask, 0)
+    assert sums.moments()["x"].size.max() < 1e6
 
 
 def test_batches_do_not_matter_to_what_is_counted():

@@ -74,6 +74,15 @@ def test_rows_are_tokens_where_the_dimensions_say_so():
     assert found == {"x": True, "p": False, "r": True}
 
 
+def test_rows_may_be_tokens_sequence_first():
+    text = """agraph (int64[batch,sequence] ids, float[batch,sequence,16] x, float[t,batch,16] p)
+    => (float[sequence,batch,16] y, float[t,batch,16] z)
+    { r = Transpose <perm = [1, 0, 2]> (x) a = MatMul(r, w) y = Relu(a)
+      b = MatMul(x, v) e = Transpose <perm = [1, 0, 2]> (b) d = MatMul(p, u) z = Relu(d) }"""
+    found = {s.tensor: s.turned for s in find(model(text, w=(16, 16), v=(16, 16), u=(16, 16)))}
+    assert found == {"r": True, "x": False, "p": False}
+
+
 def test_the_stream_is_what_a_norm_divides():
     text = """agraph (float[b,s,16] x) => (float[b,s,16] y, float[b,s,16] z)
     { a = MatMul(x, w) l = Add(a, c) t = Add(l, x) y = LayerNormalization(t, g)

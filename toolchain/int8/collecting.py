@@ -42,7 +42,7 @@ def statistics(
     `mask` names the input whose zeros are padding; what lies between blocks is put beside
     `folder`'s files; `size` is the most bytes of weights that a block has, as in `split`.
     """
-    watched = [Watched(site.tensor, site.stream, site.tokens) for site in places]
+    watched = [Watched(each.tensor, each.stream, each.tokens, each.turned) for each in places]
     names = dict.fromkeys(name for each in watched for name in (each.tensor, each.stream) if name)
     together = [(each.tensor, each.stream) for each in watched if each.stream]
     width = {site.stream: site.layers[0].n for site in places if site.stream}

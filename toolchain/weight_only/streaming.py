@@ -57,7 +57,7 @@ def _sums(
     runs: Iterator[Arrays], sites: Sequence[Site], feeds: Sequence[Feed], mask: str | None
 ) -> dict[str, SecondMoments]:
     """The moments over the next runs, one of each feed."""
-    sums = Sums([Watched(site.tensor, None, site.tokens) for site in sites])
+    sums = Sums([Watched(site.tensor, None, site.tokens, site.turned) for site in sites])
     with one_thread():
         for index, real in enumerate(real_tokens(feeds, mask)):
             sums.add(next(runs), real, index)
