@@ -15,6 +15,8 @@ from .histogram import Histogram
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
+#: Which tokens are no padding, batch x sequence, where that is known.
+_Real = NDArray[np.bool_] | None
 #: Rows whose products are added at once.
 AT_ONCE = 512
 #: Rows that stay, and the places they take.
@@ -223,7 +225,7 @@ def collect(
             if not len(x):
                 continue
             ends = np.stack([x.min(axis=0), x.max(axis=0)])
-            _check_finite(ends, each, arrays[each.tensor], index)
+            _check_finite(ends, each, arrays[each.tensor], real, index)
             if each.tensor not in tallies:
                 own = size if _are_tokens(x, each, real) else replace(size, expected=0)
                 tallies[each.tensor] = _Tally(own, x.shape[1], seed)
@@ -261,14 +263,21 @@ def _importance(
     return (1 / np.maximum(added.var(axis=1), 1e-12)).astype(np.float32)
 
 
-def _check_finite(ends: Matrix, each: Watched, array: NDArray[np.generic], index: int) -> None:
+def _check_finite(
+    ends: Matrix, each: Watched, array: NDArray[np.generic], real: _Real, index: int
+) -> None:
+    """Refuse an activation of batch `index` whose channels' ends [2, k] are not all numbers."""
     if np.isfinite(ends).all():  # a NaN is both the least and the greatest of its channel
         return
-    bad = np.argwhere(~np.isfinite(array.reshape(array.shape[0], -1)).all(axis=1))
-    if not len(bad):
-        return
+    mask = each.mask(real)
+    x = rows_of(array, mask)
+    (bad,) = np.nonzero(~np.isfinite(x).all(axis=1))
+    if mask is not None and len(x) == np.count_nonzero(mask):  # a row a token, flat as well
+        found = np.argwhere(mask)[bad, 1 if each.turned else 0]
+    else:
+        found = bad // (len(x) // len(array))
     raise CalibrationError(
         "the float model gives NaN or Inf",
-        where=f"tensor {each.tensor}, sample {int(bad[0, 0])} of batch {index}",
+        where=f"tensor {each.tensor}, sample {int(found.min())} of batch {index}",
         mend="leave that sample out, or check the checkpoint",
     )

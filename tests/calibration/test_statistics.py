@@ -110,6 +110,16 @@ def test_what_is_not_a_number_names_tensor_and_sample(bad: float):
         seen([np.zeros_like(x), x])
 
 
+@pytest.mark.parametrize("shape", [(12, 5), (3, 4, 5)])
+def test_what_is_not_a_number_is_told_of_the_text_whose_token_it_is(shape: tuple[int, ...]):
+    """Where all tokens are one dimension too, and whatever padding before it holds."""
+    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]], bool)
+    x = np.zeros((3, 4, 5), np.float32)
+    x[0, 3], x[2, 1] = np.nan, np.inf
+    with pytest.raises(CalibrationError, match="tensor x, sample 2 of batch 0"):
+        seen([x.reshape(shape)], [mask])
+
+
 def test_moments_come_evenly_from_all_that_is_expected():
     """Half of the batches are of another scale; the first rows alone would not show it."""
     random = np.random.default_rng(0)
