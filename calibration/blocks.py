@@ -49,7 +49,7 @@ def split(
 ) -> tuple[Block, ...]:
     """The blocks that the wanted tensors need, in order.
 
-    `together` are pairs of tensors that no cut should part. A block has at most `size` bytes of
+    `together` are pairs of tensors that no cut parts. Else a block has at most `size` bytes of
     weights, by default `BLOCK_BYTES` where the model has more than `WHOLE_BYTES`; and at most
     `CHANNELS` of the `widths` that are known of wanted tensors.
     """
@@ -106,25 +106,27 @@ def _cuts(
 ) -> Iterator[int]:
     """Places before which the graph is cut: in the later half of what fits, where least is kept.
 
-    `loads` are the parts of a block that each node fills.
+    `loads` are the parts of a block that each node fills. Where the later half would part a pair
+    the earlier one is cut; where that would too, the block is larger.
     """
     made, used = graph.made(), graph.used()
     pairs = [(made[a], made[b]) for a, b in together if a in made and b in made]
     count = len(graph.nodes)
-    cost = [0] * (count + 1)
+    cost, whole = [0] * (count + 1), [True] * (count + 1)
     for name, place in made.items():
         for cut in range(place + 1, used.get(name, place) + 1):
             cost[cut] += 1
     for first, last in pairs:
-        for cut in range(first + 1, last + 1):
-            cost[cut] += count
+        whole[first + 1 : last + 1] = [False] * (last - first)
     start, held = 0, 0.0
     for place, load in enumerate(loads):
         if held + load > 1 and place > start:
-            least = start + 1 + (place - start) // 2
-            start = min(range(least, place + 1), key=lambda cut: (cost[cut], -cut))
-            held = sum(loads[start:place])
-            yield start
+            cuts = [cut for cut in range(start + 1, place + 1) if whole[cut]]
+            later = [cut for cut in cuts if cut > start + (place - start) // 2]
+            if cuts:
+                start = min(later or cuts, key=lambda cut: (cost[cut], -cut))
+                held = sum(loads[start:place])
+                yield start
         held += load
 
 

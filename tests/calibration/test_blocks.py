@@ -72,6 +72,16 @@ def test_cuts_part_no_pair_and_lie_where_least_is_kept(model: Path):
     assert [block.gives for block in bound] == [("c", "e"), ()]
 
 
+@pytest.mark.parametrize("size", [KIB // 2, KIB, KIB * 8 // 7, 3 * KIB])
+def test_pairs_stay_whole_however_little_fits(model: Path, size: int):
+    """One weight fills a block, as of 8 billion, or is more than one."""
+    pairs = [("b", "c"), ("d", "f")]
+    found = split(onnx.load(model), ["b", "c", "d", "f", "out"], together=pairs, size=size)
+    assert len(found) > 1
+    for one, two in pairs:
+        assert any({one, two} <= set(block.outputs) for block in found)
+
+
 def test_what_is_watched_bounds_a_block_too(model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(blocks, "CHANNELS", 32)
     wanted = ["a", "b", "c", "e", "f", "out"]
