@@ -16,21 +16,37 @@ _HEADINGS = {
     "premise", "hypothesis", "content", "document", "title", "label", "category", "score",
 }  # fmt: skip
 _COLUMNS = {".csv": ",", ".tsv": "\t"}
+#: A row that is put after the last one, and read with it where a quote is open.
+_END = "end of file"
 
 Row = dict[str, Any]
 
 
 def read_csv(path: Path, field: str | None, encoding: str) -> list[str]:
-    """Texts of a comma-separated file; columns by heading, or by number from 1."""
-    text = read_text(path, encoding)
+    """Texts of a comma-separated file; columns by heading, or by number from 1.
+
+    Raises:
+        ConfigError: it is not CSV, or a quote is not closed.
+    """
+    text = f"{read_text(path, encoding)}\n{_END}"
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(io.StringIO(text, ""))
+    rows, starts = list[list[str]](), [0]
     try:
-        return _columns(path, field, list(reader))
+        for row in reader:
+            rows.append(row)
+            starts.append(reader.line_num)
     except csv.Error as error:
         raise ConfigError(
             f"line {reader.line_num} is not CSV", where=path, mend=str(error)
         ) from error
+    if rows.pop() != [_END]:  # all that follows would be one sample
+        raise ConfigError(
+            f"a quote of line {starts[-2] + 1} is not closed",
+            where=path,
+            mend="close it, or give a .tsv or .txt file, where quotes mean nothing",
+        )
+    return _columns(path, field, rows)
 
 
 def read_tsv(path: Path, field: str | None, encoding: str) -> list[str]:

@@ -134,6 +134,8 @@ def test_ready_feeds(tmp_path: Path):
         ("bad.npz", b"PK\x03\x04 cut", "npz"),
         ("empty.npz", b"", "npz"),
         ("empty.csv", "", "no samples"),
+        # without its mate the quote took all that follows for one sample
+        ("quote.csv", 'text\nfine\n"open\n' + "more\n" * 40_000, "quote of line 3 is not closed"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, name: str, data: str | bytes, what: str):
