@@ -29,8 +29,9 @@ from .workspace import Stage, Work
 BUDGET = {"int4": 0.05}
 #: The same of keys and values that are kept as int8, whatever is asked of the other outputs.
 CACHE = 0.01
-#: What a float engine is called beside the dense one where it is compressed, or keeps int8.
-COMPRESSED, CACHED = "compressed", "int8 cache"
+#: What a float engine is called beside the dense one where it is compressed, or keeps int8: a word
+#: each, as a report's lines are of an engine, a space and a phase.
+COMPRESSED, CACHED = "compressed", "int8-cache"
 Turn = Callable[[Outputs], Outputs]
 #: A graph's name to what runs it.
 Of = Callable[[str], Give]
