@@ -76,7 +76,9 @@ def _rest(report: Report) -> Found:
     ]
     ratios = [line.ratio for line in report.latency if line.ratio is not None and line.ratio != 1]
     share = report.quantization.int8_share if report.quantization else None
-    sizes = [engine.size_bytes for engine in report.engines if engine.executed]
+    executed = {f"engine/{engine.backend}" for engine in report.engines if engine.executed}
+    # by stage: the engines of a report are the float one too, which is built after what ships
+    sizes = [stage.size_bytes for stage in report.stages if stage.name in executed]
     return {
         "cosine": (min(means, default=None), "nothing was compared"),
         "int8 share": (share, report.quantization_reason or "not said"),
