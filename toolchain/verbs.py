@@ -42,6 +42,7 @@ PLACES = {
     "on_failure": ("optimize", "on_failure"),
     "samples": ("calibration", "samples"),
     "method": ("calibration", "method"),
+    "weights_method": ("quantize", "method"),
     "preset": ("calibration", "preset"),
     "keep": ("calibration", "keep"),
     "max_drop": ("calibration", "max_drop"),
@@ -75,6 +76,9 @@ def given(
     named = lone or bool(over.get("model"))
     base = Config() if named and config == CONFIG and not config.exists() else load(config)
     told = {name: _here(name, value) for name, value in over.items() if value is not None}
+    weights_alone = told.get("precision", base.build.precision) in WEIGHT_ONLY
+    if verb == "build" and "method" in told and weights_alone:
+        told["weights_method"] = told.pop("method")  # how they are rounded, not which ranges
     allowing.check(told.get("allow_unexecuted", ()))
     _say_where(config, workspace, quiet)
     said = Said(verb, words(base, PLACES), told)
@@ -83,11 +87,8 @@ def given(
     asked = {**heeded, **told}
     minutes = asked.pop("recover_minutes", None)
     base = base if minutes is None else recovering(base, minutes)
-    precision = asked.get("precision", base.build.precision)
     for name, value in asked.items():
         section, key = PLACES[name]
-        if name == "method" and precision in WEIGHT_ONLY:
-            section = "quantize"  # which weights are rounded how, not which ranges are taken
         table = getattr(base, section)
         kept = _beside(name, table, value)
         changed = _validated(type(table), {**dict(table), key: kept})

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmdeploy.toolchain import cli
+from llmdeploy.toolchain import cli, verbs
 from llmdeploy.toolchain.said import Said
 
 SETTINGS = '[model]\ncheckpoint = "{model}"\n[build]\nbackends = ["onnxruntime"]\n{rest}'
@@ -64,3 +64,22 @@ def test_a_verb_heeds_those_before_it_alone(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_not_heeded(tmp_path: Path, content: str) -> None:
     (tmp_path / "said.json").write_text(content)
     assert Said("verify").heeding(tmp_path) == {}
+
+
+def test_a_method_of_ranges_is_none_of_weights_alone(tmp_path: Path) -> None:
+    config, work = tmp_path / "llmdeploy.toml", tmp_path / "artifacts"
+    work.mkdir()
+
+    def asked(verb: str, **options: Any) -> tuple[str, str]:
+        run = verbs.given(config, work, False, True, verb=verb, **options)
+        run.said.keep(work)
+        return run.config.calibration.method, run.config.quantize.method
+
+    config.write_text(SETTINGS.format(model="m", rest='precision = "int4"\n'))
+    assert asked("calibrate", method="mse") == ("mse", "auto")
+    assert asked("build", precision="w8") == ("mse", "auto")
+    assert asked("build", method="gptq") == ("mse", "gptq")
+    assert asked("verify") == ("mse", "gptq")
+    rest = 'precision = "int4"\n[quantize]\nmethod = "rtn"\n'
+    config.write_text(SETTINGS.format(model="m", rest=rest))
+    assert asked("verify") == ("mse", "rtn")  # the file has the last word in that place too
