@@ -24,6 +24,7 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,  # a limit that everything meets is none
         validate_by_name=True,
         alias_generator=lambda name: name.replace("_", "-"),
     )

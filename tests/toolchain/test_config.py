@@ -30,6 +30,7 @@ def test_a_pass_table_carries_its_own_options(tmp_path: Path) -> None:
         ("[build]\nprecision = 'int3'", "build.precision"),
         ("[build.profile]\nbatch = [8, 4, 1]", "not [min, opt, max]"),
         ("[gate]\nmin-cosine = 'high'", "gate.min-cosine: 'high' should be a valid number, "),
+        ("[gate]\nmax-score-drop = inf", "gate.max-score-drop: inf should be a finite number"),
         ("[model]\nopset = 3", "model.opset: 3 should be greater than or equal to 18"),
         ("[[passes]]\nname = 'x'", "passes.0.use: it is missing"),
         ("folder = 'x'", "unknown key folder"),
