@@ -81,9 +81,12 @@ class Similarity(Metric):
         return labelled.matrix(samples, labels, encoding)
 
     def predictions(self, data: Labelled, outputs: Sequence[Array]) -> Array:
-        """Cosine of each pair's embeddings; outputs are [rows, width]."""
-        rows = stack(outputs, len(data.texts)).astype(np.float64)
-        rows = rows.reshape(len(rows), -1)
+        """Cosine of each pair's embeddings; outputs are [rows, width].
+
+        Raises:
+            ConfigError: they are of another rank.
+        """
+        rows = _row_a_text(self, stack(outputs, len(data.texts))).astype(np.float64)
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         left, right = data.pairs.T
         return np.einsum("ij,ij->i", rows[left], rows[right])
@@ -129,9 +132,9 @@ class Classification(Metric):
         """Argmax over the last axis of logits [rows, classes].
 
         Raises:
-            ConfigError: the gold has a class that the model has not.
+            ConfigError: the gold has a class that the model has not, or outputs of another rank.
         """
-        rows = stack(outputs, len(data.texts))
+        rows = _row_a_text(self, stack(outputs, len(data.texts)))
         if data.gold.max(initial=0) >= rows.shape[-1]:
             what = f"class {data.gold.max()} of the evaluation, and the model has {rows.shape[-1]}"
             raise ConfigError(what, mend="count classes from 0")
@@ -184,6 +187,21 @@ def stack(outputs: Sequence[Array], count: int, places: Sequence[int] = ()) -> A
             mend="try a wider precision, or mend the checkpoint where float gives it too",
         )
     return rows
+
+
+def _row_a_text(metric: Metric, rows: Array) -> Array:
+    """Outputs as they are, where they are a row of numbers a text [texts, numbers].
+
+    Of a row a token, padding would be scored too, and classes be held against other texts' gold.
+    """
+    if rows.ndim == 2:
+        return rows
+    raise ConfigError(
+        f"{metric.name} scores a row of numbers a text, and the model gives {list(rows.shape[1:])}",
+        where="[evaluation] metric",
+        mend="leave it out, or export a task whose first output is one: a classifier's logits, "
+        "a sentence's embedding",
+    )
 
 
 def finite(metric: Metric, value: float) -> float:

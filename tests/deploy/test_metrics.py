@@ -129,6 +129,16 @@ def test_a_score_that_overflows_is_told() -> None:
         Perplexity().score(data, [np.array([[2e3, 1.0]])])
 
 
+@pytest.mark.parametrize("metric", [Accuracy(), F1(), Pearson(), Spearman()])
+@pytest.mark.parametrize("shape", [(6,), (6, 6, 3), (6, 1, 3)])
+def test_outputs_of_every_token_are_no_row_a_text(metric: Metric, shape: tuple[int, ...]) -> None:
+    pairs = np.arange(6, dtype=np.intp).reshape(-1, 2)
+    gold = np.arange(3.0) if isinstance(metric, Pearson | Spearman) else np.arange(6) % 2
+    data = Labelled(tuple("abcdef"), gold, pairs)
+    with pytest.raises(ConfigError, match=r"a row of numbers a text, .*\[evaluation\] metric"):
+        metric.score(data, [normal(*shape)])
+
+
 def test_bootstrap_tells_noise_from_a_drop(tmp_path: Path) -> None:
     path, outputs = pair_file(tmp_path, 200)
     data = Pearson().read(path)
