@@ -1,6 +1,5 @@
 """What the command line's verbs share: the run they are given, and how their end is shown."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from ..deploy.misfit import wanted
 from . import allowing, checks, release, report, stages
 from .config import WEIGHT_ONLY, Config, PassTable, Precision, load
 from .console import emit, people, say, watcher
+from .copying import copied
 from .int8 import showing
 from .judging import engine_facts
 from .optimizing import Asked
@@ -243,8 +243,7 @@ def end(
         run.said.keep(run.workspace.root)
         paths = [Path(made.path) for made in outcome.report.bundles]
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
-            paths = [_copied(path, output / path.name) for path in paths]
+            paths = [copied(path, output) for path in paths]
         if summary is not None:
             with summary.open("a", encoding="utf-8") as file:
                 file.write((run.workspace.root / "report.md").read_text(encoding="utf-8"))
@@ -271,13 +270,6 @@ def left_out(run: Run) -> Iterator[str]:
     for stage in run.stages.values():
         for facts in engine_facts(run, stage) if stage.name.startswith("engine/") else ():
             yield from (f"note: {stage.name}: {each}" for each in facts.get("left_out", ()))
-
-
-def _copied(source: Path, target: Path) -> Path:
-    """A bundle is an archive, or a folder: a Triton repository."""
-    if source.is_dir():
-        return Path(shutil.copytree(source, target, dirs_exist_ok=True))
-    return Path(shutil.copy2(source, target))
 
 
 def verify_bundle(path: Path, as_json: bool, quiet: bool) -> int:
