@@ -11,6 +11,7 @@ from .machine import machine
 from .report import Latency, Report
 from .run import Run
 
+REPORT = "report.json"
 Key = tuple[str, int, int]
 #: Lowest and highest median that the measurement allows, in milliseconds.
 Bounds = tuple[float, float]
@@ -25,25 +26,39 @@ def slowdown(run: Run) -> tuple[float | None, str]:
     Raises:
         ConfigError: the last release's report cannot be read.
     """
-    place = run.config.gate.last_release
-    if not place:
+    if not run.config.gate.last_release:
         return None, "no last-release is named"
-    last = read(run.config.path(place))
-    here = machine()
-    if (last.environment.cpu, last.environment.cores) != (here.cpu, here.cores):
-        return None, f"the last release was timed on another machine: {last.environment.cpu}"
+    before, here = last(run), machine()
+    if (before.environment.cpu, before.environment.cores) != (here.cpu, here.cores):
+        return None, f"the last release was timed on another machine: {before.environment.cpu}"
     stage = run.stages.get("latency/onnxruntime")
     ours = timed(stage.results["timings"] if stage else ())
-    theirs = reported(last.latency)
+    theirs = reported(before.latency)
     shared = [key for key in ours if key in theirs]
     if not shared:
         return None, "no shape was timed in both releases"
     return max(max(0.0, ours[key][0] / theirs[key][1] - 1) for key in shared), ""
 
 
-def read(path: Path) -> Report:
-    """A report.json, or the one in a workspace."""
-    file = path / "report.json" if path.is_dir() else path
+def last(run: Run) -> Report:
+    """The report of the last release.
+
+    Raises:
+        ConfigError: it cannot be read, or this run writes over it: of a release that was too slow
+            the next one would be fast enough.
+    """
+    path = run.config.path(run.config.gate.last_release)
+    file = path / REPORT if path.is_dir() else path
+    if file.resolve() == (run.workspace.root / REPORT).resolve():
+        raise ConfigError(
+            "the last release's report is the one that this run writes",
+            where=f"[gate] last-release: {file}",
+            mend="keep a copy of a release's report.json elsewhere, and name that",
+        )
+    return _read(file)
+
+
+def _read(file: Path) -> Report:
     try:
         return Report.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:

@@ -115,6 +115,19 @@ def test_another_machine_or_no_release_is_not_executed_and_a_broken_one_is_said(
     assert verify(released, 'last-release = "none.json"\n') == 2
 
 
+@pytest.mark.parametrize("name", ["artifacts", "artifacts/report.json", "link"])
+def test_what_a_run_writes_over_is_no_last_release(
+    released: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (released / "link").unlink(missing_ok=True)
+    (released / "link").symlink_to(released / "artifacts")
+    assert verify(released, LOOSE) == 0
+    before = (released / "artifacts" / "report.json").read_bytes()
+    assert verify(released, f'last-release = "{name}"\nmax-slowdown = 0.05\n') == 2
+    assert "the one that this run writes" in capsys.readouterr().err
+    assert (released / "artifacts" / "report.json").read_bytes() == before
+
+
 def test_int8_that_was_built_as_float_is_exit_1(
     released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
