@@ -92,6 +92,19 @@ def test_what_is_timed_is_named_by_its_shape(run: Run) -> None:
     assert timed_feeds(run, [(1, 8), (1, 128)]).keys() == {"1x8", f"1x{MOST}"}
 
 
+def test_no_more_rows_are_timed_than_the_graph_takes(run: Run) -> None:
+    folder = run.folder("export")
+    known = Signature.load(folder)
+    dims = {**known.dims, "batch": Bounds(max=2)}
+    known.model_copy(update={"dims": dims}).save(folder)
+    found = timed_feeds(run, [(1, 8), (8, 8), (4, 16)])
+    assert {name: feed["input_ids"].shape for name, feed in found.items()} == {
+        "1x8": (1, 8),
+        "2x8": (2, 8),
+        "2x16": (2, 16),
+    }
+
+
 def test_a_call_counts_the_tokens_that_the_graph_takes(run: Run) -> None:
     encoder = Encoder(run.folder("export"))
     session: Any = SimpleNamespace(encoder=encoder, graphs={"": encoder.signature})

@@ -131,8 +131,8 @@ def _parts(batch: Feed, rows: int) -> tuple[Feed, ...]:
 def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str, Feed]:
     """Feeds to time, by `batchxsequence`: real words, as many tokens as the shape says.
 
-    A graph that takes fewer is timed, and named, by the most that it takes. Ready or drawn feeds
-    are timed as they are.
+    A graph that takes fewer tokens or rows is timed, and named, by the most that it takes. Ready or
+    drawn feeds are timed as they are.
     """
     table = run.config.calibration
     texts: Sequence[str] = SENTENCES
@@ -145,7 +145,9 @@ def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str
         texts = samples.texts[:64]
     encode, words = Texts(run), " ".join(texts) + " "
     long = words * (1 + 4096 // max(len(words), 1))
-    return _sized([encode([long] * batch, tokens) for batch, tokens in shapes])
+    bounds = signature(run, run.graphs[0]).dims.get("batch")
+    most = bounds.max if bounds and bounds.max else max(batch for batch, _ in shapes)
+    return _sized([encode([long] * min(batch, most), tokens) for batch, tokens in shapes])
 
 
 def _from_texts(run: Run) -> bool:
