@@ -101,7 +101,8 @@ def engine_facts(run: Run, stage: Stage) -> list[dict[str, Any]]:
 def _limits(run: Run) -> list[Gate]:
     limits, found = run.config.gate, run.stages
     score = found[SCORE].results if SCORE in found else {}
-    no_score = "no [evaluation] is configured"
+    configured = run.config.evaluation.metric  # `build` scores nothing
+    no_score = "no engine was scored" if configured else "no [evaluation] metric is configured"
     made: list[Gate] = []
     if limits.min_cosine is not None:
         made.append(_cosine(run, limits.min_cosine, score.get("mean_cosine")))

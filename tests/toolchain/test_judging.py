@@ -73,6 +73,17 @@ def test_where_nothing_was_executed_the_mend_is_the_target(tmp_path: Path) -> No
     assert "on the target" in gate.mend
 
 
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [("accuracy", "no engine was scored"), ("", "no [evaluation] metric is configured")],
+)
+def test_why_there_is_no_score_is_said_as_it_is(metric: str, why: str, tmp_path: Path) -> None:
+    tables = {"build": {"precision": "int8"}, "gate": {"max-score-drop": 0.1}}
+    config = Config.model_validate({**tables, "evaluation": {"metric": metric, "samples": "x"}})
+    (gate,) = judging.gates(Run(config, Workspace(tmp_path)), {})
+    assert (gate.status, gate.reason) == ("not-executed", why)
+
+
 def test_what_a_lowering_lost_is_said(tmp_path: Path) -> None:
     facts = {"facts": {"left_out": ["louder: error 0.1"]}}
     engine = Stage("engine/onnxruntime", "", {}, {}, {}, 0.0, 0, facts, {}, {})
