@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from .. import ConfigError
 from ..calibration import forward
 from ..deploy.backend import Feed
 from ..passes import PassManager, load, save
@@ -25,9 +26,11 @@ def halve(
 
     Raises:
         CalibrationError: the model cannot be executed on the feeds.
+        ConfigError: a node in `keep` is none of the graph's.
         PassError: what was made is no sound graph.
     """
     graph = load(model)
+    _known(graph, keep)
     ranges = magnitudes(model, floats(graph), feeds)
     half = Half(to=KINDS[precision], keep=tuple(keep), ranges=ranges)
     made, steps = PassManager([half], prove=False).run(graph)
@@ -35,6 +38,20 @@ def halve(
     kept = {rule: count for rule, count in steps[0].applications.items() if rule.startswith("kept")}
     notes = [f"{count} nodes {rule}" for rule, count in kept.items()]
     return {"steps": [asdict(step) for step in steps], "ranges": ranges, "notes": notes}
+
+
+def _known(model: ir.Model, keep: Sequence[str]) -> None:
+    """Refuse names of no node, nor of what one makes: what was to stay float would be cast."""
+    nodes = list(model.graph.all_nodes())
+    names = {node.name or node.op_type for node in nodes}
+    names.update(value.name or "" for node in nodes for value in node.outputs)
+    unknown = [name for name in keep if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"no node called {unknown[0]!r}",
+            where="[calibration] keep",
+            mend="`llmdeploy inspect` shows their names",
+        )
 
 
 def floats(model: ir.Model) -> list[str]:
