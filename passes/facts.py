@@ -186,8 +186,12 @@ def _elementwise(combine: Callable[[Size, Size], Size | None]) -> Callable[..., 
 
 
 def _reduce_prod(node: ir.Node, ask: _Ask) -> Content | None:
-    data = ask(node.inputs[0])
-    return None if data is None else (product(data),)
+    data, axes = ask(node.inputs[0]), input_of(node, 1)
+    if data is None or (axes is not None and ints(axes) is None):
+        return None
+    # without axes it multiplies all, unless this attribute says that it then does nothing
+    nothing = not ints(axes) and attribute_int(node, "noop_with_empty_axes", 0)
+    return data if nothing else (product(data),)
 
 
 _CONTENT: dict[str, Callable[[ir.Node, _Ask], Content | None]] = {

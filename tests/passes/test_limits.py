@@ -311,6 +311,16 @@ GRAPHS = {
                 ey = Concat <axis = 0> (w, w, w, w, w, w)
             }>""",
     ),
+    "a-product-over-no-axes": (
+        20,
+        "float[b,3] x",
+        "int64[2] y, float[?,?] z",
+        "int64[0] none = {}",
+        """s = Shape (x)
+        y = ReduceProd <noop_with_empty_axes = 1> (s, none)
+        asked = ReduceProd <noop_with_empty_axes = 1> (s)
+        z = Reshape (x, asked)""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
