@@ -10,8 +10,8 @@ from .contract import CLOSE
 from .facts import made_by, only_use, same_rank, scalar
 from .rules import Builder, Outcome, Rule, rule
 
-#: Exporters write these constants with seven digits or fewer.
-_CLOSE_ENOUGH = 1e-4
+#: Exporters write these constants with seven digits or fewer, which is too few for doubles.
+_CLOSE_ENOUGH, _CLOSE_IN_DOUBLES = 1e-4, 1e-12
 _DEPTH = 4
 
 
@@ -19,7 +19,7 @@ _DEPTH = 4
 def gelu(build: Builder, node: ir.Node) -> Outcome:
     """Gelu(x) = x / 2 * (1 + erf(x / sqrt(2))), or with tanh(sqrt(2 / pi) * (x + 0.044715 x^3))."""
     factor, parts = factors(node.outputs[0])
-    if len(parts) != 2 or not _near(factor, 0.5):
+    if len(parts) != 2 or not _near(factor, 0.5, node.outputs[0]):
         return "it is not a half of a product of two"
     if build.opset < 20:
         return "Gelu needs opset 20"
@@ -62,8 +62,10 @@ def _inner(value: ir.Value, depth: int) -> tuple[float, list[ir.Value]]:
     return factors(value, depth - 1)
 
 
-def _near(number: float, wanted: float) -> bool:
-    return math.isclose(number, wanted, rel_tol=_CLOSE_ENOUGH)
+def _near(number: float, wanted: float, of: ir.Value) -> bool:
+    """Whether a factor of a value is the wanted one, as far as numbers of its type can tell."""
+    double = of.dtype == ir.DataType.DOUBLE
+    return math.isclose(number, wanted, rel_tol=_CLOSE_IN_DOUBLES if double else _CLOSE_ENOUGH)
 
 
 def _one_plus(value: ir.Value, op_type: str) -> ir.Value | None:
@@ -83,7 +85,7 @@ def _is_erf_gate(gate: ir.Value, source: ir.Value) -> bool:
     if inner is None:
         return False
     factor, parts = factors(inner)
-    return _only(parts, [source]) and _near(factor, math.sqrt(0.5))
+    return _only(parts, [source]) and _near(factor, math.sqrt(0.5), inner)
 
 
 def _is_tanh_gate(gate: ir.Value, source: ir.Value) -> bool:
@@ -91,7 +93,7 @@ def _is_tanh_gate(gate: ir.Value, source: ir.Value) -> bool:
     if inner is None:
         return False
     factor, parts = factors(inner)
-    if not _near(factor, math.sqrt(2 / math.pi)):
+    if not _near(factor, math.sqrt(2 / math.pi), inner):
         return False
     if len(parts) == 1:
         return _is_cubic(parts[0], source)
@@ -107,7 +109,7 @@ def _is_cubic(value: ir.Value, source: ir.Value) -> bool:
     for one, cube in (total.inputs[:2], total.inputs[1::-1]):
         if one is source and cube is not None:
             factor, parts = factors(cube)
-            return _near(factor, 0.044715) and _only(parts, [source] * 3)
+            return _near(factor, 0.044715, cube) and _only(parts, [source] * 3)
     return False
 
 
@@ -118,7 +120,7 @@ def _is_one_plus_square(value: ir.Value, source: ir.Value) -> bool:
     for one, square in (total.inputs[:2], total.inputs[1::-1]):
         if scalar(one) == 1.0 and square is not None:
             factor, parts = factors(square)
-            return _near(factor, 0.044715) and _only(parts, [source] * 2)
+            return _near(factor, 0.044715, square) and _only(parts, [source] * 2)
     return False
 
 

@@ -321,6 +321,21 @@ GRAPHS = {
         asked = ReduceProd <noop_with_empty_axes = 1> (s)
         z = Reshape (x, asked)""",
     ),
+    "a-gelu-of-doubles-by-a-root-of-seven-digits": (
+        20,
+        "double[2,4] x",
+        "double[2,4] y",
+        "double half = {0.5}, double root = {0.7978845}, double c = {0.044715}, double one = {1}",
+        """square = Mul (x, x)
+        cube = Mul (square, x)
+        small = Mul (cube, c)
+        sum = Add (x, small)
+        inner = Mul (sum, root)
+        t = Tanh (inner)
+        gate = Add (t, one)
+        d = Mul (x, gate)
+        y = Mul (d, half)""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
