@@ -82,11 +82,16 @@ def perm_of(node: ir.Node) -> tuple[int, ...] | None:
 
 
 def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The standard node of one of these types that makes a value."""
+    """The standard node of one of these types, its attributes known, that makes a value."""
     node = value.producer() if value is not None else None
     if node is None or node.domain not in ("", "ai.onnx") or node.op_type not in op_types:
         return None
-    return node
+    return None if is_abstract(node) else node
+
+
+def is_abstract(node: ir.Node) -> bool:
+    """Whether an attribute is filled in by the caller of the function around the node."""
+    return any(attribute.is_ref() for attribute in node.attributes.values())
 
 
 def only_use(value: ir.Value) -> bool:

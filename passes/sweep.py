@@ -6,6 +6,7 @@ from functools import cache
 
 import onnx_ir as ir
 
+from .facts import is_abstract
 from .ledger import Application, Ledger
 from .rules import Builder, Pairs, Rule, pairs_of
 from .splice import Names, replace
@@ -61,7 +62,7 @@ class Scope:
     def sweep(self, graph: ir.Graph) -> None:
         """Try every rule at every node of a graph once, in order."""
         for node in graph:
-            if node.domain not in ("", "ai.onnx") or _is_abstract(node):
+            if node.domain not in ("", "ai.onnx") or is_abstract(node):
                 continue
             for item in self.by_op(node.op_type):
                 if node.graph is not graph:
@@ -104,8 +105,3 @@ def _outlives(node: ir.Node, pairs: Pairs) -> bool:
         value.is_graph_output() or any(use.node not in going for use in value.uses())
         for value in left
     )
-
-
-def _is_abstract(node: ir.Node) -> bool:
-    """Whether an attribute is filled in by the caller of the function around the node."""
-    return any(attribute.is_ref() for attribute in node.attributes.values())
