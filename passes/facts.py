@@ -126,8 +126,16 @@ def _content(
         return None
     evaluate = _CONTENT.get(node.op_type)
     if evaluate is not None and _is_shape_like(value):
-        memo[value] = evaluate(node, lambda item: _content(item, memo, depth - 1))
+        found = evaluate(node, lambda item: _content(item, memo, depth - 1))
+        memo[value] = found if found is not None and _held(found, value) else None
     return memo[value]
+
+
+def _held(found: Content, value: ir.Value) -> bool:
+    """Whether a value's type holds its numbers, which otherwise are others: they overflow."""
+    limits = np.iinfo(np.int32 if value.dtype == ir.DataType.INT32 else np.int64)
+    numbers = [size.value for size in found if size.value is not None]
+    return all(int(limits.min) <= number <= int(limits.max) for number in numbers)
 
 
 def _is_shape_like(value: ir.Value) -> bool:

@@ -336,6 +336,19 @@ GRAPHS = {
         d = Mul (x, gate)
         y = Mul (d, half)""",
     ),
+    "a-number-beyond-its-type": (
+        20,
+        "float[b,3] x",
+        "int32[2] y, float[b,m] z",
+        "int64[1] most = {9223372036854775807}, int64[1] one = {1}, int64[1] two = {2},"
+        " int32[1] first = {0}, int32[1] last = {1}",
+        """s = Shape (x)
+        width = Slice (s, one, two)
+        both = Concat <axis = 0> (width, most)
+        y = Cast <to = 6> (both)
+        end = Slice (y, one, two)
+        z = Slice (x, first, end, last)""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
