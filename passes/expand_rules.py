@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .facts import axes_of, broadcast, constant, content, input_of, made_by
+from .facts import attribute_int, axes_of, broadcast, constant, content, input_of, made_by
 from .grids import grid
 from .noop_rules import first
 from .rules import Builder, Outcome, Rule, rule
@@ -169,6 +169,8 @@ def gather_everything(build: Builder, node: ir.Node) -> Outcome:
     index_shape = sizes(joined.outputs[0])
     if len(grids) != len(parts) or len(grids) != len(data) or index_shape is None:
         return "an index does not count up from 0"
+    if attribute_int(joined, "axis", -1) not in (-1, len(index_shape) - 1):
+        return "it puts rows of indices together, not the numbers of one index"
     axes = [part.axis for part in grids]
     whole = all(part.length == size for part, size in zip(grids, data, strict=True))
     if axes != sorted(set(axes)) or not whole or index_shape[-1] != Size.of(len(data)):

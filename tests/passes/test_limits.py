@@ -349,6 +349,20 @@ GRAPHS = {
         end = Slice (y, one, two)
         z = Slice (x, first, end, last)""",
     ),
+    "indices-put-one-after-the-other": (
+        20,
+        "float[b,2] x",
+        "float[m] y",
+        "int64 zero = {0}, int64 one = {1}, int64[1] second = {1}, int64[2] counted = {0, 1}",
+        """s = Shape (x)
+        rows = Gather (s, zero)
+        count = Range (zero, rows, one)
+        column = Unsqueeze (count, second)
+        left = Expand (column, s)
+        right = Expand (counted, s)
+        indices = Concat <axis = 0> (left, right)
+        y = GatherND (x, indices)""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
