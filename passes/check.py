@@ -125,7 +125,7 @@ def _check_facts(model: ir.Model, before: Facts, where: str) -> None:
         ("inputs", before.inputs, asked),
         ("outputs", before.outputs, after.outputs),
     ):
-        if old != new:
+        if len(old) != len(new) or not all(map(_stays, old, new)):
             changed = sorted(set(old) ^ set(new)) or list(new)
             raise PassError(f"the {what} changed: {'; '.join(changed)}", where=where)
     for name, tensor in _weights(model):
@@ -139,6 +139,12 @@ def _check_facts(model: ir.Model, before: Facts, where: str) -> None:
     lost = sorted((before.typed - after.typed) & alive)
     if lost:
         raise PassError(f"type or shape of {lost[0]!r} is no longer known", where=where)
+
+
+def _stays(old: str, new: str) -> bool:
+    """Whether an input or output is what it was; one whose rank nobody knew may have one now."""
+    known = new.removeprefix(old.removesuffix("None"))
+    return old == new or (old.endswith("None") and known.startswith("["))
 
 
 def _line(error: Exception) -> str:

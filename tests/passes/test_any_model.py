@@ -242,6 +242,23 @@ def test_inputs_and_outputs_whose_rank_nobody_knows(execute):
     np.testing.assert_array_equal(execute(model, {"x": x})["y"], [-1, -1])
 
 
+def test_an_output_behind_a_sequence_may_get_the_shape_that_was_not_known(execute):
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "sizes"], ["parts"]),
+        helper.make_node("SequenceAt", ["parts", "first"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["y"]),
+    ]
+    weights = [
+        helper.make_tensor("sizes", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("first", TensorProto.INT64, [], [0]),
+    ]
+    x, y = info("x", TensorProto.INT64, (3,)), info("y", shape=None)
+    model, _ = optimised(ir.from_proto(made(nodes, [x], [y], weights)))
+    assert [node.op_type for node in model.graph] == ["Split", "ConstantOfShape"]
+    found = execute(model, {"x": np.array([2, 3, 4])})["y"]
+    np.testing.assert_array_equal(found, [0, 0])
+
+
 @pytest.mark.parametrize("held", ["as weights", "as constants"])
 def test_weights_that_bodies_hold_in_files_of_their_own(held, tmp_path, execute):
     """As a decoder has it whose branches are its prefill and its next token."""
