@@ -16,12 +16,16 @@ from .facts import SMALL, constant
 from .rules import Builder, Outcome, Rule
 
 _LEFT = {
+    "BatchNormalization",  # before opset 14 the reference trains
     "Bernoulli",
     "Constant",
     "DequantizeLinear",  # a quantised weight stays quantised
     "Dropout",
     "Identity",  # it gives a constant the name of an output
-    "LpNormalization",  # the reference has other numbers than the standard where p is 1,
+    "LRN",  # the reference does not reach the last channels,
+    "LpNormalization",  # has other numbers than the standard where p is 1,
+    "LpPool",
+    "MaxPool",  # pads at the wrong end,
     "Multinomial",
     "NonZero",  # and of a scalar,
     "QuantizeLinear",

@@ -363,6 +363,18 @@ GRAPHS = {
         indices = Concat <axis = 0> (left, right)
         y = GatherND (x, indices)""",
     ),
+    "channels-as-the-reference-has-them-not": (
+        11,
+        "float[1,3,2,2] x",
+        "float[1,3,2,2] y, float[1,3,2,2] z, float[1,3,2,2] p",
+        "float[1,3,2,2] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, float[3] one = {1, 1, 1}",
+        """l = LRN <size = 3, alpha = 1.0> (w)
+        y = Add (x, l)
+        b = BatchNormalization (w, one, one, one, one)
+        z = Add (x, b)
+        m = MaxPool <kernel_shape = [2, 2], auto_pad = "SAME_LOWER"> (w)
+        p = Add (x, m)""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
