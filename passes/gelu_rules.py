@@ -29,6 +29,8 @@ def gelu(build: Builder, node: ir.Node) -> Outcome:
             continue
         if not same_rank(source, node.outputs[0]):
             return "a constant adds dimensions"
+        if tanh and source.dtype == ir.DataType.DOUBLE:
+            return "the operator's own constants are floats, which are not enough for a double"
         return build.op("Gelu", source, approximate="tanh") if tanh else build.op("Gelu", source)
     return "neither factor is 1 + erf(x / sqrt(2)) or 1 + tanh(...) of the other"
 

@@ -375,6 +375,22 @@ GRAPHS = {
         m = MaxPool <kernel_shape = [2, 2], auto_pad = "SAME_LOWER"> (w)
         p = Add (x, m)""",
     ),
+    "a-gelu-of-doubles-by-tanh": (
+        20,
+        "double[2,4] x",
+        "double[2,4] y",
+        "double half = {0.5}, double root = {0.7978845608028654}, double c = {0.044715},"
+        " double one = {1}",
+        """square = Mul (x, x)
+        cube = Mul (square, x)
+        small = Mul (cube, c)
+        sum = Add (x, small)
+        inner = Mul (sum, root)
+        t = Tanh (inner)
+        gate = Add (t, one)
+        d = Mul (x, gate)
+        y = Mul (d, half)""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
