@@ -31,6 +31,15 @@ BROADCASTING = (
     "Xor",
 )
 _UNARY = ("Abs", "Cast", "Exp", "IsNaN", "Log", "Neg", "Not", "Reciprocal", "Sqrt")
+#: Numbers that every runtime chooses between; ONNX Runtime multiplies others too.
+_CHOSEN = (
+    ir.DataType.BFLOAT16,
+    ir.DataType.DOUBLE,
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.INT32,
+    ir.DataType.INT64,
+)
 _REDUCING = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
 
 
@@ -213,6 +222,8 @@ def mask_by_choice(build: Builder, node: ir.Node) -> Outcome:
         condition = inverse.inputs[0] if inverse is not None else cast.inputs[0]
         if condition is None or condition.dtype != ir.DataType.BOOL:
             return "what is cast is no condition"
+        if factor.dtype not in _CHOSEN:
+            return "runtimes have no Where of this type"
         if not np.isfinite(number.astype(np.float64)).all():
             return "0 times the number is not 0"
         zero = build.constant(np.zeros_like(number), "zero")

@@ -391,6 +391,16 @@ GRAPHS = {
         d = Mul (x, gate)
         y = Mul (d, half)""",
     ),
+    "a-mask-of-short-integers": (
+        20,
+        "bool[2,4] x",
+        "int16[2,4] y, uint64[2,4] z",
+        "int16 k = {3}, uint64 m = {5}",
+        """a = Cast <to = 5> (x)
+        y = Mul (a, k)
+        b = Cast <to = 13> (x)
+        z = Mul (b, m)""",
+    ),
     "what-is-empty": (
         20,
         "float[b,empty,8] x, float[empty,1,n,8] z",
