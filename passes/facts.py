@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .sizes import Size, product, sizes
+from .sizes import Size, product, sizes, times
 from .weights import read
 
 #: Constants above this many elements are weights: they are not looked into.
@@ -204,7 +204,12 @@ def _reduce_prod(node: ir.Node, ask: _Ask) -> Content | None:
         return None
     # without axes it multiplies all, unless this attribute says that it then does nothing
     nothing = not ints(axes) and attribute_int(node, "noop_with_empty_axes", 0)
-    return data if nothing else (product(data),)
+    if nothing:
+        return data
+    total: Size | None = Size.of(1)
+    for size in data:
+        total = times(total, size) if total is not None else None
+    return (total,) if total is not None else None
 
 
 _CONTENT: dict[str, Callable[[ir.Node, _Ask], Content | None]] = {
@@ -220,7 +225,7 @@ _CONTENT: dict[str, Callable[[ir.Node, _Ask], Content | None]] = {
     "Concat": _concat,
     "Add": _elementwise(lambda a, b: a + b),
     "Sub": _elementwise(lambda a, b: a - b),
-    "Mul": _elementwise(lambda a, b: a * b),
+    "Mul": _elementwise(times),
     "Div": _elementwise(lambda a, b: a.over(b)),
     "ReduceProd": _reduce_prod,
 }

@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 #: A product of names, sorted; the empty product is 1.
 Monomial = tuple[str, ...]
+#: So many names a product of sums or a power may take: they grow with each that is multiplied.
+_TERMS = 4096
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ def product(sizes: "list[Size] | tuple[Size, ...]") -> Size:
     return result
 
 
+def times(one: Size, two: Size) -> Size | None:
+    """The product of two sizes; None where so many terms come of it that it is no dimension."""
+    longest = sum(max(len(names) for names, _ in size.terms or (((), 0),)) for size in (one, two))
+    return one * two if len(one.terms) * len(two.terms) * (longest + 1) <= _TERMS else None
+
+
 def _collected(terms: list[tuple[Monomial, int]]) -> Size:
     total: Counter[Monomial] = Counter()
     for names, count in terms:
@@ -139,10 +147,10 @@ def _walk(tree: ast.expr) -> Size | None:
             return None
 
 
-_OPERATORS: dict[type[ast.operator], Callable[[Size, Size], Size]] = {
+_OPERATORS: dict[type[ast.operator], Callable[[Size, Size], Size | None]] = {
     ast.Add: Size.__add__,
     ast.Sub: Size.__sub__,
-    ast.Mult: Size.__mul__,
+    ast.Mult: times,
 }
 
 

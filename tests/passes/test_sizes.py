@@ -1,5 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
+from llmdeploy.passes.facts import content
+from llmdeploy.passes.infer import infer
 from llmdeploy.passes.shape_rules import merged, reshape_to
 from llmdeploy.passes.sizes import Size, product, text
 
@@ -78,6 +80,23 @@ def test_merged_finds_the_neighbours_that_were_merged(before, data):
     found = merged(before, after)
     assert found is not None
     assert [product([before[axis] for axis in group]) for group in found] == after
+
+
+def test_products_of_too_many_terms_are_not_multiplied_out(graph):
+    sums = "*".join(f"(a{index} + b{index})" for index in range(13))
+    assert Size.of(sums).name == sums
+    squares = "\n".join(f"s{k + 1} = Mul (s{k}, s{k})" for k in range(8))
+    model = graph(f"""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[a] x, float[b] z) => (int64[1] s8, int64[1] p) {{
+            n = Shape (x)
+            m = Shape (z)
+            s0 = Add (n, m)
+            {squares}
+            both = Concat <axis = 0> (s4, s4)
+            p = ReduceProd (both)
+        }}""")
+    infer(model)
+    assert [content(value) for value in model.graph.outputs] == [None, None]
 
 
 def test_expressions_of_exporters():
