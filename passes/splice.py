@@ -17,6 +17,8 @@ class Names:
 
     def __init__(self, model: ir.Model) -> None:
         self.taken: set[str | None] = {None, ""}
+        #: The last number that a stem was given.
+        self.numbers: dict[str, int] = {}
         #: The constants that bear, or bore, a name.
         self.constants: dict[str | None, ir.Value] = {}
         for graph in graphs(model):
@@ -28,10 +30,11 @@ class Names:
 
     def unique(self, stem: str) -> str:
         """`stem` itself, or the first of `stem_1`, `stem_2`... that is free."""
-        name, number = stem, 0
+        name, number = stem, self.numbers.get(stem, 0)
         while name in self.taken:
             number += 1
             name = f"{stem}_{number}"
+        self.numbers[stem] = number
         self.taken.add(name)
         return name
 

@@ -9,6 +9,7 @@ from llmdeploy.passes import PassManager, load, save
 from llmdeploy.passes.clean import Clean
 from llmdeploy.passes.fold import Fold
 from llmdeploy.passes.fuse import Fuse
+from llmdeploy.passes.splice import Names
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
@@ -354,6 +355,21 @@ def test_a_long_chain():
         model, _ = optimised(chain(length))
         counts.append(len(list(model.graph)))
     assert counts == [750, 1500]
+
+
+def test_a_name_is_not_sought_from_the_first_number_again():
+    class Asked(set):
+        times = 0
+
+        def __contains__(self, name):
+            self.times += 1
+            return super().__contains__(name)
+
+    names = Names(ir.from_proto(made([helper.make_node("Neg", ["x"], ["y"])], [info("x")], [])))
+    names.taken = Asked(names.taken)
+    given = [names.unique("y") for _ in range(100)]
+    assert given == [f"y_{number}" for number in range(1, 101)]
+    assert names.taken.times <= 300
 
 
 @pytest.mark.slow
