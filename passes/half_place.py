@@ -144,12 +144,14 @@ def _overflow(node: ir.Node, limits: Limits) -> str:
     for value in node.outputs:
         if limits.ranges.get(value.name or "", 0.0) > limits.largest:
             return f"it reaches {limits.ranges[value.name or '']:.3g}"
-    for value in node.inputs:
+    for index, value in enumerate(node.inputs):
         tensor = value.const_value if value is not None else None
         if tensor is None or value is None or value.dtype != ir.DataType.FLOAT:
             continue
         largest = apply(tensor, _largest)
-        if tensor.size > 1 and largest > limits.largest:
+        # a mask's one number may be the range's end instead, a divisor may not
+        divides = node.op_type == "Div" and index == 1
+        if (tensor.size > 1 or divides) and largest > limits.largest:
             return f"weight {value.name} is beyond the range"
         if 0 < largest < limits.smallest:
             return f"{value.name} of {largest:.3g} would be 0"

@@ -98,6 +98,21 @@ def test_a_weight_beyond_the_range_is_kept(graph):
     assert step.applications["kept: weight w is beyond the range"] == 1
 
 
+def test_a_divisor_beyond_the_range_is_kept(graph, execute):
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+        g (float[2,2] x) => (float[2,2] y) <float[2,2] w = {1, 2, 3, 4}, float most = {1000000}>
+        {
+            a = MatMul (x, w)
+            b = Div (a, most)
+            y = MatMul (b, w)
+        }"""
+    model, (step,) = PassManager([Half()]).run(graph(text))
+    assert step.applications["kept: weight most is beyond the range"] == 1
+    feed = {"x": np.array([[1e3, 2e3], [3e3, 4e3]], np.float32)}
+    wanted = execute(graph(text), feed)["y"]
+    np.testing.assert_allclose(execute(model, feed)["y"], wanted, rtol=1e-2)
+
+
 def test_a_named_node_is_kept(graph):
     model, step = halved(graph, keep=("q",))
     assert types(model)["q"] == ir.DataType.FLOAT
