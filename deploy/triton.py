@@ -74,7 +74,8 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
     Triton has no backend (TensorRT-RTX) is left out and named.
 
     Raises:
-        ConfigError: an unknown option, or the engine it names is not there.
+        ConfigError: an unknown option, the engine it names is not there, or a model of several
+            graphs.
         MissingError: tritonclient is not installed.
     """
     options = _options(contents.options.get("triton", {}))
@@ -85,6 +86,12 @@ def pack(contents: Contents, folder: Path) -> dict[str, Any]:
         )
     source = contents.engines[options.engine]
     signature = Signature.load(contents.assets)
+    if signature.components:
+        raise ConfigError(
+            f"Triton is given one graph, and the model has {', '.join(signature.components)}",
+            where="[bundle] kinds",
+            mend="leave triton out; an edge bundle has them, and `llmdeploy serve` writes by them",
+        )
     root = Repository(folder / f"{contents.name}-{contents.version}", contents, options, signature)
     texts = from_text(signature) and (contents.assets / TOKENIZER).is_file()
     manifests = written(

@@ -253,6 +253,12 @@ def test_refuses(contents: Contents, tmp_path: Path) -> None:
         packed(contents, tmp_path / "t", nonsense=1)
     with pytest.raises(ConfigError, match="not a model configuration"):
         configs.parse("name: 3 {")
+    several = SIGNATURE.model_copy(
+        update={"components": ("encoder", "decoder"), "inputs": (), "outputs": ()}
+    )
+    several.save(contents.assets)
+    with pytest.raises(ConfigError, match=r"the model has encoder, decoder.*llmdeploy serve"):
+        packed(contents, tmp_path / "t")
 
 
 def test_versions_are_published_side_by_side_and_switched(
