@@ -146,7 +146,7 @@ def timed_feeds(run: Run, shapes: Sequence[tuple[int, int]] = TIMED) -> dict[str
     encode, words = Texts(run), " ".join(texts) + " "
     long = words * (1 + 4096 // max(len(words), 1))
     bounds = signature(run, run.graphs[0]).dims.get("batch")
-    most = bounds.max if bounds and bounds.max else max(batch for batch, _ in shapes)
+    most = (bounds.max if bounds else None) or max((batch for batch, _ in shapes), default=1)
     return _sized([encode([long] * min(batch, most), tokens) for batch, tokens in shapes])
 
 
