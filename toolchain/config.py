@@ -2,9 +2,9 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .. import ConfigError
 from ..deploy.misfit import is_unknown, misfit
@@ -16,6 +16,10 @@ WEIGHT_ONLY = ("w8", "int4")
 #: Those that round activations too, by ranges from samples.
 CALIBRATED = ("int8", "fp8", "w8a16")
 FILE = "llmdeploy.toml"
+
+
+#: Names, each of which is asked for once however often it stands there.
+Once = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(dict.fromkeys(names)))]
 
 
 class Section(BaseModel):
@@ -102,7 +106,7 @@ class Build(Section):
     """Precision, backends, and the shapes the engines are built for."""
 
     precision: Precision = "fp32"
-    backends: tuple[str, ...] = ("onnxruntime",)
+    backends: Once = ("onnxruntime",)
     profile: dict[str, tuple[int, int, int]] = {}
     options: dict[str, dict[str, object]] = {}
 
@@ -154,7 +158,7 @@ class Gate(Section):
 class Bundle(Section):
     """What is packed, under which name and version."""
 
-    kinds: tuple[str, ...] = ("edge",)
+    kinds: Once = ("edge",)
     name: str = ""
     version: str = "0.1.0"
     python: str | None = None

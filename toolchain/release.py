@@ -67,7 +67,7 @@ def bundle(run: Run, kinds: Sequence[str]) -> Outcome:
     outcome = verify(run)
     if outcome.failures:
         return outcome
-    packed = [_pack(run, kind, outcome) for kind in kinds]
+    packed = [_pack(run, kind, outcome) for kind in dict.fromkeys(kinds)]
     unexecuted = _unexecuted(run)
     found = gates(run, unexecuted)
     made = compile_report(run, found, unexecuted, packed)

@@ -23,6 +23,14 @@ def test_a_pass_table_carries_its_own_options(tmp_path: Path) -> None:
     assert loaded.passes[0].options == {"some_rules": ["gelu"]}
 
 
+def test_what_is_named_twice_is_asked_for_once(tmp_path: Path) -> None:
+    text = (
+        "[build]\nbackends = ['onnxruntime', 'onnxruntime']\n[bundle]\nkinds = ['edge', 'edge']\n"
+    )
+    loaded = config.load(write(tmp_path, text))
+    assert (loaded.build.backends, loaded.bundle.kinds) == (("onnxruntime",), ("edge",))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
