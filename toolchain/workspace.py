@@ -76,12 +76,12 @@ class Workspace:
     @contextmanager
     def locked(self, wait: float = 600.0) -> Generator[None]:
         """Hold the workspace: a second run waits, and is told after `wait` seconds."""
+        elsewhere = "name another place by --workspace"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(
-                f"cannot create the workspace: {error.strerror}", where=self.root
-            ) from error
+            what = f"cannot create the workspace: {error.strerror}"
+            raise ConfigError(what, where=self.root, mend=elsewhere) from error
         lock = FileLock(self.root / ".lock", timeout=wait)
         try:
             lock.acquire()
@@ -91,6 +91,9 @@ class Workspace:
                 where=self.root,
                 mend="wait for it, or use --workspace",
             ) from error
+        except OSError as error:
+            what = f"cannot write to the workspace: {error.strerror or error}"
+            raise ConfigError(what, where=self.root, mend=elsewhere) from error
         try:
             self._sweep()
             yield

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmdeploy import Error
+from llmdeploy import ConfigError, Error
 from llmdeploy.toolchain.workspace import Workspace
 
 
@@ -134,3 +134,10 @@ def test_a_second_run_waits_or_is_told(tmp_path: Path) -> None:
             pass
         with Workspace(tmp_path).locked(wait=30):
             pass
+
+
+def test_a_workspace_that_cannot_be_written_to_says_so(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    refused = pytest.raises(ConfigError, match=r"cannot write to the workspace.*--workspace")
+    with refused, Workspace(tmp_path).locked():
+        pass
