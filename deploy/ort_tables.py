@@ -36,12 +36,21 @@ def pick_rows(graph: ir.Graph, node: ir.Node, packed: Packed) -> bool:
         return False
     table = blocked(graph, levels, block, packed)
     steps = array(graph, f"{levels.name}.steps", scale.numpy()[..., None])
-    rows = _picked(node, [table, ids, steps], block)
+    rows = _picked(node, [table, _known(graph, node, ids, levels), steps], block)
     width = static(levels, 1) or 0
     flat = array(graph, f"{rows.name}.width", np.array([0] * len(ids.shape) + [width], np.int64))
     whole = insert(node, "Reshape", [rows, flat], name=f"{rows.name}.whole", like=node.outputs[0])
     replace(node.outputs[0], whole)
     return True
+
+
+def _known(graph: ir.Graph, node: ir.Node, ids: ir.Value, levels: ir.Value) -> ir.Value:
+    """The ids, refused where they are of no row as Gather does: the kernel gives rows of 0."""
+    rows = array(graph, f"{levels.name}.ids", np.arange(static(levels, 0) or 0, dtype=np.int32))
+    name = f"{node.outputs[0].name}.known"
+    known = insert(node, "Gather", [rows, ids], name=name, attributes={"axis": 0})
+    known.type, known.shape = ir.TensorType(ir.DataType.INT32), ids.shape
+    return known
 
 
 def _whole(levels: ir.Value, block: int) -> bool:

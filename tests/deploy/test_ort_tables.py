@@ -35,9 +35,22 @@ def test_rows_are_picked_as_they_were(block: int, width: int, ids: str) -> None:
     feed = {"ids": np.random.default_rng(0).integers(0, 200, shape)}
     before = evaluate(model, feed)[0]
     assert WeightOnlyMatMul()(model).modified
-    assert sorted(ops(model)) == ["GatherBlockQuantized", "Relu", "Reshape"]
+    assert sorted(ops(model)) == ["Gather", "GatherBlockQuantized", "Relu", "Reshape"]
     assert np.array_equal(evaluate(model, feed)[0], before)
     assert not WeightOnlyMatMul()(model).modified
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_ids_of_no_row_are_refused_as_a_table_of_floats_refuses_them(kind: type) -> None:
+    model = table("z = Relu(y)")
+    model.graph.inputs[0].dtype = ir.DataType.from_numpy(np.dtype(kind))
+    ends = {"ids": np.array([[0, 199, -1, -200]], kind)}
+    before = evaluate(model, ends)[0]
+    WeightOnlyMatMul()(model)
+    assert np.array_equal(evaluate(model, ends)[0], before)
+    for beyond in (200, -201):
+        with pytest.raises(Exception, match="out of data bounds"):
+            evaluate(model, {"ids": np.array([[0, beyond]], kind)})
 
 
 @pytest.mark.parametrize(
