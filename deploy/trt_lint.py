@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from .. import BuildError
 from .graph import constant, integer
 from .trt_operators import CONTRIB, OPSETS, UNSUPPORTED, WITHOUT_PLUGIN
 
+#: Operators that give elements of their first input, of whatever dtype.
+MOVES = ("Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 SCATTERS = ("ScatterElements", "ScatterND")
 
 
@@ -49,14 +52,28 @@ def lint(path: Path, *, rtx: bool = False) -> list[Finding]:
 
 
 def findings(model: ir.Model, *, rtx: bool = False) -> list[Finding]:
-    """As `lint`, of a model in memory."""
+    """As `lint`, of a model in memory.
+
+    Raises:
+        BuildError: its functions call each other in a circle.
+    """
     found = list(_model(model))
     rules = (*RULES, _plugin) if rtx else RULES
-    functions = {(function.domain, function.name) for function in model.functions.values()}
-    for node in model.graph.all_nodes():
-        if (node.domain, node.op_type) not in functions:
-            found += [finding for rule in rules for finding in rule(node)]
+    for node in _inlined(model).graph.all_nodes():
+        found += [finding for rule in rules for finding in rule(node)]
     return found
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """Functions in the place of their calls: attributes that they are given are known there."""
+    if not model.functions:
+        return model
+    try:
+        return InlinePass()(model.clone()).model
+    except ir.passes.PreconditionError as error:
+        raise BuildError(
+            str(error), where="the graph", mend="write it without functions"
+        ) from error
 
 
 def _model(model: ir.Model) -> Iterator[Finding]:
@@ -171,9 +188,22 @@ def _kind(node: ir.Node) -> str:
         maker = source.producer() if source is not None else None
         if maker is not None and maker.op_type == "QuantizeLinear":
             return ""  # said of the QuantizeLinear
-        return source.dtype.name.lower() if source is not None and source.dtype else ""
+        found = _dtype(source)
+        return found.name.lower() if found else ""
     stated = integer(node, "output_dtype", 0)
     return ir.DataType(stated).name.lower() if stated else "uint8"
+
+
+def _dtype(value: ir.Value | None) -> ir.DataType | None:
+    """The dtype of a value, of a Constant's or of what was moved to make it where none is said."""
+    while value is not None and value.dtype is None:
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is not None:
+            return tensor.dtype
+        maker = value.producer()
+        moved = maker is not None and not maker.domain and maker.op_type in MOVES
+        value = maker.inputs[0] if maker is not None and moved else None
+    return value.dtype if value is not None else None
 
 
 def _name(node: ir.Node) -> str:

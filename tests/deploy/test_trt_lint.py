@@ -122,6 +122,49 @@ def test_a_subgraph_is_looked_into() -> None:
     assert [finding.rule for finding in findings(parse(head() + body))] == ["operator"]
 
 
+@pytest.mark.parametrize("made", ["w = Identity(c)", "t = Identity(c) w = Reshape(t, n)"])
+@pytest.mark.parametrize(
+    ("kind", "rule"), [("uint8", "uint8"), ("int32", "int32-bias"), ("int16", "dtype")]
+)
+def test_levels_of_no_stated_dtype_are_what_they_are_made_of(
+    made: str, kind: str, rule: str
+) -> None:
+    body = f"""g (float[N,4] x) => (float[N,4] y) <float s = {{0.1}}, int64[1] n = {{4}}> {{
+      c = Constant<value = {kind}[4] {{1, 2, 3, 4}}>()
+      {made}
+      d = DequantizeLinear(w, s)
+      y = Add(x, d)
+    }}"""
+    assert [finding.rule for finding in findings(parse(head(21) + body))] == [rule]
+
+
+FUNCTION = '<opset_import: ["" : 20], domain: "custom"> '
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "Mine (x) => (y) { y, s, z = DynamicQuantizeLinear(x) }",
+        'Mine <how: string = "add"> (x) => (y) '
+        "{ i = NonZero(x) y = ScatterElements<reduction: string = @how>(x, i, x) }",
+    ],
+)
+def test_what_functions_hold_is_looked_into(function: str) -> None:
+    body = "g (float[N,4] x) => (y) { y = custom.Mine(x) }"
+    model = parse(f"{head()}{body}\n{FUNCTION}{function}")
+    assert [finding.rule for finding in findings(model)] == ["operator"]
+    assert len(model.functions) == 1  # the model is as it was
+
+
+def test_functions_that_call_each_other_are_refused() -> None:
+    calls = (
+        'custom.Mine(x) }\n<opset_import: ["custom" : 1], domain: "custom"> Mine (x) => (y) { y = '
+    )
+    body = f"g (float[N,4] x) => (y) {{ y = {calls}custom.Mine(x) }}"
+    with pytest.raises(BuildError, match="Cyclic"):
+        findings(parse(head() + body))
+
+
 def test_a_plan_s_header(tmp_path: Path) -> None:
     path = tmp_path / "engine.plan"
     start = b"ftrt" + bytes(4) + bytes(8) + (64).to_bytes(8, "little") + bytes([11, 4, 0, 106])
