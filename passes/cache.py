@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass as record
 from typing import Any, ClassVar
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -69,10 +70,13 @@ def refused(graph: ir.Graph, past: str, present: str) -> str:
 
 
 def held(graph: ir.Graph, past: str, present: str, steps: Steps) -> Steps:
-    """Steps as the graph's dtype holds them."""
+    """Steps as the graph's dtype holds them and what 1 is divided by them: float16 ends soon."""
     found = joined(graph, past, present)
-    kind = found.new.dtype if isinstance(found, Joined) else None
-    return steps.astype((kind or ir.DataType.FLOAT).numpy()).astype(np.float32)
+    dtype = found.new.dtype if isinstance(found, Joined) else None
+    kind = (dtype or ir.DataType.FLOAT).numpy()
+    last = np.array(1 / float(ml_dtypes.finfo(kind).max)).astype(kind)
+    least = np.nextafter(last, np.ones_like(last))  # `last` may have been rounded down
+    return np.maximum(steps.astype(kind), least).astype(np.float32)
 
 
 def _narrow(graph: ir.Graph, cache: Joined, steps: Steps) -> None:

@@ -193,6 +193,23 @@ def test_sixteen_bits_between_casts() -> None:
     assert run(changed, fed)["present_key"].dtype == np.int8
 
 
+@pytest.mark.parametrize("small", [0.0, 1e-9, 2e-6, 1.5e-5])
+def test_small_steps_of_sixteen_bits_have_factors(small: float) -> None:
+    made = model(halves("kept"))
+    wanted = np.full((HEADS, WIDTH), small, np.float32)
+    wanted[0, 0] = 1.0
+    step = held(made.graph, "past_key", "present_key", wanted)
+    assert step[0, 0] == 1.0
+    changed = QuantizeCache(tensors={"past_key": Kept("present_key", step)})(made).model
+    factors = [value for name, value in changed.graph.initializers.items() if "factors" in name]
+    assert len(factors) == 2
+    for each in factors:
+        assert each.const_value is not None
+        array = each.const_value.numpy()
+        assert np.isfinite(array).all()
+        assert (array > 0).all()
+
+
 def test_attention_that_reads_the_cast_which_is_kept() -> None:
     text = halves("present").replace("float16[b,4,s,4]", "float[b,4,s,4]")
     changed, fed, sizes = narrowed(model(text), feed := draw(model(text), DIMS, below=9))
