@@ -149,13 +149,20 @@ def _overflow(node: ir.Node, limits: Limits) -> str:
         if tensor is None or value is None or value.dtype != ir.DataType.FLOAT:
             continue
         largest = apply(tensor, _largest)
-        # a mask's one number may be the range's end instead, a divisor may not
-        divides = node.op_type == "Div" and index == 1
-        if (tensor.size > 1 or divides) and largest > limits.largest:
+        if (tensor.size > 1 or _scales(node, index, limits)) and largest > limits.largest:
             return f"weight {value.name} is beyond the range"
         if 0 < largest < limits.smallest:
             return f"{value.name} of {largest:.3g} would be 0"
     return ""
+
+
+def _scales(node: ir.Node, index: int, limits: Limits) -> bool:
+    """Whether one number is a divisor or a factor: a mask's may be the range's end instead.
+
+    What a mask multiplies is 0, or lies beyond the range by itself.
+    """
+    made = limits.ranges.get(node.outputs[0].name or "", 0.0)
+    return (node.op_type == "Div" and index == 1) or (node.op_type == "Mul" and made > 0)
 
 
 def _largest(array: np.ndarray) -> float:

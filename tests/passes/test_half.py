@@ -113,6 +113,22 @@ def test_a_divisor_beyond_the_range_is_kept(graph, execute):
     np.testing.assert_allclose(execute(model, feed)["y"], wanted, rtol=1e-2)
 
 
+def test_a_factor_beyond_the_range_is_kept_where_its_product_is_within(graph, execute):
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+        g (float[2,2] x) => (float[2,2] y) <float[2,2] w = {1, 2, 3, 4}, float most = {1000000}>
+        {
+            a = MatMul (x, w)
+            b = Mul (a, most)
+            y = MatMul (b, w)
+        }"""
+    half = Half(ranges={"a": 0.001, "b": 1000, "y": 10000})
+    model, (step,) = PassManager([half]).run(graph(text))
+    assert step.applications["kept: weight most is beyond the range"] == 1
+    feed = {"x": np.array([[1e-4, 2e-4], [1e-4, 1e-4]], np.float32)}
+    wanted = execute(graph(text), feed)["y"]
+    np.testing.assert_allclose(execute(model, feed)["y"], wanted, rtol=1e-2)
+
+
 def test_a_named_node_is_kept(graph):
     model, step = halved(graph, keep=("q",))
     assert types(model)["q"] == ir.DataType.FLOAT
