@@ -59,6 +59,10 @@ MOVES = frozenset(
 )
 #: Operators whose attribute says what they make, and that `half_cast` gives another one.
 _RETYPED = frozenset({"Cast", "ConstantOfShape"})
+#: Operators that are as far off as their constant: a sum hardly notices where it is small.
+_SCALING = frozenset({"Div", "Mul"})
+#: As many of the least steps as a number's own bits are worth in bfloat16.
+_STEPS = 128
 _QUANTISED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 
 
@@ -153,6 +157,8 @@ def _overflow(node: ir.Node, limits: Limits) -> str:
             return f"weight {value.name} is beyond the range"
         if 0 < largest < limits.smallest:
             return f"{value.name} of {largest:.3g} would be 0"
+        if node.op_type in _SCALING and 0 < largest < _STEPS * limits.smallest:
+            return f"{value.name} of {largest:.3g} would be of few bits"
     return ""
 
 

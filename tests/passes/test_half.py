@@ -129,6 +129,25 @@ def test_a_factor_beyond_the_range_is_kept_where_its_product_is_within(graph, ex
     np.testing.assert_allclose(execute(model, feed)["y"], wanted, rtol=1e-2)
 
 
+@pytest.mark.parametrize("factor", ["7e-8", "1e-7", "1e-6"])
+def test_a_factor_of_few_bits_is_kept(factor, graph, execute):
+    text = f"""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[2,2] x) => (float[2,2] y) <float[2,2] w = {{1, 2, 3, 4}}, float least = {{{factor}}}>
+        {{
+            a = MatMul (x, w)
+            b = Mul (a, least)
+            y = MatMul (b, w)
+        }}"""
+    model, (step,) = PassManager([Half()]).run(graph(text))
+    assert step.applications[f"kept: least of {float(factor):.3g} would be of few bits"] == 1
+    feed = {"x": np.array([[1e3, 2e3], [3e3, 4e3]], np.float32)}
+    wanted = execute(graph(text), feed)["y"]
+    np.testing.assert_allclose(execute(model, feed)["y"], wanted, rtol=4e-3)
+    assert types(PassManager([Half(to="bfloat16")]).run(graph(text))[0])["b"] == (
+        ir.DataType.BFLOAT16
+    )
+
+
 def test_a_named_node_is_kept(graph):
     model, step = halved(graph, keep=("q",))
     assert types(model)["q"] == ir.DataType.FLOAT
