@@ -88,7 +88,7 @@ def _twins(kept: ir.Node, other: ir.Node, later: ir.Node) -> Twins | None:
     if one is None or two is None or one[0].shape != two[0].shape:
         return None
     scale, bias = (each.astype(np.float64) for each in one)
-    if np.abs(scale).min() < 1e-6 * np.abs(scale).max():
+    if np.abs(scale).min() <= 1e-6 * np.abs(scale).max():  # all are 0 where both are
         return None
     factor = two[0] / scale
     offset = two[1] - bias * factor

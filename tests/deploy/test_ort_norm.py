@@ -59,6 +59,18 @@ def test_without_a_bias_to_take_the_offset_both_stay() -> None:
     assert not ShareNorm()(model).modified
 
 
+@pytest.mark.parametrize("norms", [FIRST, LAST])
+def test_norms_whose_scales_are_0_stay(norms: str) -> None:
+    model = smoothed(norms)
+    for name in ("g", "gs"):
+        model.graph.initializers[name].const_value = ir.tensor(np.zeros(16, np.float32), name=name)
+    IntegerMatMul()(model)
+    x = {"x": normal(7, 16)}
+    before = evaluate(model, x)
+    assert not ShareNorm()(model).modified
+    assert np.array_equal(evaluate(model, x)[0], before[0])
+
+
 def test_norms_of_other_settings_stay() -> None:
     model = smoothed(
         FIRST.replace("LayerNormalization(x, g, b)", "LayerNormalization<epsilon = 0.1>(x, g, b)")
