@@ -23,6 +23,8 @@ def checkpoint(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) ->
 
 GPTQ = {"q_proj.qweight": torch.zeros((2, 2), dtype=torch.int32)}
 SCALED = {"q.weight": torch.zeros((2, 2), dtype=FP8), "q.weight_scale_inv": torch.ones(1, 1)}
+MLX = {"q.weight": torch.zeros((2, 2), dtype=torch.uint32), "q.scales": torch.ones(2, 1)}
+SHORT = {"q.weight": torch.ones((2, 2), dtype=torch.int16)}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,9 @@ SCALED = {"q.weight": torch.zeros((2, 2), dtype=FP8), "q.weight_scale_inv": torc
         (GPTQ, {"text_config": {"quantization_config": {"quant_method": "awq"}}}, "AWQ"),
         (SCALED, {"quantization_config": {"quant_method": "fp8"}}, "FP8"),
         (SCALED, {}, "F8_E4M3"),
+        (MLX, {"quantization_config": {"group_size": 64, "bits": 4}}, "U32"),
+        (MLX, {"quantization": {"group_size": 64, "bits": 4}}, "U32"),
+        (SHORT, {"quantization_config": {"bits": 16}}, "I16"),
     ],
 )
 def test_levels_are_refused(

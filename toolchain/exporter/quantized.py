@@ -9,9 +9,9 @@ from ..checkpoint import read_json
 from .stored import stored
 
 #: What levels and packed bits are stored in; a position table is I64.
-_LEVELS = ("F8_E4M3", "F8_E5M2", "I8", "U8", "I32")
-#: How the tensors of scales end, DeepSeek's and compressed-tensors'.
-_SCALES = ("_scale", "_scale_inv")
+_LEVELS = ("F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32")
+#: How the tensors of scales end, DeepSeek's and compressed-tensors', and MLX's.
+_SCALES = ("_scale", "_scale_inv", ".scales")
 _MEND = "export the float checkpoint that it was made of, then build --int4, or --precision w8"
 
 
