@@ -74,7 +74,6 @@ def _needs(output: ir.Value, names: set[str]) -> bool:
 
 def signature(graph: ir.Graph, target: Target, component: Component, config: Any) -> Signature:
     """What io.json says of the graph."""
-    names: Mapping[int, str] = getattr(config, "id2label", None) or {}
     labelled = "classification" in target.task and not target.task.startswith("zero-shot")
     used = {dim for value in graph.inputs for dim in _shape(value) if isinstance(dim, str)}
     return Signature(
@@ -83,10 +82,17 @@ def signature(graph: ir.Graph, target: Target, component: Component, config: Any
         inputs=tuple(_tensor(value, component.pads) for value in graph.inputs),
         outputs=tuple(_tensor(value, {}) for value in graph.outputs),
         dims={name: bounds for name, bounds in component.bounds.items() if name in used},
-        labels=tuple(names.values()) if labelled else (),
+        labels=_labels(config) if labelled else (),
         padding_side=component.padding_side,
         truncation_side=component.truncation_side,
     )
+
+
+def _labels(config: Any) -> tuple[str, ...]:
+    """Names of the classes by their ids, whose order a file need not keep; none where ids lack."""
+    names: Mapping[int, str] = getattr(config, "id2label", None) or {}
+    ids = range(len(names))
+    return tuple(names[index] for index in ids) if set(names) == set(ids) else ()
 
 
 def _tensor(value: ir.Value, pads: Mapping[str, int]) -> Tensor:
