@@ -106,9 +106,16 @@ def _width(config: Any) -> int:
 
 
 def _masked(subject: Subject) -> bool:
-    settings = read_json(subject.folder / "preprocessor_config.json")
+    settings = _settings(subject, "feature_extractor")
     asked = settings.get("return_attention_mask", False)
     return bool(asked) and bool(common.accepted(subject.model, ["attention_mask"]))
+
+
+def _settings(subject: Subject, part: str) -> dict[str, Any]:
+    """A preprocessor's settings: the part of a processor's, which transformers 5 writes, first."""
+    joined = read_json(subject.folder / "processor_config.json").get(part)
+    alone = subject.folder / "preprocessor_config.json"
+    return joined if isinstance(joined, dict) else read_json(alone)
 
 
 def pixels(subject: Subject, config: Any) -> torch.Tensor:
@@ -119,7 +126,7 @@ def pixels(subject: Subject, config: Any) -> torch.Tensor:
 
 
 def _prepared(subject: Subject) -> Any:
-    settings = read_json(subject.folder / "preprocessor_config.json")
+    settings = _settings(subject, "image_processor")
     return settings.get("crop_size") or settings.get("size")
 
 
