@@ -220,7 +220,7 @@ def pads(subject: Subject) -> dict[str, int]:
 def _pad_token(subject: Subject) -> int:
     """config.json's, else the tokenizer's, else 0."""
     known = getattr(subject.model.config, "pad_token_id", None)
-    if known is not None:
+    if known is not None and known >= 0:  # -1 stands for none
         return int(known)
     token = subject.tokenizer.get("pad_token")
     token = token.get("content") if isinstance(token, dict) else token
