@@ -1,13 +1,16 @@
 """`llmdeploy tune`: advice by rules, a search over measurements, and proof of what was taken."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ... import Error
 from ..release import Outcome, verify
 from ..report.tuning import Tuning
 from ..run import Run
+from ..sampled import sample_options
 from ..stages import float_engine
 from ..workspace import Workspace, digest_of, write_text
 from . import advice as rules
@@ -55,11 +58,12 @@ def tune(run: Run, request: Request, advised: Advised, tell: Tell) -> Tuned:
     started, root = time.perf_counter(), run.workspace.root.absolute()
     folder = root / "tune"
     plain = plain_run(run, request.target)
-    float_engine(plain)
+    dense = float_engine(plain)
     data = split(plain, folder / "data")
     shelf = Shelf(folder / "stages", Clock(), Workspace(root))
     shelf.sweep()
-    search = _study(run, request, advised, data, folder)
+    read = {"model": dense.digest, "samples": sample_options(plain)}
+    search = _study(run, request, advised, data, folder, read)
     hands = Hands(request.place)
     asked = _asked(run, request, data, root)
     try:
@@ -85,7 +89,10 @@ def tune(run: Run, request: Request, advised: Advised, tell: Tell) -> Tuned:
     return _proved(run, request, shelf, taken, made)
 
 
-def _study(run: Run, request: Request, advised: Advised, data: Split, folder: Path) -> Search:
+def _study(
+    run: Run, request: Request, advised: Advised, data: Split, folder: Path, read: Mapping[str, Any]
+) -> Search:
+    """The search of these trials; `read` is what they read beside the configuration."""
     space = advised.space
     name = digest_of(
         {
@@ -94,6 +101,8 @@ def _study(run: Run, request: Request, advised: Advised, data: Split, folder: Pa
             "limits": request.limits.model_dump(),
             "space": space.model_dump(mode="json"),
             "data": data.digest,
+            "read": read,
+            "min-cosine": run.config.gate.min_cosine,  # trials stop at it
         }
     )
     seeds = rules.first(advised.facts, space)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from llmdeploy import Error, MissingError
 from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.report import Tuning
 from llmdeploy.toolchain.tuning.trial import hopeless
+from safetensors.numpy import load_file, save_file
 
 WORDS = ("good", "bad", "news")
 Tune = Callable[..., int]
@@ -79,6 +81,30 @@ def test_limits_that_nothing_reaches_are_exit_1_with_the_curve(
     assert "asked for 1000" in found.points[0].reason
     assert "was not looked at" in found.verified_on
     assert "No point holds every limit" in (project / "artifacts" / "tune.html").read_text()
+
+
+def test_what_was_measured_of_another_model_is_measured_anew(
+    project: Path, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    checkpoint, config = tmp_path / "model", tmp_path / "llmdeploy.toml"
+    shutil.copytree(tiny_bert, checkpoint)
+    for name in ("texts.txt", "evaluation.tsv"):
+        shutil.copy(project / name, tmp_path)
+    config.write_text((project / "llmdeploy.toml").read_text().replace(str(tiny_bert), "model"))
+    where = ["-c", str(config), "-w", str(tmp_path / "artifacts")]
+    tune = ["tune", "--min-speedup", "1000", "--trials", "1", *where]
+
+    def measured() -> bool:
+        assert cli.call(tune) == 1
+        return "; stopped, " in capsys.readouterr().err
+
+    assert measured()
+    assert not measured()
+    weights = checkpoint / "model.safetensors"
+    save_file({k: v * 1.01 for k, v in load_file(weights).items()}, weights, {"format": "pt"})
+    assert measured()
+    config.write_text(f"{config.read_text()}[gate]\nmin-cosine = 0.5\n")
+    assert measured()
 
 
 def test_advice_alone_searches_nothing(tune: Tune, capsys: pytest.CaptureFixture[str]):
