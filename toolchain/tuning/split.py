@@ -6,6 +6,7 @@ then reads as it reads any.
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def _outputs(run: Run) -> Split:
 def _labelled(run: Run, folder: Path) -> Split:
     config = tuned_on(run.config, _table(run))
     metric, data = labelled(Run(config, run.workspace))
-    _apart(run, data.texts)
+    _apart(run, data)
     words = f"{metric.name} on {len(data.gold)} labelled items of {run.config.tune.samples}"
     return _written(run, metric, data, words, folder, whole=config.evaluation)
 
@@ -115,18 +116,26 @@ def tuned_on(config: Config, table: Evaluation) -> Config:
     return config.model_copy(update={"evaluation": table})
 
 
-def _apart(run: Run, texts: Sequence[str]) -> None:
+def _apart(run: Run, data: Labelled) -> None:
     """Refuse tuning data that the evaluation is scored on."""
     if not run.config.evaluation.samples:
         return
-    known = set(labelled(run)[1].texts)
-    shared = sum(text in known for text in texts) / len(texts)
+    known, tuned = set(_samples(labelled(run)[1])), _samples(data)
+    shared = sum(sample in known for sample in tuned) / len(tuned)
     if shared > SHARED:
         raise ConfigError(
             f"{shared:.0%} of the tuning texts are evaluation data",
             where="[tune] samples",
             mend="tune on other data: what is tuned on proves nothing",
         )
+
+
+def _samples(data: Labelled) -> Sequence[str]:
+    """What tells one sample from another: its text, of arrays their bytes."""
+    if not data.arrays:
+        return data.texts
+    rows = zip(*data.arrays.values(), strict=True)
+    return [digest_of([sha256(one.tobytes()).hexdigest() for one in row]) for row in rows]
 
 
 def _agreement(run: Run, metric: Metric, texts: Sequence[str], folder: Path) -> Split:
