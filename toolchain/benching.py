@@ -14,6 +14,8 @@ from ..deploy.backend import Feed
 from ..deploy.footprint import Footprint, footprint
 from ..deploy.latency import Timing, measure
 from ..deploy.runtime import Session, load
+from ..deploy.signature import Signature
+from ..deploy.text import from_text
 from .machine import machine
 from .phases import Phase, phases
 from .report import figures
@@ -53,11 +55,16 @@ def bench(
 
     Gives `rows` of figures, `footprints` of `cold` processes an engine (none where it is 0), and
     the `environment` they were measured in.
+
+    Raises:
+        ConfigError: an engine takes more than a text gives.
     """
     with ExitStack() as stack:
         sessions = {
             name: stack.enter_context(load(path, threads=threads)) for name, path in paths.items()
         }
+        for name, session in sessions.items():
+            _reads(name, next(iter(session.graphs.values())))
         first = next(iter(sessions.values()))
         calls = {each: phases(first, *each) for each in shapes}
         rows = [row for at in shapes for row in _rows(sessions, calls[at], at, rounds)]
@@ -75,6 +82,19 @@ def bench(
         if cold
     }
     return {"rows": rows, "footprints": _costs(costs), "environment": environment}
+
+
+def _reads(name: str, signature: Signature) -> None:
+    if not from_text(signature):
+        takes = ", ".join(f"{one.name} [{_words(one.shape)}]" for one in signature.inputs)
+        raise ConfigError(
+            f"engines are timed on texts, and {name} takes {takes}",
+            mend="see its latency in the report of `llmdeploy verify`",
+        )
+
+
+def _words(shape: Sequence[int | str]) -> str:
+    return ", ".join(map(str, shape))
 
 
 def _rows(

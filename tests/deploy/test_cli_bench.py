@@ -51,6 +51,19 @@ def test_a_causal_engine_is_timed_in_prefill_and_in_decode(
     assert found["footprints"] == []
 
 
+def test_an_engine_that_no_text_is_enough_for_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = write_engine(tmp_path / "one"), write_engine(tmp_path / "two")
+    told: dict[str, Any] = json.loads((two / "io.json").read_text())
+    told["inputs"][0] |= {"role": "pixel_values", "shape": ["batch", 3]}
+    (two / "io.json").write_text(json.dumps(told))
+    (two / "tokenizer.json").unlink()
+    assert cli.call(["bench", str(one), str(two), "-q", "-w", str(tmp_path / "none")]) == 2
+    error = capsys.readouterr().err
+    assert f"engines are timed on texts, and {two} takes input_ids [batch, 3]" in error
+
+
 def test_an_engine_that_dies_alone_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="cannot be run alone"):
         footprint(write_engine(tmp_path / "one"), [("", {})], runs=1)
