@@ -19,6 +19,7 @@ from llmdeploy.toolchain.config import Build, Calibration, Config
 from llmdeploy.toolchain.exporter import apart
 from llmdeploy.toolchain.feeds import assets, calibration_feeds, parity_feeds, timed_feeds
 from llmdeploy.toolchain.feeds.corners import corners
+from llmdeploy.toolchain.feeds.drawing import draw
 from llmdeploy.toolchain.feeds.encoding import Texts
 from llmdeploy.toolchain.phases import phases
 from llmdeploy.toolchain.run import Run
@@ -58,6 +59,33 @@ def test_without_a_tokenizer_feeds_are_drawn_and_said_to_be(run: Run) -> None:
     assert "2 feeds drawn" in what
     assert "no tokenizer" in what
     assert timed_feeds(run).keys() == {"2x16", "1x16"}
+
+
+def test_several_texts_a_row_are_drawn_whatever_the_tokenizer(run: Run) -> None:
+    folder = run.folder("export")
+    known = Signature.load(folder)
+    shaped = [
+        one.model_copy(update={"shape": ("batch", "choices", "sequence")}) for one in known.inputs
+    ]
+    dims = {**known.dims, "choices": Bounds()}
+    known.model_copy(update={"inputs": tuple(shaped), "dims": dims}).save(folder)
+    feeds, what = parity_feeds(run)
+    assert [feed["input_ids"].shape for feed in feeds] == [(2, 16, 16), (1, 16, 16)]
+    assert "2 feeds drawn" in what
+    assert timed_feeds(run).keys() == {"2x16x16", "1x16x16"}
+
+
+@pytest.mark.parametrize(
+    ("axis", "bounds", "size"),
+    [("samples", Bounds(), 4000), ("frames", Bounds(), 160), ("frames", Bounds(max=20), 20)],
+)
+def test_drawn_sounds_are_as_long_as_a_feature_encoder_needs(
+    tmp_path: Path, axis: str, bounds: Bounds, size: int
+) -> None:
+    sound = Tensor(name="x", role="input_values", dtype="float32", shape=("batch", axis))
+    dims = {"batch": Bounds(), axis: bounds}
+    Signature(task="ctc", inputs=(sound,), outputs=(), dims=dims).save(tmp_path)
+    assert [feed["x"].shape for feed in draw(tmp_path, 0)] == [(2, size), (1, size)]
 
 
 def test_texts_without_a_tokenizer_are_an_error(run: Run, some_texts: Path) -> None:

@@ -15,6 +15,8 @@ from ...deploy.signature import Signature, Tensor
 #: Rows of each feed, and the greatest size of any other dimension that is free.
 ROWS = (2, 1)
 MOST = 16
+#: The size of one of sound: a feature encoder's windows read hundreds of samples at once.
+SOUND = {"samples": 4000, "frames": 160}
 #: Token ids are below this where the configuration names no vocabulary.
 TOKENS = 50
 
@@ -35,8 +37,9 @@ def draw(folder: Path, seed: int, count: int = len(ROWS)) -> tuple[Feed, ...]:
 
 def sizes(signature: Signature, rows: int) -> dict[str, int]:
     """A size for every named dimension: `rows` for the batch, within the bounds of each."""
+    usual = {name: SOUND.get(name, MOST) for name in signature.dims}
     made = {
-        name: max(bounds.min, min(bounds.max or MOST, MOST))
+        name: max(bounds.min, min(bounds.max or usual[name], usual[name]))
         for name, bounds in signature.dims.items()
     }
     return {**made, "batch": rows, "past": 0, "total": made.get("sequence", 1)}

@@ -13,7 +13,6 @@ from ..run import Run
 TOKENIZER = "tokenizer.json"
 #: Texts that are encoded at a time where their batches are run one after the other.
 AHEAD = 512
-_TEXTUAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 class Texts:
@@ -61,11 +60,6 @@ def tokenizes(folder: Path) -> bool:
 
 def textual(signature: Signature, folder: Path) -> bool:
     """Whether texts give everything that a graph takes, by the tokenizer in `folder`."""
-    return (
-        tokenizes(folder)
-        and signature.input("input_ids") is not None
-        and all(
-            tensor.role in _TEXTUAL or tensor.role.startswith("past_")
-            for tensor in signature.inputs
-        )
-    )
+    from ...deploy.text import from_text
+
+    return tokenizes(folder) and from_text(signature)
