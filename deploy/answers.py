@@ -14,12 +14,13 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def answer(
-    signature: Signature, outputs: Arrays, encoding: Encoding, *, multi_label: bool = False
+    signature: Signature, outputs: Arrays, encoding: Encoding, *, problem: str = ""
 ) -> dict[str, Any]:
     """The answer that the graph's outputs mean; each array is of one text, padding taken off.
 
     A sentence embedding is `embedding`; logits over named classes are `label`, `score` and
     `scores`, logits over classes a token are `tokens`; anything else is each output's numbers.
+    `problem` is what `problem_type` gives.
     """
     embedding = signature.output("sentence_embedding")
     if embedding is not None:
@@ -28,18 +29,27 @@ def answer(
     if logits is not None and signature.labels:
         values = outputs[logits.name].astype(np.float64)
         if values.ndim == 1:
-            return _classes(values, signature.labels, multi_label)
+            return _classes(values, signature.labels, problem)
         return {"tokens": _tokens(values, signature.labels, encoding)}
     return {name: array.tolist() for name, array in outputs.items()}
 
 
-def _classes(logits: NDArray[Any], labels: tuple[str, ...], multi_label: bool) -> dict[str, Any]:
+def _classes(logits: NDArray[Any], labels: tuple[str, ...], problem: str) -> dict[str, Any]:
+    scores = _scores(logits, problem)
     if len(logits) == 1:
-        return {"label": labels[0], "score": float(logits[0])}
-    scores = 1 / (1 + np.exp(-logits)) if multi_label else softmax(logits)
+        return {"label": labels[0], "score": float(scores[0])}
     best = int(np.argmax(scores))
     named = {label: float(score) for label, score in zip(labels, scores, strict=True)}
     return {"label": labels[best], "score": float(scores[best]), "scores": named}
+
+
+def _scores(logits: NDArray[Any], problem: str) -> NDArray[Any]:
+    """As transformers' pipeline has it: the numbers of a regression are its answer."""
+    if problem == "regression":
+        return logits
+    if problem == "multi_label_classification" or len(logits) == 1:
+        return (1 + np.tanh(logits / 2)) / 2  # the sigmoid, which overflows nowhere
+    return softmax(logits)
 
 
 def _tokens(
@@ -69,10 +79,10 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def multi_label(assets: Path) -> bool:
-    """Whether classes do not exclude each other, by the checkpoint's own config.json."""
+def problem_type(assets: Path) -> str:
+    """What a classifier's logits are, by the checkpoint's own config.json; empty where unsaid."""
     try:
         config = json.loads((assets / "config.json").read_bytes())
     except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("problem_type") == "multi_label_classification"
+        return ""
+    return str(config.get("problem_type") or "") if isinstance(config, dict) else ""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from .. import BundleError, ConfigError
-from .answers import answer, multi_label
+from .answers import answer, problem_type
 from .chat import Message, prompt
 from .generate import is_causal
 from .lengths import alike, filled
@@ -97,10 +97,10 @@ class Session:
         """An answer a text, in order, as JSON values: what it holds depends on the task."""
         if self._graphs or is_causal(self.signature):
             return [asdict(written) for written in self.generate(texts)]
-        multi = multi_label(self._places.assets)
+        problem = problem_type(self._places.assets)
         answers: list[dict[str, Any]] = [{} for _ in texts]
         for place, encoding, outputs in self._each(self.encodings(texts)):
-            answers[place] = answer(self.signature, outputs, encoding, multi_label=multi)
+            answers[place] = answer(self.signature, outputs, encoding, problem=problem)
         return answers
 
     def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:

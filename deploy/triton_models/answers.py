@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from llmdeploy.deploy.answers import answer, multi_label  # noqa: E402
+from llmdeploy.deploy.answers import answer, problem_type  # noqa: E402
 from llmdeploy.deploy.text import Encoder  # noqa: E402
 
 
@@ -22,7 +22,7 @@ class TritonPythonModel:
         """Read the tokenizer and io.json that lie beside this file."""
         self.encoder = Encoder(HERE)
         self.max_length = int((HERE / "max_length").read_text())
-        self.multi_label = multi_label(HERE)
+        self.problem = problem_type(HERE)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response a request: ANSWER of each of its texts."""
@@ -51,6 +51,6 @@ class TritonPythonModel:
                 tensor.name: self.encoder.unpad(tensor, outputs[tensor.name][row], encoding)
                 for tensor in signature.outputs
             }
-            told = answer(signature, one, encoding, multi_label=self.multi_label)
+            told = answer(signature, one, encoding, problem=self.problem)
             answers.append(json.dumps(told, ensure_ascii=False).encode())
         return answers
