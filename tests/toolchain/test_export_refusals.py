@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llmdeploy import ConfigError, Error, ExportError
-from llmdeploy.toolchain.exporter import export
+from llmdeploy.toolchain.exporter import export, reference
 from safetensors.numpy import load_file, save_file
 
 Change = Callable[[Path], None]
@@ -112,6 +112,14 @@ def test_an_untrained_pooler_is_dropped(checkpoint: Path, tmp_path: Path) -> Non
     folder.mkdir()
     results = export(str(checkpoint), folder, task="feature-extraction")
     assert "pooler_output dropped: its weights are not in the checkpoint" in results["notes"]
+
+
+def test_what_a_checkpoint_s_own_code_raises_is_one_line(checkpoint: Path) -> None:
+    ids = np.array([[10_000, 1]])
+    told = r"cannot be run by torch: IndexError: index out of range.*Bert\w+ \(modeling_bert"
+    with pytest.raises(ExportError, match=told) as caught:
+        list(reference(str(checkpoint), [{"input_ids": ids}], task="fill-mask"))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_architecture_that_cannot_be_traced(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which module and operator stopped a trace, read off the exception."""
+"""Which module and operator stopped a trace or a run, read off the exception."""
 
 import re
 from collections.abc import Iterator
@@ -20,9 +20,7 @@ _MEND = "another --task or --opset, a newer transformers, or attn_implementation
 def explain(module: nn.Module, error: BaseException) -> ExportError:
     """One line: what torch could not do, at which operator, in which module."""
     chain = list(_chain(error))
-    text = "\n".join(str(one) for one in chain)
-    where = next((name for one in chain[::-1] if (name := _module(one))), None)
-    where = where or type(getattr(module, "model", module)).__name__
+    text, where = "\n".join(str(one) for one in chain), _where(module, chain)
     fixed = _FIXED.search(text)
     if fixed:
         return ExportError(
@@ -31,10 +29,26 @@ def explain(module: nn.Module, error: BaseException) -> ExportError:
             mend=_FIXED_MEND,
         )
     operator = _OPERATOR.search(text)
-    lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
-    reason = f"{type(chain[-1]).__name__}: {lines[0][:200] if lines else ''}"
     at = f" at {operator[0]}" if operator else ""
-    return ExportError(f"cannot be traced{at}: {reason}", where=where, mend=_MEND)
+    return ExportError(f"cannot be traced{at}: {_reason(chain)}", where=where, mend=_MEND)
+
+
+def ran(module: nn.Module, error: BaseException) -> ExportError:
+    """One line: what the checkpoint's own code raised when torch ran it, in which module."""
+    chain = list(_chain(error))
+    what = f"the checkpoint cannot be run by torch: {_reason(chain)}"
+    mend = "see that its files belong together, and that transformers runs it"
+    return ExportError(what, where=_where(module, chain), mend=mend)
+
+
+def _where(module: nn.Module, chain: list[BaseException]) -> str:
+    found = next((name for one in chain[::-1] if (name := _module(one))), None)
+    return found or type(getattr(module, "model", module)).__name__
+
+
+def _reason(chain: list[BaseException]) -> str:
+    lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
+    return f"{type(chain[-1]).__name__}: {lines[0][:200] if lines else ''}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

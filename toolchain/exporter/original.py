@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ... import ConfigError, MissingError
 from . import gguf, pooling
+from .blame import ran
 from .components import Subject, components
 from .task import Target
 
@@ -26,6 +27,10 @@ def outputs(
     """Load the checkpoint in float32 and run it on one feed after the other, without gradients.
 
     `home` holds its configuration: `source` itself, or what was unpacked of a GGUF file.
+
+    Raises:
+        ConfigError: no such component.
+        ExportError: the checkpoint's own code fails on a feed.
     """
     model = load(source, target, trust).eval()
     parts = {part.name: part.module for part in components(Subject(home, model, target.task))}
@@ -33,8 +38,13 @@ def outputs(
         raise ConfigError(f"no component {component!r}", mend=f"one of {', '.join(parts)}")
     pool = pooling.read(home) if target.task == "feature-extraction" else None
     for feed in feeds:
-        with torch.no_grad():
-            made = _run(parts[component], pool, feed)
+        try:
+            with torch.no_grad():
+                made = _run(parts[component], pool, feed)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ran(parts[component], error) from error
         yield made
         del made  # before the next are made: outputs may be large
 
