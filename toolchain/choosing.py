@@ -1,6 +1,6 @@
-"""What the configuration chooses: a backend, a pass with its fields, the sizes to build for."""
+"""What the configuration chooses: a backend, a pass, sizes to build for, nodes to keep."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 from pydantic import TypeAdapter, ValidationError
@@ -159,3 +159,18 @@ def paired(run: Run) -> bool:
     if asked != "auto":
         return asked
     return any(getattr(registry.find("backends", each), "pairs", False) for each in backends)
+
+
+def can_keep(keep: Sequence[str], names: Collection[str], kind: str) -> None:
+    """Refuse names of nothing in `names`: what was to stay float would be rounded unsaid.
+
+    Raises:
+        ConfigError: a name in `keep` is of no such `kind`.
+    """
+    unknown = next((name for name in keep if name not in names), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"no {kind} called {unknown!r}",
+            where="[calibration] keep",
+            mend="`llmdeploy inspect` shows their names",
+        )

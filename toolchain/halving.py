@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from .. import ConfigError
 from ..calibration import forward
 from ..deploy.backend import Feed
 from ..passes import PassManager, load, save
 from ..passes.half import Half
+from .choosing import can_keep
 
 KINDS: dict[str, Literal["float16", "bfloat16"]] = {"fp16": "float16", "bf16": "bfloat16"}
 #: Tensors watched in one run of the statistics: what they hold is memory.
@@ -45,13 +45,7 @@ def _known(model: ir.Model, keep: Sequence[str]) -> None:
     nodes = list(model.graph.all_nodes())
     names = {node.name or node.op_type for node in nodes}
     names.update(value.name or "" for node in nodes for value in node.outputs)
-    unknown = [name for name in keep if name not in names]
-    if unknown:
-        raise ConfigError(
-            f"no node called {unknown[0]!r}",
-            where="[calibration] keep",
-            mend="`llmdeploy inspect` shows their names",
-        )
+    can_keep(keep, names, "node")
 
 
 def floats(model: ir.Model) -> list[str]:

@@ -12,6 +12,7 @@ from ...calibration import FORMATS, Feed, ranges
 from ...passes import load
 from ...passes.experts import experts
 from ...passes.sites import find
+from ..choosing import can_keep
 from .calibrating import calibrate, digest_model
 from .layers import round_layers
 from .loss import Loss
@@ -52,13 +53,7 @@ def quantize(
     all_sites, apart = find(graph), experts(graph)
     names = {layer.node for site in all_sites for layer in site.layers}
     names.update(layer.node for layer in apart)
-    unknown = [name for name in keep if name not in names]
-    if unknown:
-        raise ConfigError(
-            f"no weight MatMul called {unknown[0]!r}",
-            where="[calibration] keep",
-            mend="`llmdeploy inspect` shows their names",
-        )
+    can_keep(keep, names, "weight MatMul")
     rounded = round_layers(model, found, folder / ".weights", precision, paired=paired)
     try:
         search = Search(model, found, rounded, Loss(tuple(logits), mask), feeds)

@@ -14,6 +14,7 @@ from ...passes.experts import experts
 from ...passes.sites import MIN_DIM, Layer, Site, find
 from ...passes.smooth import Smooth
 from ...passes.weight_only import Blocks, WeightOnly
+from ..choosing import can_keep
 from ..replay import Probe, unpadded
 from .packed import Scratch
 from .recipe import Recipe
@@ -68,13 +69,7 @@ def _taken(
     """The sites, each with those of its layers that are rounded."""
     names = {layer.node for site in sites for layer in site.layers}
     names.update(layer.node for layer in apart)
-    unknown = [name for name in keep if name not in names]
-    if unknown:
-        raise ConfigError(
-            f"no weight MatMul called {unknown[0]!r}",
-            where="[calibration] keep",
-            mend="`llmdeploy inspect` shows their names",
-        )
+    can_keep(keep, names, "weight MatMul")
     found = (
         replace(site, layers=tuple(each for each in site.layers if _wanted(each, keep, head)))
         for site in sites
