@@ -48,14 +48,14 @@ def choose(case: Case, observers: Mapping[str, Observer] | None = None) -> Choic
 def _ways(case: Case) -> Iterator[tuple[Case, Choice]]:
     """Unscaled and scaled, each with all channels and without the outliers where it is noisy.
 
-    Where scales cost nothing, outliers are taken out beside them alone.
+    Where scales cost less than outliers, these are taken out beside scales alone.
     """
     free = case.freedom
-    scales = free.smooth and free.scaling > 0
+    scales, cheaper = free.smooth and free.scaling > 0, free.scaling < free.picking
     for scaled in dict.fromkeys((False, scales)):
         best = _best_strength(case) if scaled else _unscaled(case)
         yield case, best
-        asked = free.apart and free.picking > 0 and (scaled or not scales or free.scaling < 1)
+        asked = free.apart and free.picking > 0 and (scaled or not scales or cheaper)
         outliers = find_outliers(case) if asked and max(best.errors) > NOISY else ()
         if outliers:
             other = without(case, outliers)
@@ -79,9 +79,9 @@ def covering(choice: Choice, held_out: Seen) -> Choice:
 
 
 def _unscaled(case: Case) -> Choice:
-    """As it is, or moved by one number: that costs nothing where a zero point takes it."""
+    """As it is, or moved: that costs nothing where a zero point or a norm's beta takes it."""
     plain = evaluated(case, _smoothed(case, None))
-    if case.freedom.shift != "scalar" or not case.freedom.smooth:
+    if case.freedom.shift == "none" or not case.freedom.smooth:
         return plain
     moved = evaluated(case, _ranged(case, np.ones_like(case.seen.low)))
     return min(plain, moved, key=_loss)

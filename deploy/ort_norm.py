@@ -108,6 +108,9 @@ def _replace(graph: ir.Graph, twins: Twins, product: ir.Node) -> None:
     assert bias is not None
     moved = array(graph, f"{out.name}.offset", bias + twins.offset)
     product.replace_input_with(6, moved)
+    if (twins.factor == 1).all():  # norms that differ by a shift alone
+        replace(out, twins.kept.outputs[0])
+        return
     factor = array(graph, f"{out.name}.factor", twins.factor)
     inputs = [twins.kept.outputs[0], factor]
     scaled = insert(twins.later, "Mul", inputs, name=f"{out.name}.shared", like=out)

@@ -71,6 +71,18 @@ def test_a_shift_where_the_place_allows_one():
     assert kinds["channel"].errors[0] < 0.7 * kinds["none"].errors[0]
 
 
+def test_where_a_scale_costs_time_a_shift_alone_is_taken_if_it_does():
+    """Channels of one width around middles far apart: moved, they are as good as scaled."""
+    random = np.random.default_rng(3)
+    x = random.uniform(-1, 1, (2000, 64)) + 20 * random.normal(size=64)
+    dear = Freedom("channel", scaling=0.35, picking=0.2)
+    best = choose(case(x, W, dear))
+    assert best.strength is None
+    np.testing.assert_array_equal(best.scale, np.ones(64))
+    assert best.errors[0] < choose(case(x, W)).errors[0] / 10
+    assert choose(case(rows(), W, dear)).strength is not None
+
+
 def test_heads_that_share_their_values_get_one_scale():
     best = choose(case(rows(), W, Freedom(repeat=2, width=16)))
     heads = best.scale.reshape(2, 2, 16)

@@ -53,6 +53,24 @@ def test_two_norms_of_one_tensor_become_one(norms: str) -> None:
     assert not ShareNorm()(model).modified
 
 
+@pytest.mark.parametrize("norms", [FIRST, LAST])
+def test_norms_that_differ_by_a_shift_become_one_without_a_product(norms: str) -> None:
+    model = smoothed(norms)
+    weights = model.graph.initializers
+    weights["gs"].const_value = ir.tensor(weights["g"].const_value.numpy(), name="gs")
+    IntegerMatMul()(model)
+    x = {"x": normal(7, 16)}
+    before = evaluate(model, x)
+    assert ShareNorm()(model).modified
+    assert sorted(ops(model)) == [
+        "Add",
+        "LayerNormalization",
+        "MatMulIntegerToFloat",
+        "QuantizeLinear",
+    ]
+    np.testing.assert_allclose(evaluate(model, x)[0], before[0], rtol=1e-6, atol=1e-5)
+
+
 def test_without_a_bias_to_take_the_offset_both_stay() -> None:
     model = smoothed(FIRST, bias="p = Relu(m)")
     IntegerMatMul()(model)

@@ -141,7 +141,7 @@ def _freedom(graph: ir.Model, site: Site, preset: Preset, apart: bool) -> Freedo
         smooth=not shared,
         apart=apart,
         scaling=preset.scaling(fold.kind),
-        picking=preset.picking,
+        picking=preset.apart(fold.kind),
     )
 
 
