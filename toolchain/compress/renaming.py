@@ -48,8 +48,8 @@ def renamed(tokenizer: Json, places: Mapping[int, int]) -> Json:
     if model.get("merges") is not None:
         model["merges"] = [
             [one, two]
-            for one, two in merges(tokenizer)
-            if all(known.get(each) in places for each in (one, two, one + two))
+            for one, two, both in merges(tokenizer)
+            if all(known.get(each) in places for each in (one, two, both))
         ]
     made = {**tokenizer, "model": model}
     made["added_tokens"] = [

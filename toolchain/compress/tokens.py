@@ -113,10 +113,9 @@ def _token_ids(value: Any) -> Iterator[int]:
 def _closed(tokenizer: Json, known: Mapping[str, int], kept: set[int]) -> set[int]:
     """With all that kept tokens are merged from."""
     sources: dict[int, set[int]] = {}
-    for one, two in merges(tokenizer):
-        made = known.get(one + two)
-        if made is not None and one in known and two in known:
-            sources.setdefault(made, set()).update((known[one], known[two]))
+    for one, two, both in merges(tokenizer):
+        if all(each in known for each in (one, two, both)):
+            sources.setdefault(known[both], set()).update((known[one], known[two]))
     waiting = list(kept)
     while waiting:
         more = sources.get(waiting.pop(), set()) - kept
@@ -125,8 +124,13 @@ def _closed(tokenizer: Json, known: Mapping[str, int], kept: set[int]) -> set[in
     return kept
 
 
-def merges(tokenizer: Json) -> list[tuple[str, str]]:
-    """The merges of a BPE model in their order, however the file writes them."""
-    found = tokenizer["model"].get("merges") or ()
+def merges(tokenizer: Json) -> list[tuple[str, str, str]]:
+    """The merges of a BPE model in their order, however the file writes them, and what each makes.
+
+    The second bears the prefix of what continues a word, which is not repeated within one.
+    """
+    model = tokenizer["model"]
+    begins = len(model.get("continuing_subword_prefix") or "")
+    found = model.get("merges") or ()
     pairs = (each.split(" ", 1) if isinstance(each, str) else each for each in found)
-    return [(one, two) for one, two in pairs]
+    return [(one, two, one + two[begins:]) for one, two in pairs]
