@@ -55,12 +55,15 @@ def needed(tokenizer: Json, folder: Path, seen: Sequence[int], common: int) -> l
     kept = {index for index in seen if index < len(known) or index in known.values()}
     kept |= {index for index in known.values() if index < common}
     kept |= set(_special(tokenizer, known)) | set(_named(folder, known))
-    prefix = tokenizer["model"].get("continuing_subword_prefix") or ""
-    for token, index in known.items():
-        bare = token.removeprefix(prefix) if prefix else token
-        if len(bare) == 1 or _BYTE.fullmatch(token):
-            kept.add(index)
+    kept |= {index for token, index in known.items() if _spells(tokenizer["model"], token)}
     return sorted(_closed(tokenizer, known, kept))
+
+
+def _spells(model: Json, token: str) -> bool:
+    """Whether a token is a byte or a character, wherever in a word that stands."""
+    bare = token.removeprefix(model.get("continuing_subword_prefix") or "")
+    bare = bare.removesuffix(model.get("end_of_word_suffix") or "")
+    return len(bare) == 1 or _BYTE.fullmatch(token) is not None
 
 
 def _special(tokenizer: Json, known: Mapping[str, int]) -> Iterator[int]:

@@ -78,11 +78,14 @@ def unigram() -> Kind:
     return made, trainer
 
 
+SUFFIX = {"end_of_word_suffix": "</w>"}
 PREFIX = {"continuing_subword_prefix": "##"}
 KINDS: dict[str, Callable[[], Kind]] = {
     "bytes": lambda: bpe({"initial_alphabet": ALPHABET}, {}, byte_level=True),
     "whole words": lambda: bpe({"initial_alphabet": ALPHABET}, {"ignore_merges": True}, byte_level=True),
     "prefix": lambda: bpe(PREFIX, UNKNOWN | PREFIX),
+    "suffix": lambda: bpe(SUFFIX, UNKNOWN | SUFFIX),
+    "both": lambda: bpe(SUFFIX | PREFIX, UNKNOWN | SUFFIX | PREFIX),
     "byte fallback": fallback,
     "word pieces": word_piece,
     "unigram": unigram,
