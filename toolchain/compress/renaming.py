@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from .tokens import STALE, TOKENIZER, Json, merges, pieces, read
+from .tokens import NAMED, STALE, TOKENIZER, Json, merges, pieces, read
 
 _CONFIGURATIONS = ("config.json", "generation_config.json")
-#: Lists of ids that are forbidden: one that went need not be.
-_LISTS = ("suppress_tokens", "begin_suppress_tokens")
+#: Settings that forbid ids, or phrases of them.
+_FORBIDDEN = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
 
 
 def rename(source: Path, target: Path, ids: Sequence[int]) -> None:
@@ -84,10 +84,8 @@ def _configuration(value: Any, places: Mapping[int, int], size: int) -> Any:
         return value
     made: Json = {}
     for key, each in cast(Json, value).items():
-        if key.endswith("token_id"):
+        if key.endswith(NAMED) or key in _FORBIDDEN:
             made[key] = _new(each, places)
-        elif key in _LISTS and isinstance(each, list):
-            made[key] = [places[old] for old in cast(list[int], each) if old in places]
         elif key == "vocab_size":
             made[key] = size
         else:
@@ -96,6 +94,12 @@ def _configuration(value: Any, places: Mapping[int, int], size: int) -> Any:
 
 
 def _new(value: Any, places: Mapping[int, int]) -> Any:
+    """New ids of an id, a list or phrases: one that went is left out, and a phrase that had it.
+
+    What is not there any more need not be forbidden.
+    """
     if isinstance(value, list):
-        return [places[old] for old in cast(list[int], value) if old in places]
+        given = cast(list[Any], value)
+        whole = (one for one in given if not isinstance(one, list) or places.keys() >= {*one})
+        return [new for new in (_new(one, places) for one in whole) if new is not None]
     return places.get(value) if isinstance(value, int) else value

@@ -18,6 +18,8 @@ TOKENIZER = "tokenizer.json"
 KINDS = ("WordPiece", "BPE", "Unigram", "WordLevel")
 #: Files of older tokenizers that would contradict the new tokenizer.json.
 STALE = ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json")
+#: How the settings' names end that hold a token's id.
+NAMED = ("token_id", "token_index")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _CONFIGURATIONS = ("config.json", "generation_config.json")
 Json = dict[str, Any]
@@ -106,7 +108,7 @@ def _named(folder: Path, known: Mapping[str, int]) -> Iterator[int]:
 def _token_ids(value: Any) -> Iterator[int]:
     if isinstance(value, dict):
         for key, each in value.items():  # pyright: ignore[reportUnknownVariableType]
-            if str(key).endswith("token_id"):  # pyright: ignore[reportUnknownArgumentType]
+            if str(key).endswith(NAMED):  # pyright: ignore[reportUnknownArgumentType]
                 given = each if isinstance(each, list) else [each]  # pyright: ignore[reportUnknownVariableType]
                 yield from (index for index in given if isinstance(index, int))  # pyright: ignore[reportUnknownVariableType]
             else:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llmdeploy import ConfigError
+from llmdeploy.deploy.rules import Rules
 from llmdeploy.deploy.signature import Signature
 from llmdeploy.deploy.text import Encoder
 from llmdeploy.passes import load
@@ -117,6 +118,27 @@ def test_a_real_tokenizer_keeps_what_it_must(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["vocab_size"] == len(ids)
     assert ids[config["pad_token_id"]] == 0
+
+
+def test_forbidden_tokens_have_their_new_ids(tmp_path: Path) -> None:
+    """What a checkpoint forbids is forbidden of the narrow one, by the ids that its tokens have."""
+    before, source = trained("WordPiece"), tmp_path / "checkpoint"
+    source.mkdir()
+    before.save(str(source / "tokenizer.json"))
+    one, two, gone = (pieces(read(source))[each] for each in ("release", "tuesday", "bundle"))
+    said = {
+        "suppress_tokens": one, "begin_suppress_tokens": [gone, two],
+        "bad_words_ids": [[two], [two, one], [gone, one]], "eos_token_id": [3],
+    }  # fmt: skip
+    (source / "generation_config.json").write_text(json.dumps(said))
+    (source / "config.json").write_text(json.dumps({"image_token_index": two}))
+    ids = needed(read(source), source, [one], common=0)
+    rename(source, tmp_path, ids)
+    after, found = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), Rules.load(tmp_path)
+    one, two = (after.token_to_id(each) for each in ("release", "tuesday"))
+    assert (found.never, found.not_first) == ((one,), (two,))
+    assert found.phrases == ((two,), (two, one))
+    assert found.ends == {after.token_to_id("</s>")}
 
 
 def test_no_tokenizer_and_no_tokens_are_told(tmp_path: Path) -> None:
