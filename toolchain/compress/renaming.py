@@ -36,7 +36,10 @@ def rename(source: Path, target: Path, ids: Sequence[int]) -> None:
 
 
 def renamed(tokenizer: Json, places: Mapping[int, int]) -> Json:
-    """A tokenizer.json with the tokens whose old id has a new place, and no others."""
+    """A tokenizer.json with the tokens whose old id has a new place, and no others.
+
+    Added ones may have none either: those that the model has no row for.
+    """
     known, model = pieces(tokenizer), dict(tokenizer["model"])
     if isinstance(model["vocab"], dict):
         vocabulary = cast(dict[str, int], model["vocab"])
@@ -53,12 +56,15 @@ def renamed(tokenizer: Json, places: Mapping[int, int]) -> Json:
         ]
     made = {**tokenizer, "model": model}
     made["added_tokens"] = [
-        {**each, "id": places[each["id"]]} for each in tokenizer.get("added_tokens") or ()
+        {**each, "id": places[each["id"]]}
+        for each in tokenizer.get("added_tokens") or ()
+        if each["id"] in places
     ]
     made["post_processor"] = _processor(tokenizer.get("post_processor"), places)
     if tokenizer.get("padding"):
         padding = tokenizer["padding"]
-        made["padding"] = {**padding, "pad_id": places[padding["pad_id"]]}
+        pad = places.get(padding["pad_id"])
+        made["padding"] = None if pad is None else {**padding, "pad_id": pad}
     return made
 
 

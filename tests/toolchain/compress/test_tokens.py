@@ -143,3 +143,21 @@ def test_a_text_whose_tokens_stay_keeps_them(kind: str, tmp_path: Path) -> None:
         assert two.special_tokens_mask == one.special_tokens_mask
         assert after.decode(two.ids) == before.decode(one.ids)
     assert same > 20
+
+
+@pytest.mark.parametrize("kind", ["bytes", "word pieces", "unigram"])
+def test_added_tokens_that_the_model_has_no_row_for_go(kind: str, tmp_path: Path) -> None:
+    """A tokenizer that knows more tokens than the model: its last two are ordinary text."""
+    before = trained(kind, tmp_path)
+    rows = before.get_vocab_size()
+    before.add_special_tokens([AddedToken("[PAD]"), AddedToken("[MORE]")])
+    before.enable_padding(pad_id=rows, pad_token="[PAD]", length=40)
+    before.save(str(tmp_path / "tokenizer.json"))
+    found, seen = read(tmp_path), before.encode("the release").ids
+    ids = [each for each in needed(found, tmp_path, seen, common=0) if each < rows]
+    made = renamed(found, {old: new for new, old in enumerate(ids)})
+    after = Tokenizer.from_str(json.dumps(made))
+    assert after.get_vocab_size() == len(ids)
+    before.no_padding()
+    assert after.encode("the release").tokens == before.encode("the release").tokens
+    assert max(after.encode("[MORE] <mask>").ids) < len(ids)
