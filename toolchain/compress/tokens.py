@@ -56,7 +56,7 @@ def needed(tokenizer: Json, folder: Path, seen: Sequence[int], common: int) -> l
     known = pieces(tokenizer)
     kept = {index for index in seen if index < len(known) or index in known.values()}
     kept |= {index for index in known.values() if index < common}
-    kept |= set(_special(tokenizer, known)) | set(_named(folder, known))
+    kept |= set(_special(tokenizer)) | set(_named(folder, known))
     kept |= {index for token, index in known.items() if _spells(tokenizer["model"], token)}
     return sorted(_closed(tokenizer, known, kept))
 
@@ -68,14 +68,20 @@ def _spells(model: Json, token: str) -> bool:
     return len(bare) == 1 or _BYTE.fullmatch(token) is not None
 
 
-def _special(tokenizer: Json, known: Mapping[str, int]) -> Iterator[int]:
+def unknown(tokenizer: Json) -> int | None:
+    """The id of what has no token; none where a tokenizer has not one, as of bytes."""
+    model = tokenizer["model"]
+    if model["type"] == "Unigram":
+        return model.get("unk_id")
+    return pieces(tokenizer).get(model.get("unk_token"))
+
+
+def _special(tokenizer: Json) -> Iterator[int]:
     """Added tokens, the unknown one, those that the post-processor and padding put in."""
     yield from (each["id"] for each in tokenizer.get("added_tokens") or ())
-    model = tokenizer["model"]
-    if model.get("unk_token") in known:
-        yield known[model["unk_token"]]
-    if isinstance(model.get("unk_id"), int):
-        yield model["unk_id"]
+    none = unknown(tokenizer)
+    if none is not None:
+        yield none
     yield from _ids(tokenizer.get("post_processor"))
     if tokenizer.get("padding"):
         yield tokenizer["padding"]["pad_id"]

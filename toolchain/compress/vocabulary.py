@@ -11,7 +11,7 @@ from ...passes import load
 from ...passes.vocabulary import KeepIds, Vocabulary, vocabulary_size, wide_outputs
 from ..narrowing import Narrowing
 from .subject import Subject
-from .tokens import needed, pieces, read
+from .tokens import needed, read, unknown
 
 
 def vocabulary(subject: Subject, asked: Vocabulary) -> tuple[ir.Model, dict[str, Any], Narrowing]:
@@ -31,17 +31,17 @@ def vocabulary(subject: Subject, asked: Vocabulary) -> tuple[ir.Model, dict[str,
             mend='leave `use = "vocabulary"` out',
         )
     model, tokenizer = load(subject.model), read(subject.assets)
-    size, known = vocabulary_size(model, subject.tokens), pieces(tokenizer)
+    size = vocabulary_size(model, subject.tokens)
     ends = wide_outputs(model, subject.tokens)
     seen = [token for token, times in _counted(subject).items() if times >= asked.least]
     ids = tuple(i for i in needed(tokenizer, subject.assets, seen, asked.common) if i < size)
     KeepIds(ids, subject.tokens)(model)
-    unknown = tokenizer["model"].get("unk_token")
+    none = unknown(tokenizer)
     narrowing = Narrowing(
         cuts={name: (axis, ids) for name, axis in ends.items()},
         ids=ids,
         tokens=subject.tokens,
-        unknown=ids.index(known[unknown]) if unknown in known else 0,
+        unknown=ids.index(none) if none in ids else 0,
     )
     told = {"before": size, "after": len(ids), "seen": len(seen)}
     return model, {"vocabulary": told}, narrowing

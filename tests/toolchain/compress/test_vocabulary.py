@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 from llmdeploy import ConfigError
 from llmdeploy.deploy.rules import Rules
 from llmdeploy.deploy.signature import Signature
 from llmdeploy.deploy.text import Encoder
-from llmdeploy.passes import load
+from llmdeploy.passes import load, save
 from llmdeploy.passes.vocabulary import Vocabulary
 from llmdeploy.toolchain import cli
 from llmdeploy.toolchain.compress.renaming import rename, renamed
@@ -152,6 +154,29 @@ def test_no_tokenizer_and_no_tokens_are_told(tmp_path: Path) -> None:
         vocabulary(one, Vocabulary())
     with pytest.raises(ConfigError, match="needs samples"):
         vocabulary(Subject(tmp_path, [], []), Vocabulary())
+
+
+@pytest.mark.parametrize("kind", ["Unigram", "WordPiece"])
+def test_a_token_that_went_is_the_unknown_one(kind: str, tmp_path: Path) -> None:
+    """What a dense sample holds of a rare token reaches the narrow graph as `<unk>`, not as padding."""
+    tokenizer = trained(kind)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    rare, often = (tokenizer.encode(each).ids for each in ("tuesday", "release"))
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>\n'
+        "agraph (int64[b,s] input_ids) => (float[b,s,4] y) { y = Gather(table, input_ids) }"
+    )
+    table = np.zeros((tokenizer.get_vocab_size(), 4), np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(table, "table"))
+    save(ir.from_proto(proto), tmp_path)
+    feeds = [{"input_ids": np.array([each])} for each in (often, often, rare)]
+    path = tmp_path / "model.onnx"
+    subject = Subject(path, feeds, [], tokens=("input_ids",), assets=tmp_path)
+    _, _, narrowing = vocabulary(subject, Vocabulary(least=2))
+    found = {narrowing.ids[each] for each in narrowing.feed(feeds[-1])["input_ids"][0]}
+    gone = set(rare) - set(narrowing.ids)
+    assert gone
+    assert found == set(rare) - gone | {tokenizer.token_to_id("<unk>")}
 
 
 GATE = '[gate]\nallow-unexecuted = ["parity.engine/tensorrt-rtx"]\n'
