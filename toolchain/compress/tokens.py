@@ -82,9 +82,17 @@ def _special(tokenizer: Json) -> Iterator[int]:
     none = unknown(tokenizer)
     if none is not None:
         yield none
+    yield from _least(tokenizer["model"])
     yield from _ids(tokenizer.get("post_processor"))
     if tokenizer.get("padding"):
         yield tokenizer["padding"]["pad_id"]
+
+
+def _least(model: Json) -> Iterator[int]:
+    """A unigram model's least likely piece: what is unknown is weighed by it against all others."""
+    if model["type"] == "Unigram" and model["vocab"]:
+        scores = [score for _, score in model["vocab"]]
+        yield scores.index(min(scores))
 
 
 def _ids(value: Any) -> Iterator[int]:

@@ -161,3 +161,14 @@ def test_added_tokens_that_the_model_has_no_row_for_go(kind: str, tmp_path: Path
     before.no_padding()
     assert after.encode("the release").tokens == before.encode("the release").tokens
     assert max(after.encode("[MORE] <mask>").ids) < len(ids)
+
+
+def test_what_is_unknown_weighs_as_before(tmp_path: Path) -> None:
+    """A unigram path through the unknown costs ten more than the worst piece, which has to stay."""
+    scores = [("<unk>", 0.0), ("日本", -12.0), ("a", -12.0), ("本a", -1.0), ("rare", -16.0)]
+    before = Tokenizer(models.Unigram(scores, 0))
+    before.save(str(tmp_path / "tokenizer.json"))
+    found, seen = read(tmp_path), [*before.encode("日本a").ids, *before.encode("本a").ids]
+    ids = needed(found, tmp_path, seen, common=0)
+    after = Tokenizer.from_str(json.dumps(renamed(found, {old: at for at, old in enumerate(ids)})))
+    assert before.encode("日本a").tokens == after.encode("日本a").tokens == ["日本", "a"]
