@@ -218,11 +218,17 @@ def pads(subject: Subject) -> dict[str, int]:
 
 
 def _pad_token(subject: Subject) -> int:
-    """config.json's, else the tokenizer's, else 0."""
-    known = getattr(subject.model.config, "pad_token_id", None)
+    """config.json's, else the tokenizer's, else 0.
+
+    The tokenizer's may be one that the embedding was never widened for: then any id will do.
+    """
+    config = subject.model.config
+    known = getattr(config, "pad_token_id", None)
     if known is not None and known >= 0:  # -1 stands for none
         return int(known)
     token = subject.tokenizer.get("pad_token")
     token = token.get("content") if isinstance(token, dict) else token
     added = read_json(subject.folder / "tokenizer.json").get("added_tokens", [])
-    return next((one["id"] for one in added if token and one.get("content") == token), 0)
+    found = next((one["id"] for one in added if token and one.get("content") == token), 0)
+    rows = getattr(getattr(config, "text_config", None) or config, "vocab_size", None)
+    return 0 if rows and found >= rows else found
