@@ -6,6 +6,7 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from .attention import attention
 from .elementwise import Inputs, Operator, Tensor, given, there
 from .moving import axes_of
 
@@ -111,7 +112,7 @@ def _conv(node: ir.Node, inputs: Inputs) -> Tensor:
 MIXING: dict[str, Operator] = {
     "MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "LayerNormalization": _norm,
     "RMSNormalization": _rms_norm, "Softmax": _softmax, "LogSoftmax": _log_softmax,
-    "RotaryEmbedding": _rotary,
+    "RotaryEmbedding": _rotary, "Attention": attention,
     "ReduceMean": _reduced(lambda x, axes, keep: x.mean(axes, keepdim=keep)),
     "ReduceSum": _reduced(_total),
     "ReduceMax": _reduced(lambda x, axes, keep: torch.amax(x, axes, keepdim=keep)),

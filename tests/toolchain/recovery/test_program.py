@@ -14,6 +14,7 @@ from llmdeploy.passes import save
 from llmdeploy.toolchain import stages
 from llmdeploy.toolchain.config import Config, Model
 from llmdeploy.toolchain.feeds import parity_feeds
+from llmdeploy.toolchain.recovery.attention import attention
 from llmdeploy.toolchain.recovery.program import Program, trainable
 from llmdeploy.toolchain.replay import replay
 from llmdeploy.toolchain.run import Run
@@ -62,6 +63,62 @@ def test_torch_computes_what_the_runtime_does(name: str, tmp_path: Path) -> None
     (wanted,) = replay(path, [feed])
     found = Program(ir.load(path), "cpu")(feed, ["y"])["y"]
     np.testing.assert_allclose(found.detach().numpy(), wanted["y"], atol=1e-6, rtol=1e-5)
+
+
+ATTENTION: dict[str, dict[str, Any]] = {
+    "plain": {}, "causal": {"is_causal": 1}, "capped": {"softcap": 0.7, "scale": 0.3},
+    "capped and causal": {"softcap": 0.7, "is_causal": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [23, 24])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("past", [0, 4])
+@pytest.mark.parametrize("name", list(ATTENTION))
+def test_attention_is_the_runtimes(
+    name: str, past: int, flat: bool, opset: int, tmp_path: Path
+) -> None:
+    """Keys of two heads for four, a cache, and a row that sees nothing: exports of opset 23."""
+    draw, attributes = np.random.default_rng(0), dict(ATTENTION[name])
+    heads = {"q": 4, "k": 2, "v": 2}
+    feed = {each: draw.normal(size=(2, n, 3, 8)).astype("f4") for each, n in heads.items()}
+    if flat:
+        feed = {n: each.swapaxes(1, 2).reshape(2, 3, -1) for n, each in feed.items()}
+        attributes |= {"q_num_heads": 4, "kv_num_heads": 2}
+    feed["mask"] = np.where(draw.random((2, 1, 3, 3 + past)) < 0.7, 0, np.finfo("f4").min)
+    feed["mask"] = feed["mask"].astype("f4")
+    feed["mask"][0, 0, 1] = np.finfo("f4").min
+    names, outputs = list(feed), ["y"]
+    if past:
+        names, outputs = [*names, "past_k", "past_v"], ["y", "present_k", "present_v"]
+        feed |= {n: draw.normal(size=(2, 2, past, 8)).astype("f4") for n in names[-2:]}
+    one = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Attention", names, outputs, **attributes)], "one",
+        [one(n, onnx.TensorProto.FLOAT, each.shape) for n, each in feed.items()],
+        [one(n, onnx.TensorProto.FLOAT, None) for n in outputs],
+    )  # fmt: skip
+    imports = [onnx.helper.make_opsetid("", opset)]
+    save(
+        ir.from_proto(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)), tmp_path
+    )
+    path = tmp_path / "model.onnx"
+    (wanted,) = replay(path, [feed])
+    found = Program(ir.load(path), "cpu")(feed, outputs)
+    for each in outputs:
+        np.testing.assert_allclose(found[each].numpy(), wanted[each], atol=2e-6, rtol=1e-5)
+
+
+def test_a_row_that_sees_nothing_has_a_gradient() -> None:
+    """Padding of a model with a cache: its row is 0, and makes no weight's gradient NaN."""
+    values = [ir.Value(name=each) for each in ("q", "k", "v", "mask")]
+    node = ir.Node("", "Attention", values)
+    q, k, v = (torch.ones(1, 2, 3, 8, requires_grad=True) for _ in range(3))
+    mask = torch.tensor([[False, False, False], [True, False, False], [True, True, False]])
+    found = attention(node, [q, k, v, mask])[0]
+    found.square().sum().backward()
+    assert not found[:, :, 0].any()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in (q, k, v))
 
 
 def test_what_has_no_gradient_is_computed_by_the_reference(tmp_path: Path) -> None:
