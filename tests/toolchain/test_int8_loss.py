@@ -44,6 +44,15 @@ def test_every_error_of_narrow_rows_is_seen(rows_: int, width: int):
     assert loss_of(y, shifted) > 0.1
 
 
+@pytest.mark.parametrize("rows_", [2, 40])
+def test_one_logit_is_no_distribution(rows_: int):
+    """A regression's or a reranker's: its softmax is 1 whatever it is, and every error was 0."""
+    y = RANDOM.normal(size=(rows_, 1))
+    assert loss_of(y, y + 1 + y**2, logits=("y",)) > 0.1
+    assert loss_of(y, y, logits=("y",)) == pytest.approx(0, abs=1e-12)
+    assert ("few" in Loss(("y",)).unsure([{"y": y}], [{}])) == (rows_ == 2)
+
+
 def test_few_narrow_rows_are_told():
     wide, narrow = RANDOM.normal(size=(4, 32)), RANDOM.normal(size=(4, 2))
     assert Loss().unsure([{"y": wide}], [{}]) == ""

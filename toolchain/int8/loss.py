@@ -25,10 +25,11 @@ class Loss:
 
     `logits` are outputs whose rows are distributions: their loss is the divergence of Kullback
     and Leibler from float's, about how much the perplexity grows, and other outputs do not count
-    beside them. Of all other rows it is 1 - the cosine; of outputs narrower than `NARROW`, whose
-    rows have no direction to speak of, 1 - the cosine of all rows as one, about float's mean; of
-    fewer than `FEW` such rows half their error over their size, which for small errors is the
-    same about 0. `mask` names the input whose zeros are padding.
+    beside them. One logit, a regression's or a reranker's, is no distribution. Of all other rows
+    it is 1 - the cosine; of outputs narrower than `NARROW`, whose rows have no direction to speak
+    of, 1 - the cosine of all rows as one, about float's mean; of fewer than `FEW` such rows half
+    their error over their size, which for small errors is the same about 0. `mask` names the input
+    whose zeros are padding.
     """
 
     logits: tuple[str, ...] = ()
@@ -48,7 +49,8 @@ class Loss:
     def unsure(self, outputs: Sequence[Mapping[str, Array]], feeds: Sequence[Feed]) -> str:
         """Why the loss of such outputs is no cosine, empty where it is one."""
         real = self._real(feeds)
-        names = [name for name in self.kept(outputs[0]) if name not in self.logits]
+        kept = self.kept(outputs[0])
+        names = [name for name, array in kept.items() if not self._distributed(name, array)]
         return UNSURE if any(_few(_all(name, outputs, real)) for name in names) else ""
 
     def _real(self, feeds: Sequence[Feed]) -> list[NDArray[np.bool_] | None]:
@@ -60,6 +62,9 @@ class Loss:
         logits = {name: floats[name] for name in self.logits if name in floats}
         return logits or floats
 
+    def _distributed(self, name: str, array: Array) -> bool:
+        return name in self.logits and array.shape[-1] > 1
+
     def _output(
         self,
         name: str,
@@ -67,7 +72,7 @@ class Loss:
         after: Sequence[Mapping[str, Array]],
         real: Sequence[NDArray[np.bool_] | None],
     ) -> float:
-        if name in self.logits:
+        if self._distributed(name, before[0][name]):
             parts = [
                 divergence(rows(one[name], mask), rows(two[name], mask))
                 for one, two, mask in zip(before, after, real, strict=True)
