@@ -19,7 +19,8 @@ class Distance:
     """The loss of outputs and of what lies between, one of each kind as heavy as another.
 
     `outputs` cost 1 - the cosine of their rows, `logits` the divergence of Kullback and Leibler;
-    `inner` activations the squared error over their power. Padding does not count.
+    `inner` activations the squared error over their power, and so does an output of one number,
+    which is neither a direction nor a distribution. Padding does not count.
     """
 
     outputs: tuple[str, ...]
@@ -44,6 +45,8 @@ class Distance:
         self, name: str, ours: Tensor, theirs: NDArray[Any], mask: NDArray[np.bool_] | None
     ) -> Tensor:
         one, two = _rows(ours, theirs, mask)
+        if one.shape[-1] == 1:
+            return _error(one, two)
         if name in self.logits:
             return F.kl_div(
                 torch.log_softmax(one, -1),
