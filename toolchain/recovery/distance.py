@@ -64,13 +64,19 @@ def _error(ours: Tensor, theirs: Tensor) -> Tensor:
 def _rows(
     ours: Tensor, theirs: NDArray[Any], mask: NDArray[np.bool_] | None
 ) -> tuple[Tensor, Tensor]:
-    """Both as rows [r, k] of real tokens."""
+    """Both as rows [r, k] of real tokens.
+
+    A Gemm's rows are all tokens of all texts, one after the other; a row a text is no token.
+    """
     wanted = torch.from_numpy(np.asarray(theirs, np.float32)).to(ours.device)
-    if mask is not None and ours.dim() == 3 and 0 < ours.shape[1] <= mask.shape[1]:
-        real = torch.from_numpy(mask[:, -ours.shape[1] :].copy()).to(ours.device)
-        if real.shape == ours.shape[:2]:
-            return ours[real], wanted[real]
-    return ours.reshape(-1, ours.shape[-1]), wanted.reshape(-1, ours.shape[-1])
+    one, two = (each.reshape(-1, each.shape[-1]) for each in (ours, wanted))
+    if mask is None or not (ours.dim() == 3 or (ours.dim() == 2 and len(one) > len(mask))):
+        return one, two
+    now = mask[:, -(len(one) // len(mask)) :]  # of a cache's tokens there is no row
+    if tuple(ours.shape[:-1]) not in (now.shape, (now.size,)):
+        return one, two
+    real = torch.from_numpy(now.reshape(-1)).to(ours.device)
+    return one[real], two[real]
 
 
 def comparable(names: Sequence[str], ours: Mapping[str, Tensor], theirs: Arrays) -> tuple[str, ...]:
