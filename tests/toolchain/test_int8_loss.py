@@ -53,6 +53,22 @@ def test_one_logit_is_no_distribution(rows_: int):
     assert ("few" in Loss(("y",)).unsure([{"y": y}], [{}])) == (rows_ == 2)
 
 
+def test_a_number_a_token_of_texts_of_unlike_lengths():
+    """Where an answer starts, [batch, sequence]: what padding has does not count."""
+    masks = [np.array([[1, 1, 1, 1], [1, 1, 0, 0]]), np.ones((2, 9), np.int64)]
+    feeds = [{"mask": mask} for mask in masks]
+    before = [{"y": RANDOM.normal(size=mask.shape)} for mask in masks]
+    noise = [RANDOM.normal(size=mask.shape) for mask in masks]
+    outside = [{"y": y["y"] + 9 * (1 - mask)} for y, mask in zip(before, masks, strict=True)]
+    near, far = (
+        [{"y": y["y"] + by * one} for y, one in zip(before, noise, strict=True)] for by in (0.1, 1)
+    )
+    loss = Loss(mask="mask")
+    assert loss(before, outside, feeds) == pytest.approx(0, abs=1e-12)
+    assert 1e-4 < loss(before, near, feeds) < loss(before, far, feeds)
+    assert loss.unsure(before, feeds) == ""
+
+
 def test_few_narrow_rows_are_told():
     wide, narrow = RANDOM.normal(size=(4, 32)), RANDOM.normal(size=(4, 2))
     assert Loss().unsure([{"y": wide}], [{}]) == ""

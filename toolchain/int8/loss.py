@@ -92,10 +92,19 @@ def _counts(array: Array) -> bool:
 def _all(
     name: str, outputs: Sequence[Mapping[str, Array]], real: Sequence[NDArray[np.bool_] | None]
 ) -> Array:
-    """The rows [r, k] of an output over all feeds."""
-    return np.concatenate(
-        [rows(each[name], mask) for each, mask in zip(outputs, real, strict=True)]
-    )
+    """The rows [r, k] of an output over all feeds; a number a token is a row, as of an answer's
+    start and end, whose last axis is as long as the texts.
+    """
+    arrays = [each[name] for each in outputs]
+    if len({array.shape[-1] for array in arrays}) > 1:
+        numbers = (_numbers(*pair) for pair in zip(arrays, real, strict=True))
+        return np.concatenate([each.reshape(-1, 1) for each in numbers])
+    return np.concatenate([rows(*pair) for pair in zip(arrays, real, strict=True)])
+
+
+def _numbers(array: Array, mask: NDArray[np.bool_] | None) -> Array:
+    """Those of real tokens."""
+    return array[mask] if mask is not None and mask.shape == array.shape else array
 
 
 def _few(array: Array) -> bool:
