@@ -102,7 +102,9 @@ class Training:
         if not torch.isfinite(loss):
             return  # a batch of padding alone, say: it teaches nothing
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._program.weights.values(), CLIP)
+        norm = torch.nn.utils.clip_grad_norm_(self._program.weights.values(), CLIP)
+        if not torch.isfinite(norm):
+            return  # the root of a row of zeros, say, has no slope: one would spoil all weights
         optimizer.step()
         with torch.no_grad():
             for name, zeros in self._zeros.items():

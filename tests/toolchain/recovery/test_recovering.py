@@ -121,6 +121,31 @@ def test_what_does_not_help_is_put_back(subject: Subject) -> None:
     assert all((a == b).all() for a, b in zip(weights(found), weights(before), strict=True))
 
 
+def test_a_sample_without_a_gradient_does_not_end_the_training(tmp_path: Path) -> None:
+    """The length of a row of zeros has no slope: that batch teaches nothing, the others do."""
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(16, 16)).astype("f4") / 4
+
+    def written(array: np.ndarray, name: str) -> Path:
+        proto = onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["" : 20]>\n'
+            "agraph (float[b,s,16] x) => (float[b,s,16] y)\n"
+            "{ d = MatMul(x, w) n = ReduceL2(d, last) c = Clip(n, least) y = Div(d, c) }"
+        )
+        for key, each in (("w", array), ("last", np.array([-1])), ("least", np.float32(1e-12))):
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(each), key))
+        save(ir.from_proto(proto), tmp_path / name)
+        return tmp_path / name / "model.onnx"
+
+    feeds = [{"x": random.normal(size=(4, 9, 16)).astype("f4")} for _ in range(12)]
+    feeds[1]["x"][0, 0] = 0
+    other = written(weight + random.normal(size=(16, 16)).astype("f4") / 20, "other")
+    subject = Subject(written(weight, "dense"), feeds[:8], feeds[8:])
+    told = recover(subject, other, Recover(minutes=1, steps=60, learning_rate=2e-3))[1]["recovered"]
+    assert not told["rolled_back"]
+    assert told["loss_after"] < 0.5 * told["loss_before"]
+
+
 def test_zeros_stay_zeros(subject: Subject, tmp_path: Path) -> None:
     save(sparsify(subject, Sparsify(max_drop=0.9))[0], tmp_path)
     found, told = recover(subject, tmp_path / "model.onnx", FEW)
