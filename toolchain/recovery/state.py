@@ -1,7 +1,9 @@
 """Where a training is, on disk: what a run that was killed goes on from."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,14 +30,17 @@ class State:
         """Write it aside and rename it: a file that is there is whole."""
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{FILE}.part"
-        torch.save({k: v for k, v in self.__dict__.items() if k != "resumed"}, part)
+        with part.open("wb") as file:
+            torch.save({k: v for k, v in self.__dict__.items() if k != "resumed"}, file)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(folder / FILE)
 
 
 def read(folder: Path, device: str) -> State:
-    """What was saved there, or a beginning."""
+    """What was saved there, or a beginning: a file that cannot be read is as good as none."""
     try:
         found: dict[str, Any] = torch.load(folder / FILE, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError):
+        return State(**found, resumed=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError, LookupError, TypeError, ValueError):
         return State()
-    return State(**found, resumed=True)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 from llmdeploy import ConfigError
 from llmdeploy.deploy.ort import OnnxRuntime
 from llmdeploy.passes import load, save
@@ -26,6 +27,7 @@ from llmdeploy.toolchain.compress.subject import Subject
 from llmdeploy.toolchain.config import PassTable
 from llmdeploy.toolchain.recovery import training
 from llmdeploy.toolchain.recovery.recovering import parted, recover
+from llmdeploy.toolchain.recovery.state import State, read
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -109,6 +111,15 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert told["recovered"]["resumed"]
     assert told["recovered"]["steps"] == 150
     assert all((a == b).all() for a, b in zip(weights(whole), weights(rest), strict=True))
+
+
+@pytest.mark.parametrize("left", [b"", bytes(200), b"no archive", b"PK\3\4 half of one"])
+def test_a_state_that_cannot_be_read_is_none(left: bytes, tmp_path: Path) -> None:
+    """What a machine that lost its power left of it: the training begins anew."""
+    State(step=3, weights={"w": torch.ones(3)}).save(tmp_path)
+    assert read(tmp_path, "cpu").step == 3
+    (tmp_path / "training.pt").write_bytes(left)
+    assert read(tmp_path, "cpu") == State()
 
 
 def test_what_does_not_help_is_put_back(subject: Subject) -> None:
