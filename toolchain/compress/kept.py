@@ -36,10 +36,14 @@ class Kept:
         return record["told"] if record.get("key") == self._key(tables) else None
 
     def put(self, tables: Sequence[PassTable], model: ir.Model, told: dict[str, Any]) -> None:
-        """Keep the model of the last of these passes: whole, or not at all."""
+        """Keep the model of the last of these passes: whole, or not at all.
+
+        A training that is there began with what was kept before: a plan that is timed anew may
+        have other widths.
+        """
         place = self.at(len(tables) - 1)
         aside = place.with_name(f".{place.name}.part")
-        for old in (aside, place):
+        for old in (aside, place, *self.folder.glob("training-*")):
             shutil.rmtree(old, ignore_errors=True)
         save(model, aside)
         write_json(aside / RECORD, {"key": self._key(tables), "told": plain(told)})

@@ -208,6 +208,49 @@ def _killed(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_training_of_another_plan_is_not_taken_up(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two speeds tried in turn, both killed: what is timed anew may have other widths."""
+    tables = [
+        PassTable.model_validate({"use": "prune", "neurons": 0.75, "multiple": 1, "max_drop": 0.9}),
+        PassTable.model_validate({"use": "recover", "minutes": 1, "steps": 20}),
+    ]
+    other = [
+        PassTable.model_validate({"use": "prune", "neurons": 0.5, "multiple": 1, "max_drop": 0.9}),
+        tables[1],
+    ]
+    kept = Kept(tmp_path / "kept", "key")
+    for each in (tables, other):
+        with monkeypatch.context() as killed:
+            killed.setattr(training, "SAVE_S", 0.0)
+            killed.setattr(training.Training, "_judge", _killed_late())
+            with pytest.raises(KeyboardInterrupt):
+                carry_out(subject, each, OnnxRuntime(), tmp_path / "one", kept)
+    real = fitting.prune
+
+    def planned(now: Subject, asked: Prune, *given: Any, **named: Any) -> Any:
+        return real(now, replace(asked, neurons=0.25), *given, **named)
+
+    monkeypatch.setattr(fitting, "prune", planned)
+    found = carry_out(subject, tables, OnnxRuntime(), tmp_path / "two", kept)
+    assert not found["recovered"]["resumed"]
+    assert found["recovered"]["steps"] == 20
+
+
+def _killed_late() -> Any:
+    """A look at held-out samples that is killed the third time, when a state has been saved."""
+    times = iter(range(9))
+    look = training.Training._judge  # pyright: ignore[reportPrivateUsage]
+
+    def judge(self: training.Training, state: State) -> None:
+        if next(times) == 2:
+            raise KeyboardInterrupt
+        look(self, state)
+
+    return judge
+
+
 def test_other_inputs_are_not_taken_up(tmp_path: Path, subject: Subject) -> None:
     tables = [PassTable.model_validate({"use": "prune", "neurons": 0.5})]
     Kept(tmp_path, "key").put(tables, load(subject.model), {"told": 1})
