@@ -12,7 +12,7 @@ from .contract import Contract
 from .kinds import Pass
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class LowRank(Pass):
     """Writes weights of MatMuls as products of two thin ones, `ratio` of their parameters fewer.
 

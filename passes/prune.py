@@ -12,7 +12,7 @@ from .contract import Contract
 from .kinds import Pass
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Prune(Pass):
     """Removes attention heads, FFN neurons and whole blocks, and corrects what stays.
 

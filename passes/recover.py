@@ -11,7 +11,7 @@ from .contract import Contract
 from .kinds import Pass
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Recover(Pass):
     """Trains the weights that are left to give the dense model's outputs again (distillation).
 

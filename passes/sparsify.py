@@ -12,7 +12,7 @@ from .contract import Contract
 from .kinds import Pass
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Sparsify(Pass):
     """Sets weights of MatMuls to zero, layer by layer, in the pattern that sparse kernels read.
 

@@ -23,7 +23,7 @@ _THROUGH = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Fla
 _COMPARED = ("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual")
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Vocabulary(Pass):
     """Takes tokens out of the vocabulary that occur less than `least` times in the samples.
 

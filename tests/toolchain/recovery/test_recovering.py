@@ -18,6 +18,7 @@ from llmdeploy.passes.prune import Prune
 from llmdeploy.passes.recover import Recover
 from llmdeploy.passes.sparsify import Sparsify
 from llmdeploy.toolchain import cli
+from llmdeploy.toolchain.choosing import make_pass
 from llmdeploy.toolchain.compress import fitting
 from llmdeploy.toolchain.compress.kept import Kept
 from llmdeploy.toolchain.compress.pruning import prune
@@ -258,6 +259,19 @@ def test_other_inputs_are_not_taken_up(tmp_path: Path, subject: Subject) -> None
     assert Kept(tmp_path, "another").found(tables) is None
     other = [PassTable.model_validate({"use": "prune", "neurons": 0.25})]
     assert Kept(tmp_path, "key").found(other) is None
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("recover", "minutes"), ("recover", "max-drop"), ("prune", "minutes"),
+     ("vocabulary", "max-drop"), ("sparsify", "max-drop"), ("low-rank", "max-drop")],
+)  # fmt: skip
+def test_a_bound_that_bounds_nothing_is_refused(name: str, option: str, number: float) -> None:
+    """TOML has inf and nan: a training of so many minutes never ends."""
+    with pytest.raises(ConfigError, match=rf"{option}: \w+ should be a finite number") as caught:
+        make_pass(PassTable.model_validate({"use": name, option: number}))
+    assert caught.value.exit_code == 2
 
 
 def test_without_samples_it_is_refused(subject: Subject, pruned: Path) -> None:
