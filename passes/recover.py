@@ -24,7 +24,7 @@ class Recover(Pass):
     minutes: Annotated[float, Field(gt=0)] = 5.0
     steps: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     max_drop: Annotated[float, Field(gt=0)] = 1.0
 
     contract: ClassVar[Contract] = Contract("lossy", {})

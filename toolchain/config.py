@@ -76,7 +76,7 @@ class Samples(Section):
     count: int = Field(default=256, ge=1)
     max_length: int = Field(default=128, ge=1)
     batch: int = Field(default=8, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class Calibration(Samples):

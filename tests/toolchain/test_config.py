@@ -40,6 +40,7 @@ def test_what_is_named_twice_is_asked_for_once(tmp_path: Path) -> None:
         ("[gate]\nmin-cosine = 'high'", "gate.min-cosine: 'high' should be a valid number, "),
         ("[gate]\nmax-score-drop = inf", "gate.max-score-drop: inf should be a finite number"),
         ("[model]\nopset = 3", "model.opset: 3 should be greater than or equal to 18"),
+        ("[calibration]\nseed = -1", "calibration.seed: -1 should be greater than or equal to 0"),
         ("[[passes]]\nname = 'x'", "passes.0.use: it is missing"),
         ("folder = 'x'", "unknown key folder"),
         ("[model", "not TOML"),

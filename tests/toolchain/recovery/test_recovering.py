@@ -274,6 +274,11 @@ def test_a_bound_that_bounds_nothing_is_refused(name: str, option: str, number: 
     assert caught.value.exit_code == 2
 
 
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match="seed: -1 should be greater than or equal to 0"):
+        make_pass(PassTable.model_validate({"use": "recover", "seed": -1}))
+
+
 def test_without_samples_it_is_refused(subject: Subject, pruned: Path) -> None:
     with pytest.raises(ConfigError, match="recover needs samples"):
         recover(Subject(subject.model, [], []), pruned, Recover())
