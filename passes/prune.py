@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import onnx_ir as ir
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from .. import PassError
@@ -48,6 +48,12 @@ class Prune(Pass):
         "speedup": {"speedup": (1.25, 1.5, 1.75, 2.0, 2.5), "minutes": (0.7,)},
         "layers": {"layers": (0.1, 0.2, 0.3)},
     }
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Prune":
+        if self.speedup is not None and self.uniform:
+            raise ValueError("speedup chooses the widths: leave neurons, heads and layers out")
+        return self
 
     @property
     def uniform(self) -> bool:

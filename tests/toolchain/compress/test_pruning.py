@@ -179,8 +179,10 @@ def test_no_samples_and_nothing_to_prune(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["speedup = 1.0", "neurons = 1.0", "heads = -0.1", "layers = 0", "rate = 2"]
-)
+    "wrong",
+    ["speedup = 1.0", "neurons = 1.0", "heads = -0.1", "layers = 0", "rate = 2",
+     "speedup = 2.0\nneurons = 0.5", "speedup = 2.0\nheads = 0.0", "speedup = 2.0\nlayers = 0.5"],
+)  # fmt: skip
 def test_ratios_of_one_and_beyond(
     tiny_bert: Path,
     some_texts: Path,
