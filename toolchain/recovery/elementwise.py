@@ -42,6 +42,8 @@ def _divided(one: Tensor, two: Tensor) -> Tensor:
 
 
 def _power(one: Tensor, two: Tensor) -> Tensor:
+    if two.is_floating_point() and not one.is_floating_point():  # a root of whole numbers
+        return torch.pow(one.to(two.dtype), two).to(one.dtype)
     return torch.pow(one, two.to(one.dtype))
 
 
@@ -62,7 +64,8 @@ def dtype_of(code: int) -> torch.dtype:
 
 
 def _clip(node: ir.Node, inputs: Inputs) -> Tensor:
-    return torch.clamp(given(inputs, 0), there(inputs, 1), there(inputs, 2))
+    x, least, most = given(inputs, 0), there(inputs, 1), there(inputs, 2)
+    return x if least is None and most is None else torch.clamp(x, least, most)
 
 
 def _where(node: ir.Node, inputs: Inputs) -> Tensor:

@@ -27,8 +27,11 @@ def _gemm(node: ir.Node, inputs: Inputs) -> Tensor:
 def _norm(node: ir.Node, inputs: Inputs) -> Tensor:
     x, scale, bias = given(inputs, 0), given(inputs, 1), there(inputs, 2)
     axis = node.attributes.get_int("axis", -1) % x.dim()
-    wide = x.shape[axis:]
-    return F.layer_norm(x, wide, scale, bias, node.attributes.get_float("epsilon", 1e-5))
+    wide, least = x.shape[axis:], node.attributes.get_float("epsilon", 1e-5)
+    if all(each is None or each.shape == wide for each in (scale, bias)):
+        return F.layer_norm(x, wide, scale, bias, least)
+    made = F.layer_norm(x, wide, eps=least) * scale  # they may have fewer numbers than the axes
+    return made if bias is None else made + bias
 
 
 def _rms_norm(node: ir.Node, inputs: Inputs) -> Tensor:

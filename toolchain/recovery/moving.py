@@ -28,7 +28,8 @@ def _reshape(node: ir.Node, inputs: Inputs) -> Tensor:
 
 def _flatten(node: ir.Node, inputs: Inputs) -> Tensor:
     x, axis = given(inputs, 0), node.attributes.get_int("axis", 1)
-    return x.reshape(int(torch.Size(x.shape[:axis]).numel()), -1)
+    axis += x.dim() if axis < 0 else 0
+    return x.reshape(torch.Size(x.shape[:axis]).numel(), torch.Size(x.shape[axis:]).numel())
 
 
 def _transpose(node: ir.Node, inputs: Inputs) -> Tensor:
@@ -63,9 +64,10 @@ def _concat(node: ir.Node, inputs: Inputs) -> Tensor:
 def _split(node: ir.Node, inputs: Inputs) -> tuple[Tensor, ...]:
     x, axis = given(inputs, 0), node.attributes.get_int("axis", 0)
     sizes = numbers(there(inputs, 1)) or [*node.attributes.get_ints("split", ())]
-    if not sizes:
-        each = -(-x.shape[axis] // len(node.outputs))
-        return torch.split(x, each, axis)
+    if not sizes:  # the last are smaller, or empty
+        count, size = len(node.outputs), x.shape[axis]
+        each = -(-size // count)
+        sizes = [max(0, min(each, size - at * each)) for at in range(count)]
     return torch.split(x, sizes, axis)
 
 
@@ -83,10 +85,16 @@ def _gather_elements(node: ir.Node, inputs: Inputs) -> Tensor:
     return torch.gather(x, axis, at)
 
 
+#: ONNX's names of them by torch's.
+_REDUCTIONS = {"none": "", "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
+
 def _scatter_elements(node: ir.Node, inputs: Inputs) -> Tensor:
     x, at, new = given(inputs, 0), given(inputs, 1).long(), given(inputs, 2)
     axis = node.attributes.get_int("axis", 0)
-    return x.scatter(axis, torch.where(at < 0, at + x.shape[axis], at), new)
+    at = torch.where(at < 0, at + x.shape[axis], at)
+    how = _REDUCTIONS[node.attributes.get_string("reduction", "none")]
+    return x.scatter_reduce(axis, at, new, how) if how else x.scatter(axis, at, new)
 
 
 def _slice(node: ir.Node, inputs: Inputs) -> Tensor:
@@ -98,7 +106,7 @@ def _slice(node: ir.Node, inputs: Inputs) -> Tensor:
         if stride == 1:
             x = x.narrow(axis, places.start if len(places) else 0, len(places))
         else:
-            x = x.index_select(axis, torch.tensor(list(places), device=x.device))
+            x = x.index_select(axis, torch.tensor([*places], dtype=torch.int64, device=x.device))
     return x
 
 
@@ -116,6 +124,7 @@ def _shape(node: ir.Node, inputs: Inputs) -> Tensor:
 def _range(node: ir.Node, inputs: Inputs) -> Tensor:
     first = given(inputs, 0)
     start, end, step = (given(inputs, at).item() for at in range(3))
+    end = end if (end > start) == (step > 0) else start  # nothing lies between
     return torch.arange(start, end, step, dtype=first.dtype, device=first.device)
 
 
@@ -137,8 +146,14 @@ def _trilu(node: ir.Node, inputs: Inputs) -> Tensor:
 
 
 def _cumsum(node: ir.Node, inputs: Inputs) -> Tensor:
-    axis = int(given(inputs, 1).item())
-    return torch.cumsum(given(inputs, 0), axis, dtype=given(inputs, 0).dtype)
+    x, axis = given(inputs, 0), int(given(inputs, 1).item())
+    back = bool(node.attributes.get_int("reverse", 0))
+    x = x.flip(axis) if back else x
+    if node.attributes.get_int("exclusive", 0):  # each without itself: one place later, from 0 on
+        first, size = torch.zeros_like(x.narrow(axis, 0, 1)), x.shape[axis]
+        x = torch.cat([first, x.narrow(axis, 0, size - 1)], axis)
+    made = torch.cumsum(x, axis, dtype=x.dtype)
+    return made.flip(axis) if back else made
 
 
 MOVING: dict[str, Operator] = {

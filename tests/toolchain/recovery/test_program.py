@@ -37,12 +37,22 @@ GRAPHS = {
     "gemm": "a = Flatten<axis = 2>(x) y = Gemm<transB = 1, alpha = 2.0>(a, m, v)",
     "cumulative": "a = CumSum(x, one0) y = Mod<fmod = 1>(a, half)",
     "pieces": "a = Range(zero0, two0, one0) b = Cast<to = 1>(a) c = Concat<axis = -1>(x, x) d = ReduceSum<keepdims = 0>(b) y = Mul(c, d)",
+    "more pieces than there are": "a, b, c, d = Split<axis = 1, num_outputs = 4>(x) y = Concat<axis = 1>(d, c, a)",
+    "cumulative, from the end": "a = CumSum<exclusive = 1, reverse = 1>(x, one0) y = Exp(a)",
+    "no bounds": "a = Clip(x) y = Neg(a)",
+    "added": "y = ScatterElements<axis = 2, reduction = \"add\">(x, at, new)",
+    "root of whole numbers": "a = Shape(x) b = Pow(a, half) c = Cast<to = 1>(b) d = ReduceSum<keepdims = 0>(c) y = Mul(x, d)",
+    "one scale": "y = LayerNormalization<axis = -1>(x, half, v)",
+    "nothing between": "a = Range(two0, zero0, one0) b = Cast<to = 1>(a) c = ReduceSum<keepdims = 0>(b) y = Add(x, c)",
+    "nothing behind": "a = Slice(x, zero, six, last, minus) y = Concat<axis = -1>(a, x)",
+    "nothing flat": "a = Slice(x, six, zero, last) b = Flatten<axis = 3>(a) y = Transpose<perm = [1, 0]>(b)",
 }  # fmt: skip
 NUMBERS: dict[str, Any] = {
     "v": np.linspace(0.5, 1.5, 8, dtype="f4"),
     "m": np.linspace(-1, 1, 64, dtype="f4").reshape(8, 8),
     "one": np.array([1]), "six": np.array([6]), "zero": np.array([0]), "last": np.array([-1]),
     "minus": np.array([-1]), "half": np.array([0.5], "f4"), "two": np.array([2.0], "f4"),
+    "at": np.array([[[0, 0, -1]]]), "new": np.ones((1, 1, 3), "f4"),
     "one0": np.array(1), "zero0": np.array(0), "two0": np.array(2),
 }  # fmt: skip
 
