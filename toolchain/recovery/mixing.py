@@ -15,6 +15,11 @@ def _matmul(node: ir.Node, inputs: Inputs) -> Tensor:
     return torch.matmul(given(inputs, 0), given(inputs, 1))
 
 
+def _einsum(node: ir.Node, inputs: Inputs) -> Tensor:
+    terms = [each for each in inputs if each is not None]
+    return torch.einsum(node.attributes.get_string("equation", ""), *terms)
+
+
 def _gemm(node: ir.Node, inputs: Inputs) -> Tensor:
     a, b, c = given(inputs, 0), given(inputs, 1), there(inputs, 2)
     get = node.attributes
@@ -113,7 +118,7 @@ def _conv(node: ir.Node, inputs: Inputs) -> Tensor:
 
 
 MIXING: dict[str, Operator] = {
-    "MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "LayerNormalization": _norm,
+    "MatMul": _matmul, "Einsum": _einsum, "Gemm": _gemm, "Conv": _conv, "LayerNormalization": _norm,
     "RMSNormalization": _rms_norm, "Softmax": _softmax, "LogSoftmax": _log_softmax,
     "RotaryEmbedding": _rotary, "Attention": attention,
     "ReduceMean": _reduced(lambda x, axes, keep: x.mean(axes, keepdim=keep)),

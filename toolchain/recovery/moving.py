@@ -79,6 +79,16 @@ def _gather(node: ir.Node, inputs: Inputs) -> Tensor:
     return picked.reshape([*x.shape[:axis], *at.shape, *x.shape[axis + 1 :]])
 
 
+def _gather_nd(node: ir.Node, inputs: Inputs) -> Tensor:
+    """What lies at places [..., n] of the n axes after the batch's."""
+    x, at = given(inputs, 0), given(inputs, 1).long()
+    batch = [
+        torch.arange(size, device=x.device).reshape(-1, *[1] * (at.dim() - 2 - axis))
+        for axis, size in enumerate(x.shape[: node.attributes.get_int("batch_dims", 0)])
+    ]
+    return x[(*batch, *at.unbind(-1))]
+
+
 def _gather_elements(node: ir.Node, inputs: Inputs) -> Tensor:
     x, at, axis = given(inputs, 0), given(inputs, 1).long(), node.attributes.get_int("axis", 0)
     at = torch.where(at < 0, at + x.shape[axis], at)
@@ -159,7 +169,7 @@ def _cumsum(node: ir.Node, inputs: Inputs) -> Tensor:
 MOVING: dict[str, Operator] = {
     "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze, "Expand": _expand, "Concat": _concat, "Split": _split, "Gather": _gather,
-    "GatherElements": _gather_elements, "ScatterElements": _scatter_elements, "Slice": _slice,
-    "Shape": _shape, "Range": _range, "ConstantOfShape": _filled, "Tile": _tile, "Trilu": _trilu,
-    "CumSum": _cumsum,
+    "GatherElements": _gather_elements, "GatherND": _gather_nd,
+    "ScatterElements": _scatter_elements, "Slice": _slice, "Shape": _shape, "Range": _range,
+    "ConstantOfShape": _filled, "Tile": _tile, "Trilu": _trilu, "CumSum": _cumsum,
 }  # fmt: skip

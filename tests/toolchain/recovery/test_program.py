@@ -39,6 +39,8 @@ GRAPHS = {
     "pieces": "a = Range(zero0, two0, one0) b = Cast<to = 1>(a) c = Concat<axis = -1>(x, x) d = ReduceSum<keepdims = 0>(b) y = Mul(c, d)",
     "more pieces than there are": "a, b, c, d = Split<axis = 1, num_outputs = 4>(x) y = Concat<axis = 1>(d, c, a)",
     "cumulative, from the end": "a = CumSum<exclusive = 1, reverse = 1>(x, one0) y = Exp(a)",
+    "places": "a = MatMul(x, m) b = GatherND(a, first) c = GatherND<batch_dims = 1>(a, last_two) y = Concat<axis = 0>(b, c)",
+    "einsum": "a = MatMul(x, m) y = Einsum<equation = \"bij,bkj->bik\">(a, x)",
     "no bounds": "a = Clip(x) y = Neg(a)",
     "added": "y = ScatterElements<axis = 2, reduction = \"add\">(x, at, new)",
     "root of whole numbers": "a = Shape(x) b = Pow(a, half) c = Cast<to = 1>(b) d = ReduceSum<keepdims = 0>(c) y = Mul(x, d)",
@@ -53,6 +55,7 @@ NUMBERS: dict[str, Any] = {
     "one": np.array([1]), "six": np.array([6]), "zero": np.array([0]), "last": np.array([-1]),
     "minus": np.array([-1]), "half": np.array([0.5], "f4"), "two": np.array([2.0], "f4"),
     "at": np.array([[[0, 0, -1]]]), "new": np.ones((1, 1, 3), "f4"),
+    "first": np.array([[0, -1], [1, 0]]), "last_two": np.array([[2], [-2]]),
     "one0": np.array(1), "zero0": np.array(0), "two0": np.array(2),
 }  # fmt: skip
 
@@ -176,6 +179,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert": ("ModernBertModel", WIDE),
     "mixtral": ("MixtralForCausalLM", {**WIDE, "num_key_value_heads": 2}),
     "gemma2": ("Gemma2ForCausalLM", {**WIDE, "num_key_value_heads": 2, "head_dim": 8}),
+    "falcon": ("FalconForCausalLM", SMALL),
+    "xlnet": ("XLNetForSequenceClassification", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}),
     "deberta-v2": ("DebertaV2Model", {**WIDE, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
 }  # fmt: skip
 
