@@ -1,6 +1,6 @@
 """The pass `remove`: units go, with every weight, shape and cache that belongs to them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from .. import PassError
+from .carried import Place, values_of
+from .carry import carry
 from .contract import Contract
 from .coupling import Group, groups
 from .facts import attribute_int, input_of, ints, is_constant
@@ -63,15 +65,22 @@ def _remove(model: ir.Model, group: Group, kept: tuple[int, ...]) -> None:
     narrow(model, {place: stays[labels] for place, labels in group.places.items()})
 
 
-Masks = Mapping[tuple[ir.Value, int], NDArray[np.bool_]]
+Masks = Mapping[Place, NDArray[np.bool_]]
+#: Constants without what a mask, by its bytes, does not keep of an axis.
+Made = dict[tuple[ir.Value, int, bytes], ir.Value]
 
 
-def narrow(model: ir.Model, masks: Masks, more: Iterable[ir.Node] = ()) -> None:
+def narrow(model: ir.Model, masks: Masks, more: Collection[ir.Node] = ()) -> None:
     """Take what the masks do not keep off every place, in the nodes around and in `more`."""
-    around = (node for value, _ in masks for node in _nodes(value))
-    made: dict[tuple[ir.Value, int], ir.Value] = {}
+    around = [node for value, _ in masks for node in _nodes(value)]
+    made: Made = {}
     for node in dict.fromkeys((*around, *more)):
-        _narrow(model.graph, node, masks, made)
+        told = dict(masks) if node in more else _told(node, masks)
+        _narrow_constants(model.graph, node, told, made)
+        if node.op_type in ("Reshape", "Expand"):
+            _resize(model.graph, node, masks)
+        elif node.op_type == "Split":
+            _resplit(model.graph, node, masks)
     for (value, axis), mask in masks.items():
         if value.shape is not None and not is_constant(value):
             dims = list(value.shape)
@@ -87,22 +96,33 @@ def _nodes(value: ir.Value) -> Iterator[ir.Node]:
         yield from value.consumers()
 
 
-def _narrow(
-    graph: ir.Graph, node: ir.Node, masks: Masks, made: dict[tuple[ir.Value, int], ir.Value]
-) -> None:
-    """Give a node constants, sizes and numbers of the new width; `made` are those made before."""
+def _told(node: ir.Node, masks: Masks) -> dict[Place, NDArray[np.bool_]]:
+    """What masks of its other values say of a node's constants.
+
+    Not what was found of them elsewhere: one constant may be read whole by another node, as equal
+    biases that were made one are, or be another by now, as a weight between two groups is.
+    """
+    told: dict[Place, NDArray[np.bool_]] = {}
+    for value in (each for each in dict.fromkeys(values_of(node)) if not is_constant(each)):
+        for axis, mask in _masked(value, masks):
+            for item in carry(node, (value, axis), mask.astype(np.int64)):
+                if is_constant(item.place[0]):
+                    told[item.place] = item.labels > 0
+    return told
+
+
+def _narrow_constants(graph: ir.Graph, node: ir.Node, told: Masks, made: Made) -> None:
+    """Give a node constants of the new widths; `made` are those made before, of others."""
     for index, value in enumerate(node.inputs):
-        if value is None or not is_constant(value) or value.shape is None:
+        if value is None or not is_constant(value):
             continue
-        for axis in range(len(value.shape)):
-            if (mask := masks.get((value, axis))) is not None:
-                if (value, axis) not in made:
-                    made[value, axis] = _sliced(graph, value, axis, mask)
-                node.replace_input_with(index, made[value, axis])
-    if node.op_type in ("Reshape", "Expand"):
-        _resize(graph, node, masks)
-    elif node.op_type == "Split":
-        _resplit(graph, node, masks)
+        now = value
+        for axis, mask in _masked(value, told):
+            key = (now, axis, mask.tobytes())
+            made[key] = made.get(key) or _sliced(graph, now, axis, mask)
+            now = made[key]
+        if now is not value:
+            node.replace_input_with(index, now)
 
 
 def _sliced(graph: ir.Graph, value: ir.Value, axis: int, mask: NDArray[np.bool_]) -> ir.Value:

@@ -82,6 +82,24 @@ agraph (float[b,s,16] x) => (float[b,s,16] y)
   y = MatMul(r, down)
 }
 """
+CHAIN = """
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{
+  h = MatMul(x, up)
+  r = Relu(h)
+  h2 = MatMul(r, square)
+  r2 = Relu(h2)
+  y = MatMul(r2, down)
+}
+"""
+ONE_BIAS = """
+agraph (float[b,16] x) => (float[b,16] y)
+{
+  h = Gemm(x, wq, bias)
+  r = Relu(h)
+  y = Gemm(r, wo, bias)
+}
+"""
 NORMED = """
 agraph (float[b,s,16] x) => (float[b,s,16] y)
 {
@@ -107,6 +125,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "down": (24, 16),
     "bias": (16,),
     "gain": (24,),
+    "square": (24, 24),
     "wq": (16, 16),
     "wk": (16, 8),
     "wo": (16, 16),
@@ -200,6 +219,30 @@ def test_a_shape_that_is_computed() -> None:
     made, group = removed(COMPUTED, (1, 2, 20))
     wanted = run(without(COMPUTED, group, (1, 2, 20)), x=x())
     np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
+
+
+def test_a_weight_that_two_groups_share_loses_rows_and_columns() -> None:
+    """As in heads of three layers: what the first leaves is what the second cuts."""
+    made, zeros = model(CHAIN), model(CHAIN)
+    plan = {group.consumer: tuple(range(0, 24, 3)) for group in groups(made)[0]}
+    assert len(plan) == 2
+    for name, kept in plan.items():
+        weight = weight_of(zeros, layer_of(by_name(zeros)[name])).copy()
+        weight[~np.isin(np.arange(24), kept)] = 0
+        Refit({name: Refitted(weight)})(zeros)
+    Remove(plan)(made)
+    infer(made)
+    check(made, where="removed")
+    shapes = {tuple(value.shape or ()) for value in made.graph.initializers.values()}
+    assert shapes == {(16, 8), (8, 8), (8, 16)}
+    np.testing.assert_allclose(run(made, x=x())[0], run(zeros, x=x())[0], atol=1e-5)
+
+
+def test_a_bias_that_the_reader_has_too_stays_whole_there() -> None:
+    """Equal biases of an export, as those of zeros, are one constant."""
+    made, group = removed(ONE_BIAS, (0, 5, 6))
+    wanted = run(without(ONE_BIAS, group, (0, 5, 6)), x=x()[0])
+    np.testing.assert_allclose(run(made, x=x()[0])[0], wanted[0], atol=1e-6)
 
 
 def test_a_block_goes_whole_and_leaves_its_bias() -> None:
