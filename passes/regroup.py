@@ -90,7 +90,7 @@ def _blocks(before: Sequence[Dim], after: Sequence[Dim]) -> list[Block]:
     while i < len(before) and j < len(after):
         one, two = before[i], after[j]
         if not isinstance(one, int) or not isinstance(two, int):
-            if isinstance(one, int) or isinstance(two, int):
+            if one != two or ir.SymbolicDim(None) == one:  # heads may have been merged into it
                 break
             blocks.append(([i], [j]))
             i, j = i + 1, j + 1

@@ -100,6 +100,18 @@ agraph (float[b,16] x) => (float[b,16] y)
   y = Gemm(r, wo, bias)
 }
 """
+MERGED = """
+agraph (float[b,16] x) => (float[b,16] y)
+{
+  h = MatMul(x, wq)
+  apart = Reshape(h, fours)
+  rows = Reshape(apart, flat4)
+  scaled = Mul(rows, gain4)
+  again = Reshape(scaled, fours)
+  flat = Reshape(again, flat16)
+  y = MatMul(flat, wo)
+}
+"""
 NORMED = """
 agraph (float[b,s,16] x) => (float[b,s,16] y)
 {
@@ -125,6 +137,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "down": (24, 16),
     "bias": (16,),
     "gain": (24,),
+    "gain4": (4,),
     "square": (24, 24),
     "wq": (16, 16),
     "wk": (16, 8),
@@ -141,6 +154,8 @@ NUMBERS = {
     "merged": [0, 4, -1, 4],
     "joined": [0, 0, 16],
     "flat16": [-1, 16],
+    "flat4": [-1, 4],
+    "fours": [-1, 4, 4],
     "n24": [24],
 }
 
@@ -272,6 +287,9 @@ def test_what_cannot_be_followed_is_named_and_left_alone() -> None:
     found, left = groups(model(NORMED))
     assert not found
     assert any("LayerNormalization" in each.reason for each in left)
+    found, left = groups(model(MERGED))  # four heads of four: a row's axis is not that of heads
+    assert not found
+    assert any("cannot be told" in each.reason for each in left)
     found, left = groups(model(SHARED))
     assert not found
     assert any("shared by 2 nodes" in each.reason for each in left)
