@@ -60,6 +60,8 @@ def gemm(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
     bias = input_of(node, 2)
     assert left is not None
     assert right is not None
+    if left is right or bias in (left, right):
+        raise LostError(f"Gemm {node.name} of a value with itself")
     turned = [attribute_int(node, name, 0) for name in ("transA", "transB")]
     rows, summed = (1, 0) if turned[0] else (0, 1)
     inner, columns = (1, 0) if turned[1] else (0, 1)
@@ -67,9 +69,9 @@ def gemm(node: ir.Node, place: Place, labels: Labels) -> Iterator[Carried]:
         yield Carried((left, summed), labels)
         yield Carried((right, inner), labels)
         return
-    column = place in ((right, columns), (out, 1)) or (place[0] is bias and place[1] != rows - 2)
-    if place in ((left, rows), (out, 0)):
-        column = False
+    column = place in ((right, columns), (out, 1))
+    if bias is not None and place[0] is bias:
+        column = place[1] == rank(bias) - 1
     yield Carried((out, 1 if column else 0), labels)
     yield Carried((right, columns) if column else (left, rows), labels)
     if bias is not None:

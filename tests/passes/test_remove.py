@@ -139,6 +139,8 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "gain": (24,),
     "gain4": (4,),
     "square": (24, 24),
+    "side": (24, 8),
+    "other": (8, 24),
     "wq": (16, 16),
     "wk": (16, 8),
     "wo": (16, 16),
@@ -258,6 +260,17 @@ def test_a_bias_that_the_reader_has_too_stays_whole_there() -> None:
     made, group = removed(ONE_BIAS, (0, 5, 6))
     wanted = run(without(ONE_BIAS, group, (0, 5, 6)), x=x()[0])
     np.testing.assert_allclose(run(made, x=x()[0])[0], wanted[0], atol=1e-6)
+
+
+def test_rows_that_a_gemm_adds_are_its_rows() -> None:
+    text = """agraph (float[24,16] x) => (float[16,24] y)
+    { h = MatMul(x, up) t = Transpose(h) g = Gemm(side, other, t) u = Transpose(g)
+      z = MatMul(u, down) y = Transpose(z) }"""
+    rows = np.random.default_rng(1).normal(size=(24, 16)).astype("f4")
+    made, group = removed(text, (0, 2, 3))
+    assert (group.units, group.interface) == (24, ())
+    wanted = run(without(text, group, (0, 2, 3)), x=rows)
+    np.testing.assert_allclose(run(made, x=rows)[0], wanted[0], atol=1e-5)
 
 
 def test_a_block_goes_whole_and_leaves_its_bias() -> None:
