@@ -170,12 +170,15 @@ def _checked(node: ir.Node, labels: Labels, places: dict[Place, Labels]) -> Grou
 
 
 def _interface(places: dict[Place, Labels]) -> tuple[str, ...]:
-    """The graph's inputs and outputs that are labelled: a cache, which goes in and comes out."""
-    ends = dict.fromkeys(v for v, _ in places if v.is_graph_input() or v.is_graph_output())
+    """The graph's inputs and outputs that are labelled: a cache, which goes in and comes out.
+
+    Its heads have an axis of their own: channels that go in and come out are what the model is for.
+    """
+    ends = {v: axis for v, axis in places if v.is_graph_input() or v.is_graph_output()}
     into, out = (
         any(test(v) for v in ends) for test in (ir.Value.is_graph_input, ir.Value.is_graph_output)
     )
-    if ends and not (into and out):
+    if ends and not (into and out and all(axis != _last(v) for v, axis in ends.items())):
         raise LostError(f"{next(iter(ends)).name} goes in or out of the model")
     return tuple(value.name or "" for value in ends)
 

@@ -308,6 +308,18 @@ def test_what_cannot_be_followed_is_named_and_left_alone() -> None:
     assert any("shared by 2 nodes" in each.reason for each in left)
 
 
+def test_features_of_the_model_itself_are_no_units() -> None:
+    """What goes in and comes out by a residual is no cache."""
+    found, left = groups(
+        model(
+            """agraph (float[b,s,16] x) => (float[b,s,16] y)
+            { h = MatMul(x, up) r = Relu(h) d = MatMul(r, down) y = Add(x, d) }"""
+        )
+    )
+    assert [(each.units, each.interface) for each in found] == [(24, ())]
+    assert [each.reason for each in left] == ["x goes in or out of the model"]
+
+
 def test_a_layer_that_adds_what_is_computed_is_left_alone() -> None:
     """The samples' least squares would take it for a part of what the weight makes."""
     text = """agraph (float[b,16] x) => (float[b,16] z)
