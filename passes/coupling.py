@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .carry import carry
-from .facts import input_of, is_constant
+from .facts import attribute_int, input_of, is_constant
 from .linear import has_bias
 from .regroup import Coarsen, LostError
 from .sites import is_weighted
@@ -184,16 +184,25 @@ def _interface(places: dict[Place, Labels]) -> tuple[str, ...]:
 
 
 def _roles(places: dict[Place, Labels]) -> tuple[list[ir.Node], list[ir.Node]]:
-    """The weighted nodes that read the units, and those that make them, in no order."""
+    """The nodes that sum over the units, and the weighted ones that make them, in no order."""
     consumers, producers = dict[ir.Node, None](), dict[ir.Node, None]()
     for value, axis in places:
-        for node in value.consumers():
-            if node.inputs[0] is value and is_weighted(node) and axis == _last(value):
-                consumers[node] = None
+        if not is_constant(value):
+            consumers |= dict.fromkeys(n for n in value.consumers() if _sums(n, value, axis))
         producer = value.producer()
         if producer is not None and is_weighted(producer) and axis == _last(value):
             producers[producer] = None
     return list(consumers), list(producers)
+
+
+def _sums(node: ir.Node, value: ir.Value, axis: int) -> bool:
+    """Whether a product takes the axis for its inner one, be it a layer or not."""
+    if node.op_type not in ("MatMul", "Gemm"):
+        return False
+    end = _last(value)
+    turned = [attribute_int(node, name, 0) for name in ("transA", "transB")]
+    inner = (end - 1 if turned[0] else end, end if turned[1] else end - 1)
+    return any(node.inputs[at] is value and axis == inner[at] for at in (0, 1))
 
 
 def _last(value: ir.Value) -> int:

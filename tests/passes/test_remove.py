@@ -135,6 +135,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "gate": (16, 24),
     "up": (16, 24),
     "down": (24, 16),
+    "also": (24, 16),
     "bias": (16,),
     "gain": (24,),
     "gain4": (4,),
@@ -318,6 +319,19 @@ def test_features_of_the_model_itself_are_no_units() -> None:
     )
     assert [(each.units, each.interface) for each in found] == [(24, ())]
     assert [each.reason for each in left] == ["x goes in or out of the model"]
+
+
+def test_what_a_product_that_is_no_layer_reads_too_is_left_alone() -> None:
+    """Its loss would be nobody's: plans are made by what the one layer sees."""
+    found, left = groups(
+        model(
+            """agraph (float[b,16] x) => (float[b,16] y)
+            { h = MatMul(x, up) r = Relu(h) half = Gemm <alpha = 0.5> (r, also)
+              d = MatMul(r, down) y = Add(half, d) }"""
+        )
+    )
+    assert not found
+    assert any("its inputs are those of node_2 too" in each.reason for each in left), left
 
 
 def test_a_layer_that_adds_what_is_computed_is_left_alone() -> None:
