@@ -67,8 +67,8 @@ class Walk:
             if step.group.consumer in plan:
                 watch(step.group.consumer)
                 self._change(step, plan[step.group.consumer])
-            if index + 1 < len(self.steps):
-                self._advance(step.place)
+            if index + 1 < len(self.steps) and self.steps[index + 1].place > step.place:
+                self._advance(step.place)  # and not past what the next one has yet to change
         return self.pruned
 
     def _change(self, step: Step, kept: tuple[int, ...]) -> None:
