@@ -198,11 +198,9 @@ def droppable(model: ir.Model, group: Group) -> bool:
     """Whether all units of a group may go: its layer's output is only added to others."""
     node = _named(model, group.consumer)
     out = ending(node).outputs[0]
-    if out.is_graph_output() or not out.uses():
-        return False
     ends = [*model.graph.inputs, *model.graph.outputs]
     cache = [value for value in ends if value.name in group.interface]
-    return all(_added(use.node, out) for use in out.uses()) and not any(map(_measured, cache))
+    return _only_added(out) and not any(map(_measured, cache))
 
 
 def _measured(value: ir.Value) -> bool:
@@ -213,12 +211,19 @@ def _measured(value: ir.Value) -> bool:
     return any(node.op_type in ("Shape", "Size") for node in readers)
 
 
+def _only_added(out: ir.Value) -> bool:
+    uses = () if out.is_graph_output() else out.uses()
+    return bool(uses) and all(_added(use.node, out) for use in uses)
+
+
 def _added(node: ir.Node, out: ir.Value) -> bool:
+    """Whether a node adds a value to one of its shape, or to what a layer beside it has left."""
     if node.op_type != "Add" or node.domain:
         return False
     other = node.inputs[0] if node.inputs[1] is out else node.inputs[1]
-    same = other is not None and other is not out and not is_constant(other)
-    return bool(same and other is not None and other.shape == out.shape)
+    if is_constant(other):
+        return _only_added(node.outputs[0])
+    return other is not None and other is not out and other.shape == out.shape
 
 
 def _bypass(model: ir.Model, group: Group) -> None:
@@ -227,7 +232,7 @@ def _bypass(model: ir.Model, group: Group) -> None:
     node = _named(model, group.consumer)
     last = ending(node)
     out = last.outputs[0]
-    move(model.graph, out, _bias_of(last) or _zeros(model.graph, node, out))
+    _put(model.graph, out, _bias_of(last) or _zeros(model.graph, node, out))
     for output in [each for each in model.graph.outputs if each.name in group.interface]:
         model.graph.outputs.remove(output)
     drop_unused(model)
@@ -235,6 +240,19 @@ def _bypass(model: ir.Model, group: Group) -> None:
         if value.uses():
             raise PassError(f"the cache {value.name} is read elsewhere", mend="keep one unit")
         model.graph.inputs.remove(value)
+
+
+def _put(graph: ir.Graph, out: ir.Value, left: ir.Value) -> None:
+    """Let a constant stand for a value, and its sum with another constant for their sum."""
+    readers = list(dict.fromkeys(use.node for use in out.uses()))
+    move(graph, out, left)
+    for node in readers:
+        if all(is_constant(each) for each in node.inputs):
+            one, two = (ir.convenience.get_const_tensor(v) for v in node.inputs if v is not None)
+            assert one is not None
+            assert two is not None
+            total = array_of(graph, one.numpy() + two.numpy(), f"{node.name}.sum")
+            _put(graph, node.outputs[0], total)
 
 
 def _bias_of(last: ir.Node) -> ir.Value | None:

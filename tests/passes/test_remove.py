@@ -112,6 +112,21 @@ agraph (float[b,16] x) => (float[b,16] y)
   y = MatMul(flat, wo)
 }
 """
+PARALLEL = """
+agraph (float[b,s,16] x) => (float[b,s,16] y)
+{
+  g = MatMul(x, gate)
+  q = Relu(g)
+  c = MatMul(q, also)
+  a = Add(c, bias)
+  u = MatMul(x, up)
+  r = Relu(u)
+  d = MatMul(r, down)
+  e = Add(d, bias)
+  both = Add(a, e)
+  y = Add(both, x)
+}
+"""
 NORMED = """
 agraph (float[b,s,16] x) => (float[b,s,16] y)
 {
@@ -280,6 +295,19 @@ def test_a_block_goes_whole_and_leaves_its_bias() -> None:
     assert [node.op_type for node in made.graph] == ["Add"]
     wanted = run(without(GATED, group, ()), x=x())
     np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
+
+
+def test_blocks_beside_each_other_go_and_leave_their_biases() -> None:
+    made = model(PARALLEL)
+    plan = dict.fromkeys((group.consumer for group in groups(made)[0]), ())
+    assert len(plan) == 2
+    Remove(plan)(made)
+    infer(made)
+    check(made, where="removed")
+    assert [node.op_type for node in made.graph] == ["Add"]
+    bias = model(PARALLEL).graph.initializers["bias"].const_value
+    assert bias is not None
+    np.testing.assert_allclose(run(made, x=x())[0], x() + 2 * bias.numpy(), atol=1e-6)
 
 
 def test_a_weight_that_is_read_turned_is_left_alone() -> None:

@@ -115,17 +115,31 @@ class Walk:
     def _refit_reader(self, step: Step, kept: tuple[int, ...], wanted: Shelf) -> None:
         node = by_name(self.pruned)[step.group.consumer]
         source = _name(node.inputs[0])
-        asked = [source, *([step.other] if step.other else [])]
+        other = self._other(step, node)
+        constant = ir.convenience.get_const_tensor(other) if other is not None else None
+        asked = [source, *([_name(other)] if other is not None and constant is None else [])]
         seen: dict[str, Moments] = {}
         name = step.group.consumer
         with opened(self.pruned, self._slim[0], asked) as call:
             for arrays, targets in zip(self._slim, wanted, strict=True):
                 found, target = call(arrays), targets[step.target]
-                left = target - found[step.other] if step.other else target
+                beside = constant.numpy() if constant is not None else found.get(_name(other), 0)
+                left = target - beside
                 x = rows(found[source], arrays, self._subject.mask)
                 t = rows(np.broadcast_to(left, target.shape), arrays, self._subject.mask)
                 _moments(seen, name, x, t).add(x, t)
         self._solve(seen, nothing=not kept)
+
+    def _other(self, step: Step, node: ir.Node) -> ir.Value | None:
+        """What is added to the layer now: what was, or the constant that a branch left that went.
+
+        Such a constant is the layer's own bias where it has no other.
+        """
+        end = ending(node).outputs[0]
+        if step.other is None or end.name == step.target:
+            return None
+        total = end.consumers()[0]
+        return total.inputs[0] if total.inputs[1] is end else total.inputs[1]
 
     def _solve(self, seen: Mapping[str, Moments], nothing: bool = False) -> None:
         """Least squares with a free bias, drawn to the weights as they are."""
@@ -147,7 +161,8 @@ class Walk:
         if not names:
             return
         for model, shelf in ((self.dense, self._wide), (self.pruned, self._slim)):
-            with opened(model, shelf[0], names) as call:
+            made = {value.name for node in model.graph for value in node.outputs}
+            with opened(model, shelf[0], [name for name in names if name in made]) as call:
                 for index, arrays in enumerate(shelf):
                     shelf.put(index, call(arrays))
 

@@ -59,3 +59,11 @@ def test_later_layers_see_what_was_changed_in_both_branches(
 ) -> None:
     """Forty units make any linear map of sixteen channels: the last branch makes all good."""
     assert walked(subject, (64, 4, 64, 40), tmp_path) < 0.01
+
+
+@pytest.mark.parametrize("kept", [(0, 0, 64, 63), (0, 8, 64, 63), (64, 0, 64, 63)])
+def test_branches_that_go_as_a_whole(
+    subject: Subject, kept: tuple[int, ...], tmp_path: Path
+) -> None:
+    """One, the other, or both: the last branch makes good what the stream lacks."""
+    assert walked(subject, kept, tmp_path) < 0.01
