@@ -14,6 +14,7 @@ from ...passes.factor import Factor, Thin
 from ...passes.infer import infer
 from ...passes.low_rank import LowRank
 from ...passes.sites import Layer, Site, find, weight_of
+from .sharing import sharing
 from .shelf import Spill
 from .subject import Subject
 from .visiting import visit
@@ -36,13 +37,14 @@ def factor(
     model = load(subject.model)
     sites = [site for site in find(model) if site.inner]
     infer(model)
+    alone = sharing(model, sites)
     known: dict[str, Weight] = {}
     told: list[dict[str, Any]] = []
     spill = Spill(scratch) if scratch else None
 
     def look(site: Site, seen: Moments) -> None:
         gram = seen.mean()
-        for layer in site.inner:
+        for layer in (each for each in site.inner if each.node not in alone):
             weight = weight_of(model, layer)
             known[layer.node] = Weight(
                 layer.k, layer.n, lost(gram, weight, seen.rows, asked.method)
@@ -63,7 +65,8 @@ def factor(
         visit(subject, model, sites, change)
     before = sum(each.k * each.n for each in known.values())
     gone = sum(each["k"] * each["n"] - each["rank"] * (each["k"] + each["n"]) for each in told)
-    return model, {"factored": told, "parameters_removed": gone / before}
+    left = [{"node": node, "reason": reason} for node, reason in alone.items()]
+    return model, {"factored": told, "parameters_removed": gone / before, "left_alone": left}
 
 
 def _one(model: ir.Model, layer: Layer, seen: Moments, asked: LowRank, rank: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The pass `sparsify` fitted to a model: each layer on what the layers before it now give."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ...passes.infer import infer
 from ...passes.refit import Refit, Refitted
 from ...passes.sites import Layer, Site, find, weight_of
 from ...passes.sparsify import Sparsify
+from .sharing import sharing
 from .shelf import Spill
 from .subject import Subject
 from .visiting import visit
@@ -35,27 +37,30 @@ def sparsify(
     model = load(subject.model)
     sites = [site for site in find(model) if site.inner]
     infer(model)
-    fours = asked.pattern == "2:4"
-    left = [each for site in sites for each in site.inner if fours and each.k % FOUR]
-    if not [each for site in sites for each in site.inner if each not in left]:
+    layers = [each for site in sites for each in site.inner]
+    odd = [each.node for each in layers if asked.pattern == "2:4" and each.k % FOUR]
+    alone = dict.fromkeys(odd, "its inputs are no multiple of four") | sharing(model, sites)
+    if not [each for each in layers if each.node not in alone]:
         raise ConfigError("the model has no weight that can be sparse", where=subject.model)
     told: list[dict[str, Any]] = []
     spill = Spill(scratch) if scratch else None
 
     def change(site: Site, seen: Moments) -> None:
-        told.extend(_site(model, site, seen, asked))
+        fitting = [each for each in site.inner if each.node not in alone]
+        told.extend(_site(model, fitting, seen, asked))
         if spill:
             spill(model)
 
     with one_thread():
         visit(subject, model, sites, change)
-    alone = [{"node": each.node, "reason": "its inputs are no multiple of four"} for each in left]
-    return model, {"sparse": told, "left_alone": alone}
+    left = [{"node": node, "reason": reason} for node, reason in alone.items()]
+    return model, {"sparse": told, "left_alone": left}
 
 
-def _site(model: ir.Model, site: Site, seen: Moments, asked: Sparsify) -> list[dict[str, Any]]:
+def _site(
+    model: ir.Model, fitting: Sequence[Layer], seen: Moments, asked: Sparsify
+) -> list[dict[str, Any]]:
     told, gram = list[dict[str, Any]](), seen.mean()
-    fitting = [each for each in site.inner if asked.pattern != "2:4" or each.k % FOUR == 0]
     made: dict[str, Refitted] = {}
     for layer in fitting:
         weight = weight_of(model, layer)
