@@ -86,6 +86,7 @@ def narrow(model: ir.Model, masks: Masks, more: Collection[ir.Node] = ()) -> Non
             dims = list(value.shape)
             dims[axis] = int(mask.sum())
             value.shape = ir.Shape(dims)
+    NameFixPass()(model)  # a size that is set may have been set before, under the same name
 
 
 def _nodes(value: ir.Value) -> Iterator[ir.Node]:

@@ -289,6 +289,17 @@ def test_rows_that_a_gemm_adds_are_its_rows() -> None:
     np.testing.assert_allclose(run(made, x=rows)[0], wanted[0], atol=1e-5)
 
 
+def test_a_shape_that_is_computed_is_set_twice() -> None:
+    made, group = removed(COMPUTED, tuple(range(12)))
+    Remove({group.consumer: (1, 2, 10)})(made)
+    infer(made)
+    check(made, where="removed")
+    names = [node.name for node in made.graph]
+    assert len(names) == len(set(names))
+    wanted = run(without(COMPUTED, group, (1, 2, 10)), x=x())
+    np.testing.assert_allclose(run(made, x=x())[0], wanted[0], atol=1e-6)
+
+
 def test_a_block_goes_whole_and_leaves_its_bias() -> None:
     made, group = removed(GATED, ())
     assert droppable(model(GATED), group)
