@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .. import ConfigError
 from .bundle import Lineage, Recipe, Requires, Tolerance
 from .text import Text
 
@@ -69,6 +70,25 @@ class Contents:
     @property
     def when(self) -> str | None:
         """The date to state: `created`, else SOURCE_DATE_EPOCH (reproducible-builds.org)."""
-        epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-        stated = datetime.fromtimestamp(int(epoch), UTC).isoformat() if epoch.isdecimal() else None
-        return self.created or stated
+        stated = stated_date()
+        return self.created or (stated.isoformat() if stated else None)
+
+
+def stated_date() -> datetime | None:
+    """SOURCE_DATE_EPOCH's date, None where it is not set.
+
+    Raises:
+        ConfigError: it is no number of seconds of a date.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch:
+        return None
+    try:
+        seconds = int(epoch) if epoch.isdecimal() else -1
+        if seconds < 0:
+            raise ValueError(epoch)
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        what = f"{epoch[:40]!r} is no number of seconds since 1970"
+        mend = "date +%s gives one; milliseconds are too many"
+        raise ConfigError(what, where="SOURCE_DATE_EPOCH", mend=mend) from error

@@ -3,6 +3,7 @@
 from pydantic import TypeAdapter, ValidationError
 
 from .. import ConfigError
+from ..deploy.contents import stated_date
 from . import allowing, registry
 from .choosing import backend_of, divided, make_pass
 from .config import CALIBRATED, WEIGHT_ONLY, Config
@@ -19,7 +20,8 @@ def preflight(run: Run) -> None:
     Raises:
         ConfigError: a backend, pass, metric, packager, gate or file that does not exist, a
             precision that nothing builds, a vocabulary that cannot be int8, INT8, an int8 cache or
-            a fitted pass without samples, a version unfit for a bundle.
+            a fitted pass without samples, a version unfit for a bundle, a SOURCE_DATE_EPOCH that
+            is no date.
         MissingError: a backend that cannot build on this machine.
     """
     config = run.config
@@ -38,6 +40,7 @@ def preflight(run: Run) -> None:
     _named(config)
     allowing.check(config.gate.allow_unexecuted, "[gate] allow-unexecuted")
     _version(config.bundle.version)
+    stated_date()
 
 
 def _named(config: Config) -> None:

@@ -1,12 +1,12 @@
 """From stage records and gates to the report of a release."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from .. import __version__
+from ..deploy.contents import stated_date
 from ..deploy.gate import Gate
 from . import measured
 from . import report as rep
@@ -82,8 +82,7 @@ def _tuning(run: Run) -> rep.Tuning | None:
 
 def _now() -> datetime:
     """Now, or SOURCE_DATE_EPOCH's date where the same inputs shall give the same bytes."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
+    return stated_date() or datetime.now(UTC)
 
 
 def _order(stage: Stage) -> int:

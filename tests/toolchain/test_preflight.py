@@ -39,6 +39,13 @@ def test_a_name_of_nothing(text: str, told: str, tmp_path: Path) -> None:
         look(text, tmp_path)
 
 
+@pytest.mark.parametrize("date", ["1700000000000", "9" * 30, "yesterday", "-1"])
+def test_a_date_that_is_none(date: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+    with pytest.raises(ConfigError, match=r"no number of seconds.*SOURCE_DATE_EPOCH"):
+        look("", tmp_path)
+
+
 @pytest.mark.parametrize(
     "name", ["parity", "parity.export", "parity.engine/tensorrt-rtx/encoder", "min-int8-share"]
 )
