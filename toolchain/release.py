@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import BundleError, MissingError
+from ..deploy.contents import stated_date
 from ..deploy.gate import Gate, failures
 from ..deploy.trial import why
 from . import checks, registry, report, scoring
 from .against import last
 from .judging import gates
 from .keeping import wanted
-from .packing import contents
+from .packing import builder, contents
 from .preflight import preflight, suits
 from .reporting import compile_report
 from .run import Run
@@ -145,6 +146,7 @@ def _pack(run: Run, kind: str, outcome: Outcome) -> report.Bundle:
     inputs |= {"configuration": digest_of(run.config.model_dump(mode="json"))}
     inputs |= {"signer": digest_of(signer_digests(run.config.bundle, run.config.path))}
     options = {**run.config.bundle.model_dump(exclude={"python", "kinds"}), **sample_options(run)}
+    options |= _stated()
     stage = run.stage(f"bundle/{kind}", work, inputs=inputs, options=options, packages=())
     path = run.folder(stage.name) / stage.results["path"]
     return report.Bundle(
@@ -154,6 +156,13 @@ def _pack(run: Run, kind: str, outcome: Outcome) -> report.Bundle:
         bytes=stage.results["bytes"],
         verification=_selfcheck(run, path.parent / stage.results.get("verify", path.name)),
     )
+
+
+def _stated() -> dict[str, str]:
+    """What a bundle says of its making that is read off the environment: its date and builder."""
+    date = stated_date()
+    said = {"created": date.isoformat() if date else "", "builder": builder(os.environ)}
+    return {name: value for name, value in said.items() if value}
 
 
 def _selfcheck(run: Run, path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmdeploy.deploy.bundle import Manifest
+from llmdeploy.deploy.bundle import Manifest, manifest_of
 from llmdeploy.deploy.bundle import unpack as unpack_bundle
 from llmdeploy.deploy.install import install
 from llmdeploy.deploy.signing import Trust
@@ -98,6 +98,29 @@ def test_two_releases_give_the_same_bytes(talker: Path, tmp_path: Path) -> None:
         assert cli.call([*map(str, kinds), "--kind", "edge"]) == 0
         archives.append(unreported(only(workspace / "bundle/edge"), tmp_path / f"{name}.out"))
     assert archives[0] == archives[1]
+
+
+@pytest.mark.slow
+def test_a_bundle_says_the_date_and_the_builder_of_now(
+    talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("GITHUB_SERVER_URL", "GITHUB_WORKFLOW_REF", "CI_PROJECT_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    said: list[tuple[str, str | None]] = []
+    for date, project in (("1", ""), ("2", ""), ("2", "https://gitlab.com/me/mine")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+        monkeypatch.setenv("CI_PROJECT_URL", project)
+        assert released(talker, tmp_path) == 0
+        archive = only(tmp_path / "bundle/edge")
+        told = json.loads(archive.with_name(archive.name + ".intoto.json").read_text())
+        builder_id = told["predicate"]["runDetails"]["builder"]["id"]
+        said.append((builder_id, manifest_of(archive).created))
+    nobody = "urn:llmdeploy:builder:unnamed"
+    assert said == [
+        (nobody, "1970-01-01T00:00:01+00:00"),
+        (nobody, "1970-01-01T00:00:02+00:00"),
+        ("https://gitlab.com/me/mine", "1970-01-01T00:00:02+00:00"),
+    ]
 
 
 def unreported(archive: Path, folder: Path) -> bytes:
