@@ -29,10 +29,11 @@ def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
     stay, the others are removed, but for this one and the one that the repository serves now.
 
     Raises:
-        ConfigError: the version is there already, or takes or gives other arrays than before.
+        ConfigError: nothing is packed there, the version is there already, or takes or gives other
+            arrays than before.
         BundleError: the repository cannot be written.
     """
-    fresh = {path.name: _config(path) for path in sorted(packed.iterdir())}
+    fresh = {path.name: _config(path) for path in _packed(packed)}
     models = sorted(fresh, key=lambda name: fresh[name].platform == "ensemble")
     serving = _serving(repository, models[-1])
     begun = _begun(fresh[models[-1]], repository / models[-1], serving)
@@ -58,6 +59,18 @@ def switch(repository: Path, ensemble: str, version: int) -> None:
         there = ", ".join(map(str, versions(repository, ensemble))) or "none"
         raise ConfigError(f"{ensemble} has no version {version}", mend=f"there are: {there}")
     _replace(repository / ensemble / CONFIG, source.read_text(encoding="utf-8"))
+
+
+def _packed(folder: Path) -> list[Path]:
+    """The models' folders in what a packager wrote."""
+    found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not found or not all((path / CONFIG).is_file() for path in found):
+        raise ConfigError(
+            "no packed Triton repository there",
+            where=folder,
+            mend="give NAME-VERSION of `bundle --kind triton`, or the `models` in it",
+        )
+    return found
 
 
 def _begun(last: Any, folder: Path, serving: set[int]) -> bool:

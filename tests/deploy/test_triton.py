@@ -304,6 +304,25 @@ def test_what_serves_and_what_is_published_are_kept(contents: Contents, tmp_path
     assert list(config(live, "tiny-engine").version_policy.specific.versions) == [2, 4]
 
 
+@pytest.mark.parametrize("kind", ["nothing", "an archive", "an empty folder", "a folder of it"])
+def test_what_is_no_repository_is_not_published(
+    contents: Contents, tmp_path: Path, kind: str
+) -> None:
+    outer = tmp_path / "out"
+    inner = packed(contents, outer)
+    (tmp_path / "x.tar.zst").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    given = {
+        "nothing": tmp_path / "gone",
+        "an archive": tmp_path / "x.tar.zst",
+        "an empty folder": tmp_path / "empty",
+        "a folder of it": inner.parent.parent,
+    }
+    with pytest.raises(ConfigError, match=r"no packed Triton repository there.*--kind triton"):
+        publish(given[kind], tmp_path / "live")
+    assert not (tmp_path / "live").exists()
+
+
 def test_a_publishing_that_was_cut_off_is_done_again(
     contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
