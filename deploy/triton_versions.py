@@ -51,13 +51,19 @@ def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
 def switch(repository: Path, ensemble: str, version: int) -> None:
     """Have the ensemble run a version that is there; load it again for that to happen.
 
+    An engine alone, which no ensemble names, is switched itself.
+
     Raises:
-        ConfigError: there is no such version.
+        ConfigError: there is no such version, or it is of a model that is a part of an ensemble.
     """
     source = repository / ensemble / str(version) / CONFIG
     if not source.is_file():
         there = ", ".join(map(str, versions(repository, ensemble))) or "none"
         raise ConfigError(f"{ensemble} has no version {version}", mend=f"there are: {there}")
+    whole = _whole(repository, ensemble)
+    if whole:
+        what = f"{ensemble} is a part of {whole}, which names the version that it runs"
+        raise ConfigError(what, where=repository, mend=f"switch {whole}")
     _replace(repository / ensemble / CONFIG, source.read_text(encoding="utf-8"))
 
 
@@ -71,6 +77,14 @@ def _packed(folder: Path) -> list[Path]:
             mend="give NAME-VERSION of `bundle --kind triton`, or the `models` in it",
         )
     return found
+
+
+def _whole(repository: Path, model: str) -> str | None:
+    """The ensemble that a model is a part of, if any."""
+    named = f'model_name: "{model}"'
+    configured = sorted(repository.glob(f"*/{CONFIG}"))
+    found = (path for path in configured if named in path.read_text(encoding="utf-8"))
+    return next((path.parent.name for path in found), None)
 
 
 def _begun(last: Any, folder: Path, serving: set[int]) -> bool:

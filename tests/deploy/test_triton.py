@@ -304,6 +304,18 @@ def test_what_serves_and_what_is_published_are_kept(contents: Contents, tmp_path
     assert list(config(live, "tiny-engine").version_policy.specific.versions) == [2, 4]
 
 
+def test_a_part_is_not_switched_beneath_its_ensemble(contents: Contents, tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    for number in (1, 2):
+        publish(packed(contents, tmp_path / f"v{number}", version=number), live)
+    with pytest.raises(ConfigError, match=r"tiny-engine is a part of tiny.*switch tiny"):
+        switch(live, "tiny-engine", 1)
+    assert list(config(live, "tiny-engine").version_policy.specific.versions) == [1, 2]
+    shutil.rmtree(live / "tiny")  # of a model without texts: an engine alone
+    switch(live, "tiny-engine", 1)
+    assert list(config(live, "tiny-engine").version_policy.specific.versions) == [1]
+
+
 @pytest.mark.parametrize("kind", ["nothing", "an archive", "an empty folder", "a folder of it"])
 def test_what_is_no_repository_is_not_published(
     contents: Contents, tmp_path: Path, kind: str
