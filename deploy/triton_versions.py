@@ -5,8 +5,12 @@ that the switch is the reload of the ensemble alone, and requests under way end 
 """
 
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .. import BundleError, ConfigError
 from . import triton_config as configs
@@ -22,7 +26,7 @@ def versions(repository: Path, model: str) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
+def publish(packed: Path, repository: Path, *, keep: int = 2, wait: float = 600.0) -> list[str]:
     """Add the version in `packed` (a repository) to a running one; the models to load, in order.
 
     The ensemble is last: until it is loaded, the version before serves. The `keep` newest versions
@@ -31,40 +35,52 @@ def publish(packed: Path, repository: Path, *, keep: int = 2) -> list[str]:
     Raises:
         ConfigError: nothing is packed there, the version is there already, or takes or gives other
             arrays than before.
-        BundleError: the repository cannot be written.
+        BundleError: the repository cannot be written, or another holds it for `wait` seconds.
     """
     fresh = {path.name: _config(path) for path in _packed(packed)}
     models = sorted(fresh, key=lambda name: fresh[name].platform == "ensemble")
-    serving = _serving(repository, models[-1])
-    begun = _begun(fresh[models[-1]], repository / models[-1], serving)
-    for name in models:
-        _admit(fresh[name], packed / name, repository / name, begun)
     try:
-        for name in models:
-            _add(fresh[name], packed / name, repository / name, keep, serving)
+        repository.mkdir(parents=True, exist_ok=True)
+        with _locked(repository, wait):
+            serving = _serving(repository, models[-1])
+            begun = _begun(fresh[models[-1]], repository / models[-1], serving)
+            for name in models:
+                _admit(fresh[name], packed / name, repository / name, begun)
+            for name in models:
+                _add(fresh[name], packed / name, repository / name, keep, serving)
     except OSError as error:
         what = f"cannot publish: {error.strerror or error}"
         raise BundleError(what, where=repository, mend="free space or mend permissions") from error
     return models
 
 
-def switch(repository: Path, ensemble: str, version: int) -> None:
+def switch(repository: Path, ensemble: str, version: int, *, wait: float = 600.0) -> None:
     """Have the ensemble run a version that is there; load it again for that to happen.
 
     An engine alone, which no ensemble names, is switched itself.
 
     Raises:
         ConfigError: there is no such version, or it is of a model that is a part of an ensemble.
+        BundleError: the repository cannot be written, or another holds it for `wait` seconds.
     """
-    source = repository / ensemble / str(version) / CONFIG
-    if not source.is_file():
-        there = ", ".join(map(str, versions(repository, ensemble))) or "none"
-        raise ConfigError(f"{ensemble} has no version {version}", mend=f"there are: {there}")
-    whole = _whole(repository, ensemble)
-    if whole:
-        what = f"{ensemble} is a part of {whole}, which names the version that it runs"
-        raise ConfigError(what, where=repository, mend=f"switch {whole}")
-    _replace(repository / ensemble / CONFIG, source.read_text(encoding="utf-8"))
+    if not repository.is_dir():
+        raise ConfigError("no repository there", where=repository)
+    try:
+        with _locked(repository, wait):
+            source = repository / ensemble / str(version) / CONFIG
+            if not source.is_file():
+                there = ", ".join(map(str, versions(repository, ensemble))) or "none"
+                raise ConfigError(
+                    f"{ensemble} has no version {version}", mend=f"there are: {there}"
+                )
+            whole = _whole(repository, ensemble)
+            if whole:
+                what = f"{ensemble} is a part of {whole}, which names the version that it runs"
+                raise ConfigError(what, where=repository, mend=f"switch {whole}")
+            _replace(repository / ensemble / CONFIG, source.read_text(encoding="utf-8"))
+    except OSError as error:
+        what = f"cannot switch: {error.strerror or error}"
+        raise BundleError(what, where=repository, mend="free space or mend permissions") from error
 
 
 def _packed(folder: Path) -> list[Path]:
@@ -77,6 +93,20 @@ def _packed(folder: Path) -> list[Path]:
             mend="give NAME-VERSION of `bundle --kind triton`, or the `models` in it",
         )
     return found
+
+
+@contextmanager
+def _locked(repository: Path, wait: float) -> Generator[None]:
+    """Hold the repository; two that write at once would each leave out the other's versions."""
+    lock = FileLock(repository / ".lock", timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BundleError("another publishes or switches there", where=repository) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _whole(repository: Path, model: str) -> str | None:
@@ -101,7 +131,7 @@ def _admit(config: Any, packed: Path, folder: Path, begun: bool) -> None:
     number = config.version_policy.specific.versions[0]
     if (folder / str(number)).exists() and not begun:
         there = versions(folder.parent, folder.name)
-        mend = f"pack it as version {there[-1] + 1}"
+        mend = f"switch to it, or pack it as version {there[-1] + 1}"
         raise ConfigError(f"version {number} of {folder.name} is there already", mend=mend)
     if (folder / CONFIG).is_file() and _shape(_config(folder)) != _shape(config):
         raise ConfigError(

@@ -4,11 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy import triton_config as configs
 from llmdeploy.deploy.contents import Contents
@@ -314,6 +316,23 @@ def test_a_part_is_not_switched_beneath_its_ensemble(contents: Contents, tmp_pat
     shutil.rmtree(live / "tiny")  # of a model without texts: an engine alone
     switch(live, "tiny-engine", 1)
     assert list(config(live, "tiny-engine").version_policy.specific.versions) == [1]
+
+
+def test_two_that_publish_at_once_wait_for_each_other(contents: Contents, tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    made = [packed(contents, tmp_path / f"v{number}", version=number) for number in (1, 2, 3)]
+    publish(made[0], live)
+    with FileLock(live / ".lock"):
+        for write in (
+            lambda: publish(made[1], live, wait=0),
+            lambda: switch(live, "tiny", 1, wait=0),
+        ):
+            with pytest.raises(BundleError, match="another publishes or switches there"):
+                write()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda each: publish(each, live, keep=3), made[1:]))
+    for model in ("tiny-engine", "tiny-tokenizer"):
+        assert list(config(live, model).version_policy.specific.versions) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("kind", ["nothing", "an archive", "an empty folder", "a folder of it"])
