@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import BundleError
+from .bundle import SIGNATURE, Manifest
 from .places import CURRENT, REBUILT
 from .unpack import sync
 
@@ -70,11 +71,23 @@ class Root:
             return None
 
     def record(self, folder: str) -> Record | None:
-        """The record of a version, None when there is none that can be read."""
+        """The record of a version; of one that cannot be read what its bundle says, None of none.
+
+        What was before is not known then. A bundle that carries a signature counts as signed: a
+        lost record lets nobody put an unsigned, an older or another one in its place.
+        """
         try:
             return Record.model_validate_json((self.records / f"{folder}.json").read_bytes())
         except (OSError, ValidationError):
+            return self._by_its_bundle(self.versions / folder)
+
+    def _by_its_bundle(self, path: Path) -> Record | None:
+        try:
+            manifest = Manifest.load(path)
+        except BundleError:
             return None
+        signed = (path / SIGNATURE).is_file()
+        return Record(name=manifest.name, version=manifest.version, signed=signed)
 
     def write(self, folder: str, record: Record) -> None:
         """Put a version's record on disk, replacing an older one in one step."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy import trial
-from llmdeploy.deploy.bundle import Recipe, Requires
+from llmdeploy.deploy.bundle import SIGNATURE, Recipe, Requires
 from llmdeploy.deploy.contents import Contents
 from llmdeploy.deploy.edge import pack
 from llmdeploy.deploy.install import install, rollback
@@ -193,6 +193,28 @@ def test_a_gpu_is_asked_for_what_it_is(
     fits = Requires(compute_capabilities=("8.6",), driver="570")
     path = repack(contents, tmp_path / "y", requires={"onnxruntime": fits})
     assert install(path, tmp_path / "device", check=fine).version == "1.0.0"
+
+
+@pytest.mark.parametrize("record", [None, "", '{"name": "ti', '{"channel": "beta", "name": "x"}'])
+def test_a_record_that_cannot_be_read_lets_nothing_else_in(
+    bundle: Path, newer: Path, contents: Contents, tmp_path: Path, record: str | None
+) -> None:
+    root = tmp_path / "device"
+    for path in (bundle, newer):
+        install(path, root, check=fine)
+    for path in Root(root).records.iterdir():
+        path.unlink() if record is None else path.write_text(record)
+    with pytest.raises(ConfigError, match=r"1\.0\.0 is older than 1\.1\.0"):
+        install(bundle, root, check=fine)
+    with pytest.raises(ConfigError, match="tiny is installed here, not other"):
+        install(repack(contents, tmp_path / "other", name="other"), root, check=fine)
+    (root / "current" / SIGNATURE).write_text("{}")
+    third = repack(contents, tmp_path / "third", version="1.2.0")
+    with pytest.raises(ConfigError, match="what is installed was signed"):
+        install(third, root, check=fine)
+    (root / "current" / SIGNATURE).unlink()
+    assert install(third, root, check=fine).version == "1.2.0"
+    assert rollback(root, check=fine).version == "1.1.0"
 
 
 def test_old_versions_go_and_the_one_before_stays(contents: Contents, tmp_path: Path) -> None:
