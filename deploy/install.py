@@ -125,9 +125,6 @@ def _admit(place: Root, manifest: Manifest, trust: Trust | None, allow_downgrade
         lack = unmet(engine.requires) if engine.backend == BACKEND else []
         if lack:
             raise BundleError(f"the bundle is not for this machine: {'; '.join(lack)}")
-    short = lacking_space(place.path, manifest.total_bytes)
-    if short:
-        raise BundleError(f"no room: {short}", where=place.path, mend="free space")
 
 
 def _unpacked(
@@ -142,6 +139,9 @@ def _unpacked(
             return folder
         number += 1
         folder = f"{name}.{number}"
+    short = lacking_space(place.path, manifest.total_bytes)
+    if short:
+        raise BundleError(f"no room: {short}", where=place.path, mend="free space")
     target = place.versions / folder
 
     def check(aside: Path) -> None:

@@ -58,6 +58,20 @@ def test_installing_what_is_current_changes_nothing(
     assert found.previous == Root(root).chain()[1]
 
 
+def test_what_is_there_already_asks_for_no_room(
+    bundle: Path, newer: Path, contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "device"
+    for path in (bundle, newer):
+        install(path, root, check=fine)
+    rollback(root, check=fine)
+    used = shutil.disk_usage(root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: used._replace(free=100))
+    assert install(newer, root, check=fine).version == "1.1.0"
+    with pytest.raises(BundleError, match="no room"):
+        install(repack(contents, tmp_path / "third", version="1.2.0"), root, check=fine)
+
+
 def test_a_current_version_that_was_damaged_is_installed_anew(bundle: Path, tmp_path: Path) -> None:
     root = tmp_path / "device"
     first = install(bundle, root, check=fine)
