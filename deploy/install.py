@@ -131,6 +131,9 @@ def _unpacked(
     place: Root, bundle: Path, is_delta: bool, manifest: Manifest, trust: Trust | None
 ) -> str:
     """Unpack beside the other versions, or find it there whole; its folder's name."""
+    now = place.current
+    if now and _same(place.versions / now, manifest) and _whole(place.versions / now, trust):
+        return now  # by another archive: as a delta, or packed again
     name = f"{manifest.name}-{manifest.version}-{digest(bundle)[:12]}"
     number = 1
     folder = name
@@ -154,6 +157,13 @@ def _unpacked(
     else:
         apply(bundle, place.versions / place.current, target, check)
     return folder
+
+
+def _same(folder: Path, manifest: Manifest) -> bool:
+    try:
+        return Manifest.load(folder) == manifest
+    except BundleError:
+        return False
 
 
 def _whole(folder: Path, trust: Trust | None) -> bool:

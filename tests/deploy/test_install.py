@@ -12,6 +12,7 @@ from llmdeploy import BundleError, ConfigError
 from llmdeploy.deploy import trial
 from llmdeploy.deploy.bundle import SIGNATURE, Recipe, Requires
 from llmdeploy.deploy.contents import Contents
+from llmdeploy.deploy.delta import make
 from llmdeploy.deploy.edge import pack
 from llmdeploy.deploy.install import install, rollback
 from llmdeploy.deploy.installed import Root
@@ -70,6 +71,21 @@ def test_what_is_there_already_asks_for_no_room(
     assert install(newer, root, check=fine).version == "1.1.0"
     with pytest.raises(BundleError, match="no room"):
         install(repack(contents, tmp_path / "third", version="1.2.0"), root, check=fine)
+
+
+def test_what_is_current_by_another_archive_keeps_the_way_back(
+    bundle: Path, newer: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "device"
+    first = install(bundle, root, check=fine)
+    thin = tmp_path / make(bundle, newer, tmp_path)["path"]
+    second = install(thin, root, check=fine)
+    for path in (newer, thin):
+        again = install(path, root, check=fine)
+        assert (again.path, again.previous) == (second.path, Path(first.path).name)
+    flip(Path(second.path) / "model/tokenizer.json")
+    third = install(newer, root, check=fine)
+    assert third.path != second.path
 
 
 def test_a_current_version_that_was_damaged_is_installed_anew(bundle: Path, tmp_path: Path) -> None:
