@@ -148,7 +148,10 @@ def _unpacked(
     target = place.versions / folder
 
     def check(aside: Path) -> None:
-        verify_signature(aside, trust)
+        try:
+            verify_signature(aside, trust)
+        except BundleError as error:  # where it was unpacked is gone again
+            raise BundleError(error.what, where=bundle, mend=error.mend) from error
 
     if not is_delta:
         unpack(bundle, target, check)

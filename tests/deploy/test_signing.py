@@ -82,8 +82,9 @@ def test_a_wrong_key_and_no_signature_are_refused(
 ) -> None:
     write_key(tmp_path / "other.pem")
     root = tmp_path / "device"
-    with pytest.raises(BundleError, match="signature does not hold"):
+    with pytest.raises(BundleError, match="signature does not hold") as caught:
         install(signed, root, trust=Trust(public_key=tmp_path / "other.pub"), check=fine)
+    assert caught.value.where == str(signed)
     assert not list(Root(root).versions.iterdir())
     trust = Trust(public_key=tmp_path / "key.pub")
     install(signed, root, trust=trust, check=fine)
