@@ -108,7 +108,8 @@ def apply(
     Nothing is at `folder` before every digest is right. `check` may refuse it.
 
     Raises:
-        BundleError: the delta starts from another bundle, or what it gives is not right.
+        BundleError: the delta starts from another bundle or one that was damaged, or what it gives
+            is not right.
     """
     delta, manifest = opened(archive)
     if delta is None:
@@ -125,15 +126,24 @@ def apply(
         parts, aside = Path(temporary) / "parts", Path(temporary) / "bundle"
         unpack_archive(archive, parts, limits)
         aside.mkdir(mode=0o755)
-        _assemble(delta, Manifest.load(parts), parts, base, aside)
-        wrong = next(differences(aside, Manifest.load(aside)), None)
-        if wrong:
-            raise BundleError(f"{wrong[0]!r} {wrong[1]}", where=archive)
+        try:
+            _assemble(delta, Manifest.load(parts), parts, base, aside)
+            _right(aside, archive)
+        except BundleError:
+            _right(base, base, "the installed ", mend="install the whole bundle")
+            raise
         if check:
             check(aside)
         flush(aside)
         aside.rename(folder)
         sync(folder.parent)
+
+
+def _right(folder: Path, where: Path, of: str = "", mend: str = "") -> None:
+    """Raise when a bundle's files are not what its manifest says."""
+    wrong = next(differences(folder, Manifest.load(folder)), None)
+    if wrong:
+        raise BundleError(f"{of}{wrong[0]!r} {wrong[1]}", where=where, mend=mend)
 
 
 def _plan(

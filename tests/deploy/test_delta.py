@@ -101,14 +101,18 @@ def test_a_delta_of_a_signed_bundle_is_checked_by_its_key(
     assert install(delta, root, trust=Trust(public_key=tmp_path / "key.pub"), check=fine).signed
 
 
-def test_a_damaged_base_gives_no_bundle(old: Path, delta: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model/vocab.txt", "model/tokenizer.json"])
+@pytest.mark.parametrize("how", ["changed", "missing"])
+def test_a_damaged_base_gives_no_bundle_and_is_named(
+    old: Path, delta: Path, tmp_path: Path, name: str, how: str
+) -> None:
     root = tmp_path / "device"
-    first = install(old, root, check=fine)
-    flip(Path(first.path) / "model/vocab.txt")
-    with pytest.raises(BundleError):
+    first = Path(install(old, root, check=fine).path)
+    flip(first / name) if how == "changed" else (first / name).unlink()
+    with pytest.raises(BundleError, match=f"the installed '{name}' .*{how}") as caught:
         install(delta, root, check=fine)
-    assert Root(root).current == Path(first.path).name
-    assert [path.name for path in Root(root).versions.iterdir()] == [Path(first.path).name]
+    assert (caught.value.where, caught.value.mend) == (str(first), "install the whole bundle")
+    assert Root(root).current == first.name
 
 
 def test_a_hostile_delta_gives_no_bundle(old: Path, delta: Path, tmp_path: Path) -> None:
